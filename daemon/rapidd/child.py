@@ -1,0 +1,146 @@
+"""One child process of the supervisor: how it is started, heard, signalled, and when it is started again.
+
+Knows nothing of what the child does; the child knows its end of the channel and must exit at end of file there.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from rapidd.ipc import Channel, ChildReport, SupervisorNote
+
+ChildName = Literal["front", "engine"]
+
+HEALTHY_S: Final = 60.0
+"""A child that was ready for so long starts again without the penalty of earlier failures."""
+KILL_WAIT_S: Final = 5.0
+STDERR: Final = 2
+
+_decode_report = msgspec.json.Decoder(ChildReport).decode
+
+
+class Child:
+    """A process that is started again, after ``delays_s[i]`` at its i-th failure in a row (the last one repeats)."""
+
+    def __init__(self, name: ChildName, command: Sequence[str], delays_s: Sequence[float]) -> None:
+        self.name: Final = name
+        self.report: ChildReport | None = None
+        """Latest of the running process."""
+        self.channel: Channel | None = None
+        self.ever_ready = False
+        self.restarts = 0
+        self.failures = 0
+        """In a row."""
+        self.started_s = 0.0
+        self.retry_at_s: float | None = None
+        """When the next start is due, while the process is gone."""
+        self._command: Final = command
+        self._delays_s: Final = delays_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready_s: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process that was not reaped yet."""
+        return self._process is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the running process said so."""
+        return self.report is not None and self.report.state == "ready"
+
+    def start(self, config_file: Path, lock: int, now_s: float) -> None:
+        """Start the process; it inherits ``lock``. Raises OSError when the system cannot.
+
+        It gets a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor only.
+        """
+        ours, theirs = socket.socketpair()
+        self.retry_at_s, self.report, self._ready_s, self.started_s = None, None, None, now_s
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [*self._command, "--config", str(config_file), "--channel", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=STDERR,
+                    pass_fds=(theirs.fileno(), lock),
+                    process_group=0,
+                    env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+                )
+            except OSError:
+                ours.close()
+                raise
+        self.channel = Channel(ours)
+
+    def hear(self, now_s: float) -> list[ChildReport]:
+        """Reports that have arrived. A line that is none is skipped: it cannot be worth the daemon's life."""
+        reports = []
+        for line in self.channel.lines() if self.channel is not None else ():
+            try:
+                reports.append(_decode_report(line))
+            except ValueError:
+                continue
+        if reports:
+            self.report = reports[-1]
+        if self.ready and self._ready_s is None:
+            self._ready_s = now_s
+            self.ever_ready = True
+        return reports
+
+    def tell(self, note: SupervisorNote) -> None:
+        """Send a line, if there is somebody to read it."""
+        if self.channel is not None:
+            self.channel.send(note)
+
+    def reap(self) -> int | None:
+        """Exit status of a process that has ended since the last call (negative: the signal), else null."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        self._process = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        return status
+
+    def failed(self, now_s: float) -> float:
+        """Count a failure; the next start is due after the seconds returned."""
+        if self._ready_s is not None and now_s - self._ready_s >= HEALTHY_S:
+            self.failures = 0
+        self.failures += 1
+        self.report, self._ready_s = None, None
+        delay_s = self._delays_s[min(self.failures, len(self._delays_s)) - 1]
+        self.retry_at_s = now_s + delay_s
+        return delay_s
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if the process still runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the process at once; waits for it, but not for one that is stuck in a driver."""
+        if self._process is not None:
+            self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_WAIT_S)
+
+
+def describe_exit(status: int) -> str:
+    """An exit status for people."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"

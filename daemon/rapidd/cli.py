@@ -1,0 +1,196 @@
+"""The command `rapidd`: serve, config, doctor, version. Data goes to stdout, everything else to stderr.
+
+Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
+runtime directory). Imports no torch: the engine process alone pays for it.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rapidctl import __version__
+from rapidctl.wire import SCHEMA_VERSION, EndpointError
+from rapidd import settings
+from rapidd.config import Config
+from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
+
+EXIT_FAILED: Final = 1
+EXIT_BUG: Final = 70
+EXIT_INTERRUPTED: Final = 130
+
+SERVE_OPTIONS: Final = {
+    "--model": ("model.path", "PATH", "Hugging Face folder, .gguf file, or 'default' (SmolLM2-135M-Instruct)"),
+    "--listen": ("server.listen", "ENDPOINT", "request socket, ipc:///PATH/request.sock"),
+    "--device": ("engine.device", None, "where the model runs"),
+    "--compute-units": ("engine.compute-units", "N", "cores, SMs or CUs to use; all by default"),
+    "--dtype": ("model.dtype", None, "of weights and arithmetic"),
+    "--policy": ("engine.policy", "P", "auto, serial:N, serial:all, hybrid:N, shared or split:UNITS"),
+    "--max-model-len": ("model.max-model-len", "N", "longest prompt and output together, in tokens"),
+    "--kv-blocks": ("engine.kv-blocks", "N", "size of the KV cache; measured by default"),
+    "--weights": ("model.weights", None, "from the model's files, or random for benchmarks"),
+    "--shape": ("model.shape", "S", "of random weights: llama-3.1-8b, smollm2-135m or a config.json"),
+    "--tokenizer": ("model.tokenizer", "DIR", "folder with tokenizer.json, where the model has none"),
+}
+"""Option -> the key it sets, its metavar (null: the key's choices), and its help."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except ConfigError as error:
+        _complain(*error.problems)
+        return EXIT_CONFIG
+    except RapiddError as error:
+        _complain(str(error), error.hint)
+        return EXIT_CONFIG
+    except EndpointError as error:
+        _complain(str(error))
+        return EXIT_CONFIG
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout has gone: head, less
+        sys.stderr.close()
+        return EXIT_FAILED
+    except Exception:  # the process boundary: a bug, and it says so
+        traceback.print_exc()
+        _complain("this is a bug in rapidd: please report it with the lines above")
+        return EXIT_BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rapidd", description="Serve an LLM, prefill and decode at the same time.")
+    parser.add_argument("--version", action="version", version=f"rapidd {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="run the daemon until it is told to stop")
+    serve.set_defaults(command=_serve)
+    _add_config_option(serve)
+    for option, (key, metavar, text) in SERVE_OPTIONS.items():
+        field_type = settings.FIELDS[key].type
+        choices = None if metavar else typing.get_args(field_type)
+        is_number = metavar == "N"
+        serve.add_argument(
+            option, dest=key, metavar=metavar, choices=choices, type=int if is_number else str, help=text
+        )
+
+    config = commands.add_parser("config", help="check, show or describe the configuration")
+    actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="report every problem of file and environment; exit 0 or 78")
+    check.set_defaults(command=_config_check)
+    show = actions.add_parser("show", help="print the settings as TOML")
+    show.set_defaults(command=_config_show)
+    show.add_argument("--effective", action="store_true", help="every key, built-in values included")
+    show.add_argument("--origin", action="store_true", help="say where each value comes from")
+    for action in (check, show):
+        _add_config_option(action)
+        _add_json_option(action)
+    schema = actions.add_parser("schema", help="print the JSON schema of the file")
+    schema.set_defaults(command=_config_schema)
+
+    doctor = commands.add_parser("doctor", help="say what this machine can serve with, and what is missing")
+    doctor.set_defaults(command=_doctor)
+    for option in ("--model", "--listen"):
+        key, metavar, text = SERVE_OPTIONS[option]
+        doctor.add_argument(option, dest=key, metavar=metavar, help=text)
+    _add_config_option(doctor)
+    _add_json_option(doctor)
+
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command=_version)
+    _add_json_option(version)
+    return parser
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"TOML file; {settings.SYSTEM_FILE} if there is one"
+    )
+
+
+def _add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on one line")
+
+
+def _load(arguments: argparse.Namespace) -> settings.Loaded:
+    given = vars(arguments)
+    options = {key: (option, given[key]) for option, (key, _, _) in SERVE_OPTIONS.items() if given.get(key) is not None}
+    return settings.load(arguments.config, options=options)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from rapidd.supervisor import serve
+
+    return serve(_load(arguments).config)
+
+
+def _config_check(arguments: argparse.Namespace) -> int:
+    try:
+        settings.load(arguments.config)
+        problems = []
+    except ConfigError as error:
+        problems = error.problems
+    if arguments.json:
+        _print_json({"ok": not problems, "problems": problems})
+    elif problems:
+        _complain(*problems)
+    else:
+        print("the configuration is valid")
+    return EXIT_CONFIG if problems else 0
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    loaded = settings.load(arguments.config)
+    if arguments.json:
+        origins = {key: loaded.origins.get(key, settings.BUILT_IN) for key in settings.FIELDS}
+        _print_json({"config": msgspec.to_builtins(loaded.config), "origins": origins})
+    else:
+        print(settings.to_toml(loaded, effective=arguments.effective, origin=arguments.origin), end="")
+    return 0
+
+
+def _config_schema(arguments: argparse.Namespace) -> int:
+    print(json.dumps(msgspec.json.schema(Config), indent=2))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rapidd import doctor
+
+    findings = doctor.examine(_load(arguments).config)
+    if arguments.json:
+        _print_json({"ok": doctor.healthy(findings), "findings": msgspec.to_builtins(findings)})
+    else:
+        print("\n".join(doctor.render(findings)))
+    return 0 if doctor.healthy(findings) else EXIT_FAILED
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        _print_json({"version": __version__})
+    else:
+        print(f"rapidd {__version__}")
+    return 0
+
+
+def _print_json(document: dict[str, object]) -> None:
+    print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=False))
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        if line:
+            print(f"rapidd: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

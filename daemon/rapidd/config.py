@@ -1,0 +1,67 @@
+"""Settings of the daemon: frozen structs by layer, one TOML file, `RAPIDD__SECTION__KEY`, command line.
+
+Order of precedence: built-in < file < environment < command line. Unknown keys are errors; all errors are
+reported at once, each with its file and key. "auto" is resolved into a new config, never in place.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What is served. ``path``: a Hugging Face folder, a .gguf file, or "default"."""
+
+    path: str = "default"
+    weights: Literal["file", "random"] = "file"
+    shape: str | None = None
+    """llama-3.1-8b, smollm2-135m or a config.json; only with random weights."""
+    tokenizer: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: Annotated[int, Meta(ge=16)] | None = None
+    """null: the model's own context, at most 8,192 on a CPU."""
+
+
+class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The device and how it is driven."""
+
+    device: Literal["auto", "cpu", "cuda", "hip"] = "auto"
+    compute_units: Annotated[int, Meta(ge=1)] | None = None
+    """Units to use; null: all the process may use."""
+    kv_blocks: Annotated[int, Meta(ge=2)] | None = None
+    """null: sized from memory after warm-up."""
+    block_tokens: Annotated[int, Meta(ge=1, le=1024)] = 16
+    max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Most rows of one decode step, and so most requests running at once."""
+    max_chunk_s: Annotated[float, Meta(gt=0, le=60)] | None = None
+    """Longest a prefill chunk may take by prediction; null: 0.5 on a CPU, 0.1 on a GPU."""
+    policy: str = "auto"
+
+
+class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Sockets, queue and life cycle. ``listen`` null: see `rapidctl.wire.default_endpoint`."""
+
+    listen: str | None = None
+    max_waiting_requests: Annotated[int, Meta(ge=1)] = 1024
+    max_waiting_tokens: Annotated[int, Meta(ge=1)] = 4_000_000
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """Default and bound of max_tokens; null: what the context leaves."""
+    drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
+    snapshot_hz: Annotated[float, Meta(ge=0.1, le=20)] = 4.0
+
+
+class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Latency objectives; null: the device kind's default (GPU 50 ms, 0.25 s, 1 s; CPU 300 ms, 2 s, 10 s)."""
+
+    itl_s: Annotated[float, Meta(gt=0)] | None = None
+    ttft_floor_s: Annotated[float, Meta(gt=0)] | None = None
+    ttft_per_1k_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The whole of it."""
+
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    server: ServerConfig = ServerConfig()
+    slo: SloConfig = SloConfig()

@@ -1,0 +1,49 @@
+"""The engine process: ``python -P -m rapidd.engine --config FILE --channel FD``, started by the supervisor."""
+
+import argparse
+import faulthandler
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from rapidd.config import Config
+from rapidd.errors import EXIT_CONFIG, RapiddError
+from rapidd.ipc import Channel, ChildReport
+from rapidd.paths import RuntimeDir
+
+
+def main() -> int:
+    """Build, serve, and say why not."""
+    parser = argparse.ArgumentParser(prog="rapidd.engine")
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--channel", required=True, type=int)
+    arguments = parser.parse_args()
+    faulthandler.enable()
+    channel = Channel(socket.socket(fileno=arguments.channel))
+    config = msgspec.json.decode(arguments.config.read_bytes(), type=Config)
+    assert config.server.listen is not None, "the supervisor resolves the endpoint"
+
+    def report(detail: str, percent: float | None) -> None:
+        channel.send(ChildReport("loading", detail, percent))
+
+    report("starting the engine", None)
+    try:
+        from rapidd.engine.build import build  # imports torch: after the first report
+
+        engine = build(config, RuntimeDir(config.server.listen), channel, report)
+    except RapiddError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        print(f"rapidd: {error}{hint}", file=sys.stderr)
+        return EXIT_CONFIG
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: engine.stop())
+    channel.send(ChildReport("ready"))
+    engine.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Lanes: each executes batches in order on the stream of the partition that the batch names.
+
+A lane adopts a new partition at its own next batch: the new stream waits for the old stream's last batch, the
+other lane is not involved. Knows streams only by `submit`; a runner turns a batch into tensors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from rapidctl.wire import LanePlacement, LaneStats
+from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.request import Lane
+
+WINDOW_NS = 1_000_000_000
+"""Over which `LaneStats.busy` is taken."""
+
+
+class Done(Protocol):
+    """A batch on a stream."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended."""
+
+    @property
+    def value(self) -> BatchResult:
+        """Its result, once it ended."""
+
+    def wait(self) -> None:
+        """Block until it ended."""
+
+
+class Stream(Protocol):
+    """Runs callables in order on its compute units."""
+
+    def submit(self, call: Callable[[], BatchResult], after: Done | None) -> Done:
+        """Queue a callable behind ``after``, which may be on another stream."""
+
+    def placement(self) -> list[int]:
+        """Units on which it was seen to run."""
+
+
+class LaneExecutor:
+    """One lane: a stream for each unit count it may get, and at most ``depth`` batches in flight.
+
+    ``run``: called on the stream with the batch; never raises (failures are in the result).
+    """
+
+    def __init__(
+        self,
+        name: Lane,
+        streams: Mapping[int, Stream],
+        run: Callable[[Batch], BatchResult],
+        depth: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.name = name
+        self.depth = depth
+        self._streams = streams
+        self._run = run
+        self._clock = clock
+        self._queue: deque[tuple[Batch, Done]] = deque()
+        self._last: tuple[Stream, Done] | None = None
+        self._spans: deque[tuple[int, int]] = deque()
+        self.batches = 0
+        self.tokens = 0
+        self.busy_ns = {"decode": 0, "prefill": 0, "mixed": 0}
+        self.units = max(streams)
+        """Of the newest batch; all units before the first one."""
+
+    @property
+    def room(self) -> bool:
+        """Whether one more batch may be enqueued."""
+        return len(self._queue) < self.depth
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not self._queue
+
+    def enqueue(self, batch: Batch) -> None:
+        """Hand a batch to the stream of its units, behind everything enqueued before."""
+        stream = self._streams[batch.units]
+        after = self._last[1] if self._last and self._last[0] is not stream else None
+        task = stream.submit(lambda: self._run(batch), after)
+        self._last = (stream, task)
+        self._queue.append((batch, task))
+        self.units = batch.units
+
+    def wait(self) -> None:
+        """Block until everything enqueued has ended; for the warm-up."""
+        for _, task in self._queue:
+            task.wait()
+
+    def collect(self) -> list[tuple[Batch, BatchResult]]:
+        """Batches that ended since the last call, oldest first."""
+        done = []
+        while self._queue and self._queue[0][1].done:
+            batch, task = self._queue.popleft()
+            result = task.value
+            self._account(batch, result)
+            done.append((batch, result))
+        return done
+
+    def _account(self, batch: Batch, result: BatchResult) -> None:
+        self.batches += 1
+        self.tokens += sum(row.count for row in batch.rows)
+        self.busy_ns[batch.kind] += result.ended_ns - result.started_ns
+        self._spans.append((result.started_ns, result.ended_ns))
+
+    def placement(self) -> LanePlacement:
+        """Where the stream of the newest batch was seen to run."""
+        units = self._streams[self.units].placement()
+        return LanePlacement(lane=self.name, units=units, measured=bool(units))
+
+    def stats(self, units_total: int) -> LaneStats:
+        """Busy share of the last second, and totals. A running batch counts once it ended, spread over its time."""
+        now = self._clock()
+        start = now - WINDOW_NS
+        while self._spans and self._spans[0][1] <= start:
+            self._spans.popleft()
+        busy = sum(end - max(begin, start) for begin, end in self._spans) / WINDOW_NS
+        if self._queue and not self._spans:
+            busy = 1.0  # one batch has been running for longer than the window
+        return LaneStats(
+            lane=self.name,
+            units=self.units,
+            busy=min(busy, 1.0),
+            occupancy=min(busy, 1.0) * self.units / units_total,
+            window_s=WINDOW_NS / 1e9,
+            batches_total=self.batches,
+            tokens_total=self.tokens,
+            busy_decode_s_total=self.busy_ns["decode"] / 1e9,
+            busy_prefill_s_total=self.busy_ns["prefill"] / 1e9,
+            busy_mixed_s_total=self.busy_ns["mixed"] / 1e9,
+            running=bool(self._queue),
+        )

@@ -1,0 +1,395 @@
+"""The engine's main loop: messages in, batches out to the lanes, results back, tokens to the front.
+
+One thread, one `Scheduler` that sees both lanes. It sleeps in one poll on the front's socket and on a descriptor
+that the lanes' workers write to, so a finished batch is followed by the next at once, and an idle engine costs
+nothing. Knows neither torch nor the device: `rapidd.engine.build` makes the lanes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import zmq
+
+from rapidctl import wire
+from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
+from rapidd import ipc
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.link import FrontLink
+from rapidd.engine.request import LANES, Lane, Request, SamplingParams
+from rapidd.engine.scheduler import Drop, Outcome, Scheduler
+from rapidd.errors import RequestError
+from rapidd.policy.override import Control
+from rapidd.policy.pace import Pace
+from rapidd.policy.plan import Plan, State
+
+STATE_BUSY_NS: Final = 250_000_000
+STATE_IDLE_NS: Final = 1_000_000_000
+CHECK_NS: Final = 10_000_000_000
+"""An idle engine checks the block pool's invariants this often."""
+
+
+class Wake:
+    """A descriptor that workers write to when a batch is done."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """For pollers."""
+        return self._fd
+
+    def set(self) -> None:
+        """From any thread."""
+        os.eventfd_write(self._fd, 1)
+
+    def clear(self) -> None:
+        """Before looking for what happened."""
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            return
+
+
+class Engine:
+    """Everything that is decided; ``hello`` describes what was built."""
+
+    def __init__(
+        self,
+        *,
+        hello: ipc.EngineHello,
+        link: FrontLink,
+        channel: ipc.Channel,
+        scheduler: Scheduler,
+        lanes: Mapping[Lane, LaneExecutor],
+        control: Control,
+        pace: Pace,
+        wake: Wake,
+        kv_bytes: int,
+        memory_used: Callable[[], int | None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._hello = hello
+        self._link = link
+        self._channel = channel
+        self._scheduler = scheduler
+        self._lanes = lanes
+        self._control = control
+        self._pace = pace
+        self._wake = wake
+        self._kv_bytes = kv_bytes
+        self._memory_used = memory_used
+        self._clock = clock
+        self._front: str | None = None
+        self._heard_ns = clock()
+        self._state_ns = 0
+        self._state_epoch = -1
+        self._check_ns = 0
+        self._accounted_ns = clock()
+        self._mode_ns: Counter[str] = Counter()
+        self._fence = scheduler.clock.fence()
+        """Batches in flight when the plan last changed: until they end, lanes may overlap ("transition")."""
+        self._applying = False
+        self._placement: Placement | None = None
+        self._stopping = False
+
+    # --- main loop
+
+    def stop(self) -> None:
+        """Leave `run` at the next turn; callable from a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Serve until `stop`, or until the supervisor is gone."""
+        poller = zmq.Poller()
+        poller.register(self._link.socket, zmq.POLLIN)
+        poller.register(self._wake.fileno(), zmq.POLLIN)
+        poller.register(self._channel.fileno(), zmq.POLLIN)
+        self._link.send(self._hello)
+        while not self._stopping and not self._channel.closed:
+            poller.poll(self._timeout_ms())
+            self._wake.clear()
+            self._channel.lines()
+            self.turn()
+
+    def turn(self) -> None:
+        """One pass: receive, collect, decide, launch, report."""
+        for message in self._link.receive():
+            self._receive(message)
+        self._watch_front()
+        self._collect()
+        for drop in self._scheduler.expired(self._clock()):
+            self._dropped(drop)
+        self._launch()
+        self._publish_notices()
+        self._publish_state()
+
+    def _timeout_ms(self) -> int:
+        busy = not all(lane.idle for lane in self._lanes.values())
+        period = STATE_BUSY_NS if busy else STATE_IDLE_NS
+        return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
+
+    # --- the front
+
+    def _receive(self, message: ipc.FrontMessage) -> None:
+        self._heard_ns = self._clock()
+        match message:
+            case ipc.Ping(number):
+                if number == 0 or self._front is None:
+                    self._link.send(self._hello)
+                else:
+                    self._link.send(ipc.Pong(number, self._front))
+            case ipc.FrontHello(front_boot_id, last_epoch, policy):
+                if front_boot_id != self._front:
+                    self._forget_requests()
+                self._front = front_boot_id
+                self._control.restore(last_epoch, policy)
+                self._state_ns = 0
+            case ipc.Submit():
+                self._submit(message)
+            case ipc.Abort(rids):
+                for rid in rids:
+                    self._scheduler.abort(rid)
+            case ipc.SetPlan():
+                self._link.send(self._control.set_plan(message, self._clock()))
+            case ipc.SetPolicy():
+                self._link.send(self._control.set_policy(message))
+            case ipc.Predict():
+                self._link.send(self._control.predict(message))
+            case ipc.SloReport():
+                self._control.observe(message, self._clock())
+
+    def _submit(self, message: ipc.Submit) -> None:
+        request = to_request(message)
+        try:
+            if self._scheduler.get(message.rid) is None:
+                self._scheduler.add(request)
+        except RequestError as error:
+            self._link.send(ipc.Dropped(message.rid, error.code, f"{error} ({error.hint})"))
+
+    def _watch_front(self) -> None:
+        """A front that is silent for long is dead or frozen: nobody waits for what its requests would yield."""
+        if self._front is not None and self._clock() - self._heard_ns > ipc.FRONT_LOST_S * 1e9:
+            self._forget_requests()
+            self._front = None
+
+    def _forget_requests(self) -> None:
+        for request in list(self._scheduler.requests):
+            self._scheduler.abort(request.rid)
+
+    # --- batches
+
+    def _collect(self) -> None:
+        now = self._clock()
+        self._account(now)
+        for lane in self._lanes.values():
+            for batch, result in lane.collect():
+                if result.error is None:
+                    self._pace.observe(
+                        units=batch.units,
+                        num_decode=batch.num_decode,
+                        prefill_tokens=batch.num_prefill_tokens,
+                        seconds=(result.ended_ns - result.started_ns) / 1e9,
+                    )
+                done = self._scheduler.finish(batch, result)
+                if done.outcomes:
+                    tokens = [to_token(outcome) for outcome in done.outcomes]
+                    self._link.send(ipc.Step(result.ended_ns, batch.mode, tokens))
+                for drop in done.drops:
+                    self._dropped(drop)
+                    if drop.code == "out_of_memory":
+                        self._notice("out_of_memory", "error", f"a {batch.kind} batch ran out of memory", drop.request)
+
+    def _launch(self) -> None:
+        now = self._clock()
+        self._control.tick(now)
+        before = self._control.decision, self._control.epoch
+        plan = self._control.decide(self._policy_state(now), now)
+        if (self._control.decision, self._control.epoch) != before or self._state_epoch != self._control.epoch:
+            self._fence = self._scheduler.clock.fence()
+            self._applying = True
+            self._state_epoch = self._control.epoch
+        for _ in range(2):  # serial mode gives one batch at a time; a lane may take a second one behind it
+            room = {name: lane.room for name, lane in self._lanes.items()}
+            batches = self._scheduler.schedule(plan, room)
+            for batch in batches:
+                self._lanes[batch.lane].enqueue(batch)
+            if not batches:
+                break
+        for request in self._scheduler.preempted:
+            self._notice("preempted", "warn", "no KV block was free: recomputed later", request)
+        self._scheduler.preempted.clear()
+        if self._applying and self._scheduler.clock.passed(self._fence):
+            self._applying = False
+            self._placement = self._probe(now)
+            self._control.notices.append(
+                self._make_notice("applied", "info", f"{plan.describe()} runs", None, self._placement)
+            )
+        stamp = now
+        for request in self._scheduler.running:
+            if request.prefill_start_ns is None:
+                request.prefill_start_ns = stamp
+
+    def _policy_state(self, now: int) -> State:
+        scheduler, table, plan = self._scheduler, self._control.table, self._control.plan
+        num_decoding = scheduler.num_decoding
+        return State(
+            units_total=table.units_total,
+            splits=table.splits,
+            num_decoding=num_decoding,
+            num_prefilling=len(scheduler.running) - num_decoding,
+            num_waiting=len(scheduler.waiting),
+            prefill_tokens=scheduler.prefill_tokens,
+            running=plan,
+            running_age_s=(now - self._control.plan_since_ns) / 1e9,
+        )
+
+    def _account(self, now: int) -> None:
+        """Attribute the time since the last turn to what ran in it."""
+        plan = self._control.plan
+        if plan is None or all(lane.idle for lane in self._lanes.values()):
+            mode = "idle"
+        else:
+            mode = "transition" if self._applying else plan.mode
+        self._mode_ns[mode] += now - self._accounted_ns
+        self._accounted_ns = now
+
+    # --- reports
+
+    def _dropped(self, drop: Drop) -> None:
+        self._link.send(ipc.Dropped(drop.request.rid, drop.code, drop.message))
+
+    def _make_notice(
+        self,
+        kind: ipc.NoticeKind,
+        level: ipc.NoticeLevel,
+        text: str,
+        request: Request | None,
+        placement: Placement | None = None,
+    ) -> ipc.Notice:
+        control = self._control
+        rid = request.rid if request else None
+        return ipc.Notice(kind, level, text, "engine", control.epoch, control.decision, rid, placement)
+
+    def _notice(self, kind: ipc.NoticeKind, level: ipc.NoticeLevel, text: str, request: Request | None) -> None:
+        self._control.notices.append(self._make_notice(kind, level, text, request))
+
+    def _publish_notices(self) -> None:
+        for notice in self._control.notices:
+            self._link.send(notice)
+            self._state_ns = 0  # whoever reads the event should find the state that belongs to it
+        self._control.notices.clear()
+
+    def _publish_state(self) -> None:
+        now = self._clock()
+        busy = not all(lane.idle for lane in self._lanes.values())
+        if now - self._state_ns < (STATE_BUSY_NS if busy else STATE_IDLE_NS):
+            return
+        self._state_ns = now
+        self._placement = self._probe(now)
+        self._link.send(self._state(now))
+        if not busy and now - self._check_ns > CHECK_NS:
+            self._check_ns = now
+            self._scheduler.check()
+
+    def _probe(self, now: int) -> Placement:
+        lanes = [self._lanes[name].placement() for name in LANES]
+        overlap = len(set(lanes[0].units) & set(lanes[1].units))
+        return Placement(lanes=lanes, overlap=overlap, transition=self._applying, probed_unix_s=time.time())
+
+    def _state(self, now: int) -> ipc.EngineState:
+        scheduler = self._scheduler
+        pool = scheduler.pool
+        return ipc.EngineState(
+            at_mono_ns=now,
+            partition=self._partition(now),
+            lanes=[self._lanes[name].stats(self._control.table.units_total) for name in LANES],
+            kv=KvStats(
+                block_tokens=pool.block_tokens,
+                blocks_total=pool.total,
+                blocks_used=pool.num_used,
+                blocks_cached=pool.num_cached,
+                bytes_total=self._kv_bytes,
+                prefix_hit_tokens_total=scheduler.prefix_hits,
+                prefix_query_tokens_total=scheduler.prefix_queries,
+                evicted_blocks_total=pool.evicted,
+            ),
+            preempted_total=scheduler.num_preempted,
+            mode_seconds={mode: ns / 1e9 for mode, ns in self._mode_ns.items()},
+            requests=[
+                ipc.RequestState(r.rid, r.phase, r.cached, r.computed, len(r.blocks), r.preemptions, r.prefill_start_ns)
+                for r in scheduler.requests
+            ],
+            memory_used_bytes=self._memory_used(),
+        )
+
+    def _partition(self, now: int) -> PartitionInfo:
+        control, table = self._control, self._control.table
+        plan = control.plan or Plan("hybrid", table.units_total, table.units_total, None, "starting")
+        return PartitionInfo(
+            policy=control.policy,
+            units_total=table.units_total,
+            unit_name=table.unit_name,
+            splits=list(table.splits),
+            unsupported=table.unsupported,
+            epoch=control.epoch,
+            source="override" if control.override else "policy",
+            plan=PlanInfo(
+                mode=plan.mode,
+                decode_units=plan.decode_units,
+                prefill_units=plan.prefill_units,
+                chunk=plan.chunk,
+                decision=control.decision,
+                reason=plan.reason,
+                age_s=(now - control.plan_since_ns) / 1e9,
+            ),
+            override=control.override_info(now),
+            measured=self._placement,
+            profile=None,
+        )
+
+
+def to_request(message: ipc.Submit) -> Request:
+    """The scheduler's request for a message of the front."""
+    sampling = SamplingParams(
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        seed=message.seed,
+        choice=message.choice,
+        min_tokens=message.min_tokens,
+        stop_ids=frozenset((*message.eos_token_ids, *message.stop_token_ids)),
+        logprobs=message.logprobs,
+    )
+    return Request(
+        message.rid,
+        array("I", wire.unpack_ids(message.prompt_ids)),
+        array("I", wire.unpack_ids(message.output_ids)),
+        max_output=message.max_tokens,
+        sampling=sampling,
+        priority=message.priority,
+        slo_class=message.slo_class,
+        arrival_ns=message.arrival_mono_ns,
+        deadline_ns=message.deadline_mono_ns,
+    )
+
+
+def to_token(outcome: Outcome) -> ipc.Token:
+    """The front's message for one sampled token."""
+    request = outcome.request
+    cached = None
+    if not request.told:
+        request.told = True
+        cached = min(request.cached, request.prompt_len)
+    logprob, top = outcome.logprob if outcome.logprob else (None, None)
+    return ipc.Token(request.rid, outcome.token_id, outcome.finish, logprob, top, cached)

@@ -1,0 +1,52 @@
+"""The front process: ``python -P -m rapidd.front --config FILE --channel FD``, started by the supervisor."""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from rapidctl import wire
+from rapidd import ipc
+from rapidd.config import Config
+from rapidd.errors import RapiddError
+from rapidd.front.admission import TextModel
+from rapidd.front.server import Server
+from rapidd.model.resolve import load_chat_template, load_model, load_tokenizer
+from rapidd.paths import RuntimeDir
+
+EX_CONFIG = 78
+
+
+def load_text(config: Config) -> TextModel:
+    """Tokenizer and chat template of the configured model. Raises `ModelError`."""
+    model = load_model(config.model)
+    return TextModel(load_tokenizer(model), load_chat_template(model))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until drained. Returns the exit status: 0 drained, 1 the supervisor is gone, 78 bad configuration."""
+    parser = argparse.ArgumentParser(prog="python -m rapidd.front")
+    parser.add_argument("--config", type=Path, required=True, help="resolved configuration, JSON")
+    parser.add_argument("--channel", type=int, help="descriptor of the socketpair to the supervisor")
+    options = parser.parse_args(arguments)
+    channel = None if options.channel is None else ipc.Channel(socket.socket(fileno=options.channel))
+    try:
+        config = msgspec.json.decode(options.config.read_bytes(), type=Config)
+        runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
+        runtime.prepare()
+        text = load_text(config)
+    except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
+        hint = getattr(error, "hint", "")
+        print(f"rapidd front: {error}{f' ({hint})' if hint else ''}", file=sys.stderr)
+        return EX_CONFIG
+    server = Server(config, runtime, text, channel)
+    try:
+        return server.run()
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

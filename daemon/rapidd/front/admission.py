@@ -1,0 +1,216 @@
+"""From a decoded `wire.Generate` to what the engine is asked: validation, tokenising, defaults. Pure.
+
+Raises `RequestError` for every refusal, with what to do. Bounds of single fields were checked while decoding; here
+are the rules between fields, the model's and the engine's limits, and the queue's.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from rapidctl import wire
+from rapidd import ipc
+from rapidd.errors import RequestError
+from rapidd.front.journal import Choice, Journal, Stream
+from rapidd.front.streams import OutputText
+from rapidd.model.chat import ChatTemplate
+from rapidd.model.tokenizer import Tokenizer
+
+_INSTEAD: Final = {
+    "response_format": "leave it out and parse the text, or stop the output with `stop`",
+    "tools": "describe the tools in a system message and parse the text",
+    "tool_choice": "leave it out",
+    "logit_bias": "leave it out; min_p, top_k and the penalties shape the distribution",
+    "lora": "leave it out, or serve a model that has the adapter merged",
+}
+"""What to do without each field of `wire.UNSUPPORTED_FIELDS`."""
+
+MIN_RETRY_S: Final = 1.0
+MAX_RETRY_S: Final = 60.0
+
+
+class TextModel(Struct, frozen=True):
+    """The text side of the model that is served."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+
+
+class Capacity(Struct, frozen=True):
+    """What one request may need: the engine's context and KV cache, and the operator's bound."""
+
+    max_model_len: int
+    kv_tokens: int
+    """Tokens that the whole KV cache holds."""
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    max_output_tokens: int | None
+
+    @classmethod
+    def of(cls, hello: ipc.EngineHello, max_output_tokens: int | None) -> "Capacity":
+        """Block 0 is a dummy and holds nothing."""
+        return cls(
+            max_model_len=hello.max_model_len,
+            kv_tokens=(hello.kv_blocks - 1) * hello.kv_block_tokens,
+            vocab_size=hello.model.vocab_size,
+            eos_token_ids=tuple(hello.eos_token_ids),
+            max_output_tokens=max_output_tokens,
+        )
+
+
+def digest(request: wire.Generate) -> bytes:
+    """Identity of what is asked; what the client already has is no part of it."""
+    content = wire.encode(msgspec.structs.replace(request, resume_ids=None))
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def check_queue(journal: Journal, num_choices: int, max_requests: int, max_tokens: int, finished_per_s: float) -> None:
+    """Refuse with ``queue_full`` when ``num_choices`` more would outgrow the queue, or its tokens already have."""
+    if journal.num_waiting + num_choices <= max_requests and journal.waiting_tokens < max_tokens:
+        return
+    wait_s = journal.num_waiting / finished_per_s if finished_per_s else MAX_RETRY_S
+    raise RequestError(
+        "queue_full",
+        f"{journal.num_waiting} requests with {journal.waiting_tokens} prompt tokens are waiting; "
+        f"the bounds are {max_requests} and {max_tokens}",
+        "try again later, or raise server.max-waiting-requests and server.max-waiting-tokens",
+        retry_after_s=min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S),
+    )
+
+
+def admit(request: wire.Generate, client: bytes, text: TextModel, capacity: Capacity, now_ns: int) -> Stream:
+    """The stream that ``request`` opens, with every choice ready to be submitted. Raises `RequestError`."""
+    _check_fields(request)
+    prompt_ids = _prompt_ids(request, text, capacity)
+    max_tokens = _max_tokens(request, len(prompt_ids), capacity)
+    resume = _resume_ids(request, max_tokens, capacity)
+    sampling = request.sampling
+    template = ipc.Submit(
+        rid=0,
+        choice=0,
+        prompt_ids=wire.pack_ids(prompt_ids),
+        output_ids=b"",
+        max_tokens=max_tokens,
+        min_tokens=sampling.min_tokens,
+        eos_token_ids=[] if sampling.ignore_eos else list(capacity.eos_token_ids),
+        stop_token_ids=sampling.stop_token_ids,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
+        logprobs=sampling.logprobs,
+        priority=request.priority,
+        deadline_mono_ns=None if request.deadline_s is None else now_ns + int(request.deadline_s * 1e9),
+        slo_class=request.slo_class,
+        arrival_mono_ns=now_ns,
+    )
+    stream = Stream(request.id, client, digest(request), template, len(prompt_ids))
+    for index in range(request.n):
+        choice = Choice(stream, index, OutputText(text.tokenizer.detokenizer(), request.stop, sampling.min_tokens))
+        stream.choices.append(choice)
+        if resume and resume[index]:
+            stream.resumed = True
+            choice.restore(resume[index])
+    return stream
+
+
+def _check_fields(request: wire.Generate) -> None:
+    for field in wire.UNSUPPORTED_FIELDS:
+        if getattr(request, field) is not UNSET:
+            raise RequestError("unsupported", f"{field} is not supported", _INSTEAD[field])
+    given = [name for name in ("prompt", "messages", "prompt_ids") if getattr(request, name) is not None]
+    if len(given) != 1:
+        raise RequestError(
+            "invalid_request",
+            f"give exactly one of prompt, messages and prompt_ids; got {' and '.join(given) or 'none'}",
+        )
+    sampling = request.sampling
+    if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
+        raise RequestError(
+            "invalid_request", f"min_tokens {sampling.min_tokens} is more than max_tokens {sampling.max_tokens}"
+        )
+
+
+def _prompt_ids(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[int]:
+    if request.prompt_ids is not None:
+        ids = _checked_ids(request.prompt_ids, "prompt_ids", capacity)
+    elif request.prompt is not None:
+        ids = text.tokenizer.encode(request.prompt, add_special=True) if request.prompt else []
+    elif request.messages:
+        ids = text.tokenizer.encode(text.template.render(request.messages), add_special=False)
+    else:
+        ids = []
+    if not ids:
+        raise RequestError("empty_prompt", "the prompt has no tokens", "give at least one character, message or id")
+    longest = capacity.max_model_len - 1
+    if len(ids) > longest:
+        raise RequestError(
+            "prompt_too_long",
+            f"the prompt has {len(ids)} tokens; the context of {capacity.max_model_len} takes at most {longest} "
+            "and one of output",
+            "shorten the prompt, or serve with a larger --max-model-len",
+        )
+    return ids
+
+
+def _max_tokens(request: wire.Generate, prompt_len: int, capacity: Capacity) -> int:
+    """Output bound: what was asked if it fits, else a refusal; by default all that fits."""
+    asked = request.sampling.max_tokens
+    bounds = {
+        f"the context of {capacity.max_model_len}": capacity.max_model_len - prompt_len,
+        "server.max-output-tokens": capacity.max_output_tokens,
+    }
+    for name, bound in bounds.items():
+        if asked is not None and bound is not None and asked > bound:
+            raise RequestError(
+                "invalid_request",
+                f"max_tokens {asked} and a prompt of {prompt_len} tokens do not fit {name}",
+                f"ask for at most {bound}, or leave max_tokens out to get all that fits",
+            )
+    fitting = min(bound for bound in (*bounds.values(), capacity.kv_tokens - prompt_len) if bound is not None)
+    if fitting < (asked or 1):
+        raise RequestError(
+            "kv_too_small",
+            f"the KV cache holds {capacity.kv_tokens} tokens, too few for a prompt of {prompt_len} and "
+            f"{asked or 1} of output",
+            "shorten the request, or serve with more --kv-blocks",
+        )
+    if request.sampling.min_tokens > fitting:
+        raise RequestError(
+            "invalid_request", f"min_tokens {request.sampling.min_tokens} is more than the {fitting} that fit"
+        )
+    return asked or fitting
+
+
+def _resume_ids(request: wire.Generate, max_tokens: int, capacity: Capacity) -> list[list[int]] | None:
+    if request.resume_ids is None:
+        return None
+    if len(request.resume_ids) != request.n:
+        raise RequestError(
+            "invalid_request", f"resume_ids has {len(request.resume_ids)} entries for {request.n} choices"
+        )
+    resumed = [_checked_ids(ids, "resume_ids", capacity) for ids in request.resume_ids]
+    longest = max(map(len, resumed))
+    if longest > max_tokens:
+        raise RequestError("invalid_request", f"resume_ids holds {longest} ids, more than max_tokens {max_tokens}")
+    return resumed
+
+
+def _checked_ids(data: bytes, name: str, capacity: Capacity) -> list[int]:
+    try:
+        ids: Sequence[int] = wire.unpack_ids(data)
+    except wire.WireError as error:
+        raise RequestError("invalid_request", f"{name}: {error}") from error
+    if ids and max(ids) >= capacity.vocab_size:
+        raise RequestError(
+            "invalid_request", f"{name} holds token {max(ids)}; the model knows 0 to {capacity.vocab_size - 1}"
+        )
+    return list(ids)

@@ -1,0 +1,127 @@
+"""Who is connected: names, rights, leases, and sends that find out who is gone or does not read.
+
+A send never blocks and never raises: a client that cannot be reached, or whose queue is full, goes to ``lost`` and
+its owner reaps it before the next message. Knows no streams and no sockets (`Transport` is the seam).
+"""
+
+import os
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from rapidctl import wire
+
+Clock = Callable[[], int]
+"""Nanoseconds of the monotonic clock."""
+Outcome = Literal["sent", "gone", "full"]
+
+LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9)
+PROBE_NS: Final = 30_000_000_000
+"""A silent client without streams is sent an empty message this often, only to see whether it is still there."""
+OWED_NS: Final = 60_000_000_000
+"""A client that did not read is given this long to come back for the end of its streams."""
+
+
+class Transport(Protocol):
+    """What moves frames. Nothing here blocks."""
+
+    def to_client(self, identity: bytes, frame: bytes) -> Outcome:
+        """One frame to one connection."""
+
+    def to_engine(self, identity: bytes, frame: bytes) -> bool:
+        """One frame to an engine; false when it is not connected."""
+
+    def publish(self, frame: bytes) -> None:
+        """One frame to every subscriber."""
+
+
+class Client:
+    """One connection that said `Hello`."""
+
+    __slots__ = ("control", "identity", "label", "last_seen_ns", "probed_ns", "stream_ids")
+
+    def __init__(self, identity: bytes, label: str, control: bool, now_ns: int) -> None:
+        self.identity = identity
+        self.label = label
+        self.control = control
+        self.last_seen_ns = now_ns
+        self.probed_ns = now_ns
+        self.stream_ids: set[str] = set()
+
+
+def peer_uid(peer_address: str | None) -> int | None:
+    """The uid in libzmq's "Peer-Address" of an ipc connection, "localhost:uid:gid:pid"."""
+    parts = (peer_address or "").split(":")
+    return int(parts[1]) if len(parts) == 4 and parts[1].isdecimal() else None
+
+
+class Clients:
+    """The registry. ``lost`` lists who has to be reaped, and why."""
+
+    def __init__(self, transport: Transport, clock: Clock) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._by_identity: dict[bytes, Client] = {}
+        self.lost: list[tuple[Client, Literal["gone", "full"]]] = []
+        self._owed: list[tuple[int, bytes, bytes]] = []  # (give up at ns, identity, frame)
+
+    def __len__(self) -> int:
+        return len(self._by_identity)
+
+    def get(self, identity: bytes) -> Client | None:
+        """The client behind a connection, null before its `Hello`."""
+        return self._by_identity.get(identity)
+
+    def hello(self, identity: bytes, name: str, peer_address: str | None, wants_control: bool) -> Client:
+        """Register a connection, or rename it. Operator verbs are for root and the daemon's own user."""
+        uid = peer_uid(peer_address)
+        label = f"{name or 'client'}/{'?' if uid is None else uid}"
+        control = wants_control and uid in (0, os.geteuid())
+        client = self._by_identity.get(identity)
+        if client is None:
+            client = self._by_identity[identity] = Client(identity, label, control, self._clock())
+        else:
+            client.label, client.control = label, control
+        return client
+
+    def reply(self, identity: bytes, message: wire.Reply) -> bool:
+        """Send to any connection, registered or not; false when it did not go out."""
+        outcome = self._transport.to_client(identity, wire.encode(message))
+        if outcome == "sent":
+            return True
+        client = self._by_identity.pop(identity, None)
+        if client is not None:
+            self.lost.append((client, outcome))
+        return False
+
+    def owe(self, identity: bytes, message: wire.Reply) -> None:
+        """Last words to a client whose queue is full; sent when it reads again, if it does soon."""
+        self._owed.append((self._clock() + OWED_NS, identity, wire.encode(message)))
+
+    def settle(self) -> None:
+        """Try again to say what is owed."""
+        now_ns = self._clock()
+        self._owed = [
+            (until_ns, identity, frame)
+            for until_ns, identity, frame in self._owed
+            if now_ns < until_ns and self._transport.to_client(identity, frame) == "full"
+        ]
+
+    def is_there(self, identity: bytes) -> bool:
+        """Whether a connection still takes messages. Sends an empty one, the only way to ask a ROUTER."""
+        return identity in self._by_identity and self.reply(identity, wire.Deltas(items=[]))
+
+    def silent(self) -> list[Client]:
+        """Clients with streams that have missed their lease; they are forgotten here."""
+        before = self._clock() - LEASE_NS
+        silent = [client for client in self._by_identity.values() if client.stream_ids and client.last_seen_ns < before]
+        for client in silent:
+            del self._by_identity[client.identity]
+        return silent
+
+    def probe(self) -> None:
+        """Find out which of the clients without streams have left."""
+        now_ns = self._clock()
+        for client in list(self._by_identity.values()):
+            if not client.stream_ids and now_ns - max(client.last_seen_ns, client.probed_ns) >= PROBE_NS:
+                client.probed_ns = now_ns
+                self.reply(client.identity, wire.Deltas(items=[]))

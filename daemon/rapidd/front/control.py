@@ -1,0 +1,173 @@
+"""Operator verbs and questions. Those about the partition and the policy are the engine's to answer.
+
+Each forwarded call is remembered under a token until the engine answers, dies, or stays silent too long; it always
+gets one answer. Knows no streams.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from rapidctl import wire
+from rapidd import ipc
+from rapidd.errors import RequestError
+from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.engine_link import EngineLink
+
+CHANGE_SPACING_NS: Final = 2_000_000_000
+"""A split changed more often than this says nothing about either setting."""
+ANSWER_NS: Final = 5_000_000_000
+"""The engine answers between two batches; a caller does not wait longer than this."""
+
+
+class _Pending(Struct):
+    """A call that the engine has to answer."""
+
+    client: bytes
+    call: int
+    asked_ns: int
+    changes_plan: bool = False
+    policy: str | None = None
+
+
+class Control:
+    """Calls in flight to the engine. ``wall``: seconds of the unix clock, which deadlines are given in."""
+
+    def __init__(self, clients: Clients, link: EngineLink, clock: Clock, wall: Callable[[], float]) -> None:
+        self._clients = clients
+        self._link = link
+        self._clock = clock
+        self._wall = wall
+        self._pending: dict[int, _Pending] = {}
+        self._next_token = 1
+        self._changed_ns = -CHANGE_SPACING_NS
+
+    def partition(self, client: Client, request: wire.GetPartition) -> None:
+        """Answer from the engine's last report. Raises `RequestError`."""
+        if self._link.state is None:
+            raise self._no_engine()
+        self._clients.reply(client.identity, msgspec.structs.replace(self._link.state.partition, call=request.call))
+
+    def predict(self, client: Client, request: wire.PredictPartition) -> None:
+        """Ask the engine for a dry run. Raises `RequestError`."""
+        pending = _Pending(client.identity, request.call, self._clock())
+        self._ask(pending, ipc.Predict(self._next_token, request.plan))
+
+    def set_plan(self, client: Client, request: wire.SetPartition) -> None:
+        """Pin a plan. Raises `RequestError`."""
+        self._check_rights(client, request.deadline_unix_s)
+        now_ns = self._clock()
+        spacing_left_ns = self._changed_ns + CHANGE_SPACING_NS - now_ns
+        if spacing_left_ns > 0 or any(pending.changes_plan for pending in self._pending.values()):
+            raise RequestError(
+                "too_soon",
+                f"the partition takes one change every {CHANGE_SPACING_NS / 1e9:.0f} s",
+                "wait, then look at the epoch before trying again",
+                retry_after_s=max(spacing_left_ns, 0) / 1e9 or 1.0,
+            )
+        message = ipc.SetPlan(
+            self._next_token,
+            request.plan,
+            request.ttl_s,
+            request.guard,
+            request.reason,
+            request.by or client.label,
+            request.if_epoch,
+        )
+        self._ask(_Pending(client.identity, request.call, now_ns, changes_plan=True), message)
+
+    def release(self, client: Client, request: wire.ReleasePartition) -> None:
+        """End the override; always allowed, however recent it is. Raises `RequestError`."""
+        self._check_rights(client, request.deadline_unix_s)
+        by = request.by or client.label
+        message = ipc.SetPlan(self._next_token, None, None, False, request.reason, by, request.if_epoch)
+        self._ask(_Pending(client.identity, request.call, self._clock()), message)
+
+    def set_policy(self, client: Client, request: wire.SetPolicy) -> None:
+        """Change the policy. Raises `RequestError`."""
+        self._check_rights(client, request.deadline_unix_s)
+        message = ipc.SetPolicy(self._next_token, request.policy, request.by or client.label, request.if_epoch)
+        self._ask(_Pending(client.identity, request.call, self._clock(), policy=request.policy), message)
+
+    def done(self, message: ipc.ControlDone) -> None:
+        """The engine accepted or refused a change."""
+        self._link.saw_epoch(message.epoch)
+        pending = self._pending.pop(message.token, None)
+        if pending is None:
+            return  # given up
+        if message.code is not None:
+            error = RequestError(message.code, message.text, message.hint)
+            self._clients.reply(pending.client, refusal(error, call=pending.call))
+            return
+        if pending.changes_plan:
+            self._changed_ns = self._clock()
+        if pending.policy is not None:
+            self._link.policy = pending.policy
+        reply = wire.ControlReply(call=pending.call, epoch=message.epoch, text=message.text)
+        self._clients.reply(pending.client, reply)
+
+    def predicted(self, message: ipc.Predicted) -> None:
+        """The engine's dry run."""
+        pending = self._pending.pop(message.token, None)
+        if pending is not None:
+            fields = {name: getattr(message, name) for name in message.__struct_fields__ if name != "token"}
+            self._clients.reply(pending.client, wire.Prediction(call=pending.call, **fields))
+
+    def engine_lost(self) -> None:
+        """Nobody will answer what was asked."""
+        self._give_up(list(self._pending), "the engine died before it answered")
+
+    def expire(self) -> None:
+        """Answer for an engine that does not."""
+        before_ns = self._clock() - ANSWER_NS
+        late = [token for token, pending in self._pending.items() if pending.asked_ns <= before_ns]
+        self._give_up(late, f"the engine did not answer within {ANSWER_NS / 1e9:.0f} s")
+
+    def check_control(self, client: Client) -> None:
+        """Raise `RequestError` unless this connection may send operator verbs."""
+        if not client.control:
+            raise RequestError(
+                "not_permitted",
+                "this connection has no control rights",
+                "say Hello with control = true, as root or as the daemon's own user",
+            )
+
+    def _check_rights(self, client: Client, deadline_unix_s: float | None) -> None:
+        self.check_control(client)
+        if deadline_unix_s is not None and not self._wall() <= deadline_unix_s:
+            raise RequestError(
+                "deadline_exceeded", "the command arrived after its deadline and was not carried out", "send it again"
+            )
+
+    def _ask(self, pending: _Pending, message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict) -> None:
+        if not self._link.send(message):
+            raise self._no_engine()
+        self._pending[self._next_token] = pending
+        self._next_token += 1
+
+    def _no_engine(self) -> RequestError:
+        if self._link.life == "starting" or self._link.connected:
+            return RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+        return RequestError(
+            "engine_lost", "there is no engine at the moment", "it is being restarted", retry_after_s=2.0
+        )
+
+    def _give_up(self, tokens: list[int], message: str) -> None:
+        for token in tokens:
+            pending = self._pending.pop(token)
+            error = RequestError("engine_lost", message, "look at the epoch to see whether it took effect")
+            self._clients.reply(pending.client, refusal(error, call=pending.call))
+
+
+def refusal(error: RequestError, *, call: int | None = None, stream_id: str | None = None) -> wire.Failed:
+    """An error as the client gets it."""
+    return wire.Failed(
+        code=error.code,
+        message=str(error),
+        hint=error.hint,
+        call=call,
+        id=stream_id,
+        retry_after_s=error.retry_after_s,
+    )

@@ -1,0 +1,393 @@
+"""The front without its sockets: what it answers to every frame, and what it does as time passes.
+
+Frames come in through `Front.client_frame`, `engine_frame` and `note`, and go out through `Transport`; `tick` is
+called at `next_ns` at the latest. No frame, whatever it holds, raises out of here: undecodable ones are answered with
+`wire.Failed`.
+"""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+from rapidctl import __version__, wire
+from rapidd import ipc
+from rapidd.config import Config
+from rapidd.errors import RequestError
+from rapidd.front import admission
+from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.clients import Client, Clients, Clock, Transport
+from rapidd.front.control import Control, refusal
+from rapidd.front.engine_link import EngineLink
+from rapidd.front.events import EventLog
+from rapidd.front.publish import Publisher
+from rapidd.front.serving import Serving
+from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
+
+CHORES_NS: Final = 1_000_000_000
+"""Period of leases, late answers and SLO reports."""
+_DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
+
+
+class Front:
+    """One front's life. ``report`` goes to the supervisor; ``wall`` is the unix clock in seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        endpoint: str,
+        text: TextModel,
+        transport: Transport,
+        *,
+        clock: Clock,
+        wall: Callable[[], float],
+        report: Callable[[ipc.ChildReport], None],
+    ) -> None:
+        self.boot_id = secrets.token_hex(8)
+        self.stopped = False
+        """The drain that a stop began is over: close the sockets and exit."""
+        self._config = config
+        self._endpoint = endpoint
+        self._text = text
+        self._clock = clock
+        self._report = report
+        self._capacity: Capacity | None = None
+        self._draining = False
+        self._stop_ns: int | None = None
+        self._engine_was_connected = False
+        self._engine_was_lost = False
+        self._next_chores_ns = clock()
+        kind = config.engine.device if config.engine.device != "auto" else "cpu"
+        self.latency = LatencyRecorder(resolve_slo(config.slo, kind), clock())
+        self.events = EventLog(transport, self.boot_id, wall)
+        self.clients = Clients(transport, clock)
+        self.link = EngineLink(transport, clock, self.boot_id)
+        self.serving = Serving(self.clients, self.link, self.events, self.latency, clock)
+        self.control = Control(self.clients, self.link, clock, wall)
+        self.publisher = Publisher(
+            endpoint=endpoint,
+            front_boot_id=self.boot_id,
+            snapshot_hz=config.server.snapshot_hz,
+            transport=transport,
+            clock=clock,
+            wall=wall,
+            clients=self.clients,
+            link=self.link,
+            serving=self.serving,
+            events=self.events,
+            latency=self.latency,
+            life=self.life,
+        )
+        self._calls: dict[type[wire.Request], Callable[[Client, Any], None]] = {
+            wire.Ping: self._ping,
+            wire.Generate: self._generate,
+            wire.Cancel: self._cancel,
+            wire.GetStatus: self._status,
+            wire.GetSnapshot: self._snapshot,
+            wire.GetRequests: self._requests,
+            wire.GetEvents: self._get_events,
+            wire.GetPartition: self.control.partition,
+            wire.PredictPartition: self.control.predict,
+            wire.SetPartition: self.control.set_plan,
+            wire.ReleasePartition: self.control.release,
+            wire.SetPolicy: self.control.set_policy,
+            wire.Drain: self._drain,
+        }
+        self.events.emit("front_ready", "the front is ready")
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def life(self) -> tuple[wire.DaemonState, str]:
+        """The daemon's state, and one line about it for people."""
+        left = len(self.serving.journal.streams)
+        if self._draining or self._stop_ns is not None:
+            return ("draining", f"{left} requests left") if left else ("drained", "")
+        life, note = self.link.life, self.link.note
+        detail = note.detail if note and life != "serving" else ""
+        if detail and note and note.percent is not None:
+            detail += f" {note.percent:.0f} %"
+        return life, detail
+
+    def stop(self) -> None:
+        """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""
+        now_ns = self._clock()
+        if self._stop_ns is None:
+            self._stop_ns = now_ns + int(self._config.server.drain_timeout_s * 1e9)
+            left = len(self.serving.journal.streams)
+            self.events.emit("drain", f"shutting down; {left} requests left")
+            self._report(ipc.ChildReport("draining", f"{left} requests left"))
+        else:
+            self._stop_ns = now_ns
+        self.tick()
+
+    @property
+    def next_ns(self) -> int:
+        """When `tick` has something to do."""
+        times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
+        return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns) if at is not None))
+
+    def tick(self) -> None:
+        """What time brings: pings, deadlines, leases, snapshots, the end of a drain."""
+        now_ns = self._clock()
+        self.link.tick()
+        self.serving.expire()
+        if now_ns >= self._next_chores_ns:
+            self._next_chores_ns = now_ns + CHORES_NS
+            self._chores()
+        self._aftermath()
+        if self._stop_ns is not None and not self.stopped:
+            self._finish_stopping(now_ns, self._stop_ns)
+        self.publisher.tick()
+
+    def _finish_stopping(self, now_ns: int, stop_ns: int) -> None:
+        if now_ns >= stop_ns:
+            self.serving.fail_all(
+                "draining",
+                "the daemon shut down before this request was finished",
+                "send it again when the daemon is back",
+            )
+            self._aftermath()
+        if not self.serving.journal.streams:
+            self.stopped = True
+            self.publisher.publish()
+            self._report(ipc.ChildReport("drained"))
+
+    def _chores(self) -> None:
+        for client in self.clients.silent():
+            self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
+        self.clients.probe()
+        self.clients.settle()
+        self.control.expire()
+        is_lost = self.link.connected and self.link.life == "engine_lost"
+        if is_lost != self._engine_was_lost:
+            self._engine_was_lost = is_lost
+            if is_lost:
+                self.events.emit("engine_lost", "the engine does not answer", "error")
+            elif self.link.connected:
+                self.events.emit("engine_ready", "the engine answers again")
+        if self.link.state is not None and self.link.state.partition.override is not None:
+            self.link.send(ipc.SloReport(*self.latency.p95_ratios(self._clock())))
+
+    def _aftermath(self) -> None:
+        """See to what sends found out: clients that are gone, an engine that is gone."""
+        while self.clients.lost:
+            client, why = self.clients.lost.pop()
+            if why == "full":
+                self._drop_slow(client)
+            else:
+                self._lose(client, "is gone")
+        connected = self.link.connected
+        if self._engine_was_connected and not connected:
+            self._engine_lost()
+        self._engine_was_connected = connected
+
+    def _lose(self, client: Client, how: str) -> None:
+        dropped = self.serving.abandon(client)
+        if dropped:
+            self.events.emit("client_lost", f"{client.label} {how}: {len(dropped)} requests dropped", "warn")
+
+    def _drop_slow(self, client: Client) -> None:
+        dropped = self.serving.abandon(client)
+        self.events.emit("slow_consumer", f"{client.label} does not read: {len(dropped)} requests dropped", "warn")
+        for stream in dropped:
+            error = RequestError(
+                "slow_consumer",
+                "the client did not read its tokens",
+                "read faster, or open a connection for each stream",
+            )
+            self.clients.owe(client.identity, refusal(error, stream_id=stream.id))
+
+    def _engine_lost(self) -> None:
+        waiting = len(self.serving.journal.streams)
+        self.events.emit("engine_lost", f"the engine is gone; {waiting} requests wait for the next one", "error")
+        self.serving.engine_lost()
+        self.control.engine_lost()
+        self.publisher.engine_lost()
+
+    # --- the supervisor and the engine ----------------------------------------------------------------------------
+
+    def note(self, note: ipc.SupervisorNote) -> None:
+        """The supervisor says how the other processes are."""
+        self.link.take_note(note)
+        self._aftermath()
+
+    def engine_frame(self, identity: bytes, frame: bytes) -> None:
+        """One frame on the private socket."""
+        try:
+            message = ipc.decode_engine(frame)
+        except (ValueError, RecursionError) as error:
+            self.events.emit("warning", f"an unreadable message on the engine's socket: {error}", "error")
+            return
+        if isinstance(message, ipc.EngineHello):
+            self._engine_hello(identity, message)
+        elif self.link.is_from_engine(identity):
+            self._engine_message(message)
+        self._aftermath()
+
+    def _engine_hello(self, identity: bytes, hello: ipc.EngineHello) -> None:
+        if hello.build != ipc.BUILD:
+            self.events.emit(
+                "warning", f"refused an engine of build {hello.build!r}; this front is {ipc.BUILD!r}", "error"
+            )
+            return
+        is_first = self.link.hello is None
+        if self.link.connected and self.link.boot_id != hello.boot_id:
+            self.link.drop()
+            self._aftermath()
+        change = self.link.greet(identity, hello)
+        self._capacity = Capacity.of(hello, self._config.server.max_output_tokens)
+        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
+        if change != "known":
+            self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
+            self.serving.resubmit(after_death=change == "new" and not is_first)
+
+    def _engine_message(self, message: ipc.EngineMessage) -> None:
+        match message:
+            case ipc.Step():
+                self.link.heard()
+                self.serving.step(message)
+            case ipc.Pong():
+                self.link.heard()
+            case ipc.EngineState():
+                self.link.state = message
+                self.link.saw_epoch(message.partition.epoch)
+                self.serving.engine_state(message)
+                self.publisher.engine_state()
+            case ipc.Dropped():
+                self.serving.dropped(message)
+            case ipc.Notice():
+                self._notice(message)
+            case ipc.ControlDone():
+                self.control.done(message)
+            case ipc.Predicted():
+                self.control.predicted(message)
+
+    def _notice(self, notice: ipc.Notice) -> None:
+        self.link.saw_epoch(notice.epoch)
+        choice = self.serving.journal.choices.get(notice.rid) if notice.rid is not None else None
+        self.events.emit(
+            notice.kind,
+            notice.text,
+            notice.level,
+            epoch=notice.epoch,
+            decision=notice.decision,
+            request_id=choice.stream.id if choice else None,
+            placement=notice.placement,
+        )
+        if notice.kind in _DECIDING:
+            self.events.decide(notice.decision, notice.epoch, notice.source, notice.text)
+
+    # --- clients ---------------------------------------------------------------------------------------------
+
+    def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+        """One message on the request socket, without its identity frame."""
+        client = self.clients.get(identity)
+        if client is not None:
+            client.last_seen_ns = self._clock()
+        stream_id: str | None = None
+        call: int | None = None
+        try:
+            if len(frames) != 1:
+                raise RequestError(
+                    "malformed", f"a message is one frame, this one has {len(frames)}", "send it from a DEALER socket"
+                )
+            request = wire.decode_request(frames[0])
+            stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
+            if isinstance(request, wire.Hello):
+                self._hello(identity, request, peer_address)
+            elif client is None:
+                raise RequestError("hello_required", "the first message of a connection is Hello")
+            else:
+                self._calls[type(request)](client, request)
+        except wire.WireError as error:
+            self._refuse(identity, error.id, error.call, RequestError(error.code, str(error)))
+        except RequestError as error:
+            self._refuse(identity, stream_id, call, error)
+        self._aftermath()
+
+    def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
+        """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
+        if call is None and stream_id is not None:
+            self.serving.totals.refused += 1
+        self.clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
+
+    def _hello(self, identity: bytes, request: wire.Hello, peer_address: str | None) -> None:
+        protocol = min(request.protocol_max, wire.PROTOCOL_MAX)
+        if protocol < max(request.protocol_min, wire.PROTOCOL_MIN):
+            raise RequestError(
+                "protocol",
+                f"this daemon speaks protocol {wire.PROTOCOL_MIN} to {wire.PROTOCOL_MAX}, "
+                f"the client {request.protocol_min} to {request.protocol_max}",
+                "install the same version of rapid-serve on both sides",
+            )
+        client = self.clients.hello(identity, request.client, peer_address, request.control)
+        hello = self.link.hello
+        self.clients.reply(
+            identity,
+            wire.Welcome(
+                protocol=protocol,
+                version=__version__,
+                boot_id=self.link.boot_id,
+                front_boot_id=self.boot_id,
+                metrics_endpoint=wire.metrics_endpoint(self._endpoint),
+                model=hello.model.name if hello else None,
+                control=client.control,
+                limits=wire.Limits(max_model_len=hello.max_model_len if hello else None),
+            ),
+        )
+
+    def _ping(self, client: Client, request: wire.Ping) -> None:
+        self.clients.reply(client.identity, wire.Pong(call=request.call, at_mono_ns=self._clock()))
+
+    def _generate(self, client: Client, request: wire.Generate) -> None:
+        running = self.serving.journal.streams.get(request.id)
+        if running is not None:
+            self.serving.attach(client, request, running)
+            return
+        if self._draining or self._stop_ns is not None:
+            raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
+        if self._capacity is None:
+            raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+        server = self._config.server
+        admission.check_queue(
+            self.serving.journal,
+            request.n,
+            server.max_waiting_requests,
+            server.max_waiting_tokens,
+            self.latency.finished_per_s(self._clock()),
+        )
+        self.serving.open(client, request, self._text, self._capacity)
+
+    def _cancel(self, client: Client, request: wire.Cancel) -> None:
+        stream = self.serving.journal.streams.get(request.id)
+        if stream is None:
+            raise RequestError("not_found", f"no request {request.id!r} is running")
+        if stream.client != client.identity:
+            self.control.check_control(client)
+        self.serving.cancel(stream)
+        reply = wire.ControlReply(call=request.call, epoch=self.link.epoch, text=f"cancelled {request.id}")
+        self.clients.reply(client.identity, reply)
+
+    def _status(self, client: Client, request: wire.GetStatus) -> None:
+        self.clients.reply(client.identity, self.publisher.status(request.call))
+
+    def _snapshot(self, client: Client, request: wire.GetSnapshot) -> None:
+        reply = wire.SnapshotReply(call=request.call, snapshot=self.publisher.snapshot())
+        self.clients.reply(client.identity, reply)
+
+    def _requests(self, client: Client, request: wire.GetRequests) -> None:
+        rows = self.publisher.rows(request.id)
+        if request.id is not None and not rows:
+            raise RequestError("not_found", f"no request {request.id!r} is running")
+        self.clients.reply(client.identity, wire.RequestList(call=request.call, rows=rows))
+
+    def _get_events(self, client: Client, request: wire.GetEvents) -> None:
+        self.clients.reply(client.identity, self.events.replay(request.call, request.from_seq, request.limit))
+
+    def _drain(self, client: Client, request: wire.Drain) -> None:
+        self.control.check_control(client)
+        if request.on != self._draining:
+            self._draining = request.on
+            by = request.by or client.label
+            self.events.emit("drain", f"{by} stopped admission" if request.on else f"{by} admits requests again")
+        state, _ = self.life()
+        self.clients.reply(client.identity, wire.ControlReply(call=request.call, epoch=self.link.epoch, text=state))

@@ -1,0 +1,195 @@
+"""Snapshots: put together from the front's parts, and published while something happens or somebody may look."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from rapidctl import __version__, wire
+from rapidd.front.clients import Clients, Clock, Transport
+from rapidd.front.engine_link import EngineLink
+from rapidd.front.events import EventLog
+from rapidd.front.journal import Choice
+from rapidd.front.serving import Serving
+from rapidd.telemetry import snapshot as telemetry
+from rapidd.telemetry.latency import LatencyRecorder
+
+IDLE_NS: Final = 1_000_000_000
+"""Period of snapshots while nothing is running and nothing changed."""
+MAX_ROWS: Final = 64
+
+
+class Publisher:
+    """Knows all parts and changes none. ``state`` and ``detail`` come from the front at the time of asking."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        front_boot_id: str,
+        snapshot_hz: float,
+        transport: Transport,
+        clock: Clock,
+        wall: Callable[[], float],
+        clients: Clients,
+        link: EngineLink,
+        serving: Serving,
+        events: EventLog,
+        latency: LatencyRecorder,
+        life: Callable[[], tuple[wire.DaemonState, str]],
+    ) -> None:
+        self._endpoint = endpoint
+        self._front_boot_id = front_boot_id
+        self._period_ns = int(1e9 / snapshot_hz)
+        self._transport = transport
+        self._clock = clock
+        self._wall = wall
+        self._clients = clients
+        self._link = link
+        self._serving = serving
+        self._events = events
+        self._latency = latency
+        self._life = life
+        self._kv_trend = telemetry.KvTrend()
+        self._started_ns = clock()
+        self._published_ns = 0
+        self._published_event = -1
+        self._seq = 0
+
+    # --- publishing ------------------------------------------------------------------------------------------
+
+    @property
+    def next_ns(self) -> int:
+        """When the next snapshot is due."""
+        busy = bool(self._serving.journal.streams) or self._events.next_seq != self._published_event
+        return self._published_ns + (self._period_ns if busy else max(self._period_ns, IDLE_NS))
+
+    def tick(self) -> None:
+        """Publish when it is time."""
+        if self._clock() >= self.next_ns:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish a snapshot now."""
+        self._published_ns = self._clock()
+        self._published_event = self._events.next_seq
+        self._transport.publish(wire.SNAPSHOT_TOPIC + wire.encode(self.snapshot()))
+        self._seq += 1
+
+    def engine_state(self) -> None:
+        """The engine just said how it is."""
+        state = self._link.state
+        if state is not None:
+            self._kv_trend.add(state.at_mono_ns, state.kv.blocks_used)
+
+    def engine_lost(self) -> None:
+        """Its cache is gone."""
+        self._kv_trend.clear()
+
+    # --- views -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> wire.Snapshot:
+        """Everything as of now."""
+        return telemetry.assemble(self._seq, self._wall(), self._clock(), self._front(), self._engine())
+
+    def status(self, call: int) -> wire.Status:
+        """The head of `snapshot`."""
+        return telemetry.status(call, self.snapshot(), self._latency.slo_met(self._clock()))
+
+    def rows(self, stream_id: str | None = None, limit: int | None = None) -> list[wire.RequestRow]:
+        """Live choices, oldest first: all, or those of one request."""
+        now_ns = self._clock()
+        live = self._serving.journal.live()
+        chosen = (choice for choice in live if stream_id is None or choice.stream.id == stream_id)
+        return [self._row(choice, now_ns) for choice in itertools.islice(chosen, limit)]
+
+    def _front(self) -> telemetry.FrontView:
+        now_ns = self._clock()
+        note = self._link.note
+        state, detail = self._life()
+        return telemetry.FrontView(
+            boot_id=self._front_boot_id,
+            version=__version__,
+            endpoint=self._endpoint,
+            state=state,
+            detail=detail,
+            uptime_s=(now_ns - self._started_ns) / 1e9,
+            process=wire.Process(pid=os.getpid(), restarts=note.front_restarts if note else 0),
+            supervisor=wire.Process(pid=note.supervisor_pid if note else None),
+            clients=len(self._clients),
+            slo=self._latency.slo,
+            requests=self._counts(),
+            latency=self._latency.windows(now_ns),
+            decisions=list(self._events.decisions),
+            rows=self.rows(limit=MAX_ROWS),
+            rows_total=len(self._serving.journal.choices),
+            cpu_s=time.process_time(),
+            streamed_tokens_total=self._serving.totals.streamed_tokens,
+        )
+
+    def _engine(self) -> telemetry.EngineView:
+        link = self._link
+        process = wire.Process(pid=link.pid, restarts=link.note.engine_restarts if link.note else 0)
+        if link.hello is None:
+            return telemetry.EngineView(process=process)
+        if link.state is None:
+            return telemetry.EngineView(
+                boot_id=link.boot_id, model=link.hello.model, device=link.hello.device, process=process
+            )
+        state = link.state
+        return telemetry.EngineView(
+            boot_id=link.boot_id,
+            model=link.hello.model,
+            device=msgspec.structs.replace(link.hello.device, memory_used_bytes=state.memory_used_bytes),
+            process=process,
+            partition=state.partition,
+            lanes=tuple(state.lanes),
+            kv=telemetry.with_headroom(state.kv, self._kv_trend),
+            mode_seconds=state.mode_seconds,
+        )
+
+    def _counts(self) -> wire.RequestCounts:
+        journal, totals = self._serving.journal, self._serving.totals
+        phases = telemetry.count_phases(choice.phase for choice in journal.choices.values())
+        return wire.RequestCounts(
+            waiting=phases["waiting"],
+            prefilling=phases["prefilling"],
+            decoding=phases["decoding"],
+            waiting_tokens=journal.waiting_tokens,
+            accepted_total=totals.accepted,
+            finished_total=totals.finished,
+            failed_total=totals.failed,
+            cancelled_total=totals.cancelled,
+            refused_total=totals.refused,
+            preempted_total=self._link.state.preempted_total if self._link.state else 0,
+        )
+
+    def _row(self, choice: Choice, now_ns: int) -> wire.RequestRow:
+        stream, state = choice.stream, choice.state
+        output_tokens = len(choice.output_ids)
+        client = self._clients.get(stream.client)
+        rate = None
+        if choice.first_ns is not None and now_ns > choice.first_ns and choice.gaps.n:
+            rate = choice.gaps.n * 1e9 / (now_ns - choice.first_ns)
+        return wire.RequestRow(
+            id=stream.id,
+            choice=choice.index,
+            client=client.label if client else "gone",
+            phase=choice.phase,
+            age_s=(now_ns - stream.arrival_ns) / 1e9,
+            prompt_tokens=stream.prompt_tokens,
+            cached_tokens=state.cached if state else stream.cached_tokens or 0,
+            computed_tokens=state.computed if state else 0,
+            output_tokens=output_tokens,
+            max_tokens=stream.template.max_tokens,
+            ttft_s=None if stream.first_ns is None else (stream.first_ns - stream.arrival_ns) / 1e9,
+            itl_p95_s=choice.gaps.quantile(0.95),
+            tokens_per_s=rate,
+            kv_blocks=state.kv_blocks if state else 0,
+            priority=stream.template.priority,
+            slo_class=stream.template.slo_class,
+            preemptions=state.preemptions if state else 0,
+        )

@@ -1,0 +1,207 @@
+"""The front's sockets and its one loop: every frame in goes to `Front`, every frame out comes from it.
+
+One thread, plain sockets and a poller. Nothing here blocks but the poll: sends are NOBLOCK, and what a turn reads of
+one socket is bounded, so that no client's flood delays another's tokens.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import msgspec
+import zmq
+
+from rapidctl import wire
+from rapidd import ipc
+from rapidd.config import Config
+from rapidd.front.admission import TextModel
+from rapidd.front.clients import Clock, Outcome
+from rapidd.front.core import Front
+from rapidd.paths import RuntimeDir
+
+SEND_HWM: Final = 1000
+"""Messages that wait for one client that does not read, before it is called slow."""
+RECEIVE_HWM: Final = 1000
+PUBLISH_HWM: Final = 100
+HEARTBEAT_MS: Final = 2000
+HEARTBEAT_TIMEOUT_MS: Final = 6000
+HANDSHAKE_MS: Final = 2000
+BACKLOG: Final = 1024
+LINGER_MS: Final = 1000
+"""How long the last messages may take to leave when the front exits."""
+FRAMES_A_TURN: Final = 64
+SOCKET_UMASK: Final = 0o007
+"""The group may connect, others may not."""
+
+
+class Server:
+    """Binds on construction; `run` until `Front.stopped` or the supervisor is gone. Also the front's `Transport`."""
+
+    def __init__(
+        self,
+        config: Config,
+        runtime: RuntimeDir,
+        text: TextModel,
+        channel: ipc.Channel | None = None,
+        *,
+        clock: Clock = time.monotonic_ns,
+        wall: Callable[[], float] = time.time,
+        send_hwm: int = SEND_HWM,
+    ) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._stop_signals = 0
+        self._context = zmq.Context()
+        umask = os.umask(SOCKET_UMASK)
+        try:
+            self._requests = self._bind(zmq.ROUTER, runtime.endpoint, send_hwm, wire.MAX_FRAME_BYTES)
+            self._metrics = self._bind(zmq.PUB, runtime.metrics_endpoint, PUBLISH_HWM, wire.MAX_FRAME_BYTES)
+            self._engine = self._bind(zmq.ROUTER, runtime.engine_endpoint, 0, -1)
+        finally:
+            os.umask(umask)
+        self.front = Front(config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report)
+        self._poller = zmq.Poller()
+        self._poller.register(self._requests, zmq.POLLIN)
+        self._poller.register(self._engine, zmq.POLLIN)
+        self._poller.register(self._wake_read.fileno(), zmq.POLLIN)
+        if channel is not None:
+            self._poller.register(channel.fileno(), zmq.POLLIN)
+
+    def _bind(self, kind: int, endpoint: str, send_hwm: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
+        """A bound socket; the engine's (``send_hwm`` 0, unlimited) trusts its one peer of the same build."""
+        sock = self._context.socket(kind)
+        sock.set(zmq.LINGER, LINGER_MS)
+        sock.set(zmq.SNDHWM, send_hwm)
+        sock.set(zmq.RCVHWM, RECEIVE_HWM if send_hwm else 0)
+        sock.set(zmq.MAXMSGSIZE, max_frame_bytes)
+        sock.set(zmq.BACKLOG, BACKLOG)
+        sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if kind == zmq.ROUTER:
+            sock.set(zmq.ROUTER_MANDATORY, 1)
+            sock.set(zmq.ROUTER_HANDOVER, 0 if send_hwm else 1)  # a new engine takes the old one's name
+        if send_hwm:
+            sock.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            sock.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+            sock.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        sock.bind(endpoint)
+        return sock
+
+    # --- the loop --------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until drained (0) or until the supervisor is gone (1)."""
+        self.catch_signals()
+        self._report(ipc.ChildReport("ready"))
+        while not self.front.stopped:
+            self.turn()
+            if self._channel is not None and self._channel.closed:
+                return 1
+        return 0
+
+    def turn(self, longest_ms: int = 60_000) -> None:
+        """Wait for something to happen, at most ``longest_ms``, and see to it."""
+        wait_ms = (self.front.next_ns - self._clock()) // 1_000_000 + 1
+        ready = dict(self._poller.poll(max(0, min(wait_ms, longest_ms))))
+        if self._channel is not None and self._channel.fileno() in ready:
+            self._read_channel(self._channel)
+        if self._engine in ready:
+            self._read_engine()
+        if self._requests in ready:
+            self._read_requests()
+        if self._wake_read.fileno() in ready:
+            self._read_signals()
+        if self._clock() >= self.front.next_ns:
+            self.front.tick()
+
+    def _read_engine(self) -> None:
+        for _ in range(FRAMES_A_TURN):
+            try:
+                frames = self._engine.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if len(frames) == 2:
+                self.front.engine_frame(frames[0], frames[1])
+
+    def _read_requests(self) -> None:
+        for _ in range(FRAMES_A_TURN):
+            try:
+                frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self.front.client_frame(frames[0].bytes, [frame.bytes for frame in frames[1:]], _peer_address(frames[-1]))
+
+    def _read_channel(self, channel: ipc.Channel) -> None:
+        for line in channel.lines():
+            self.front.note(msgspec.json.decode(line, type=ipc.SupervisorNote))
+
+    # --- signals -----------------------------------------------------------------------------------------------
+
+    def catch_signals(self) -> None:
+        """SIGTERM drains, a second one ends; SIGINT of a terminal is the supervisor's business."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if self._channel else self._on_sigterm)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+
+    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_signals += 1
+
+    def _read_signals(self) -> None:
+        self._wake_read.recv(4096)
+        while self._stop_signals:
+            self._stop_signals -= 1
+            self.front.stop()
+
+    # --- Transport -----------------------------------------------------------------------------------------------
+
+    def to_client(self, identity: bytes, frame: bytes) -> Outcome:
+        """See `Transport`."""
+        try:
+            self._requests.send_multipart((identity, frame), zmq.NOBLOCK)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return "gone"
+        return "sent"
+
+    def to_engine(self, identity: bytes, frame: bytes) -> bool:
+        """See `Transport`."""
+        try:
+            self._engine.send_multipart((identity, frame), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def publish(self, frame: bytes) -> None:
+        """See `Transport`."""
+        self._metrics.send(frame, zmq.NOBLOCK)
+
+    def _report(self, report: ipc.ChildReport) -> None:
+        if self._channel is not None:
+            self._channel.send(report)
+
+    def close(self) -> None:
+        """Let the last messages leave, for a bounded time, and give everything back."""
+        for sock in (self._requests, self._metrics, self._engine):
+            sock.close()
+        self._context.term()
+        self._wake_read.close()
+        self._wake_write.close()
+
+
+def _peer_address(frame: zmq.Frame) -> str | None:
+    try:
+        address = frame.get("Peer-Address")
+    except zmq.ZMQError:
+        return None
+    return address if isinstance(address, str) else None

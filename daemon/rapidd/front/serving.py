@@ -1,0 +1,363 @@
+"""Streams from `Accepted` to their one terminal message: tokens in, deltas out, cancel, deadlines, engine deaths.
+
+Everything a client gets to see of an engine step goes out as one `wire.Deltas` with all its streams' items. Knows no
+operator verbs, no snapshots and no sockets.
+"""
+
+import heapq
+from collections.abc import Iterable
+from typing import Final, get_args
+
+from rapidctl import wire
+from rapidctl.wire import ErrorCode
+from rapidd import ipc
+from rapidd.errors import RequestError
+from rapidd.front import admission
+from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.engine_link import EngineLink
+from rapidd.front.events import EventLog
+from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
+from rapidd.telemetry.histogram import Histogram
+from rapidd.telemetry.latency import LatencyRecorder, judge
+
+_MODES: Final = frozenset(get_args(wire.Mode))
+
+
+class Totals:
+    """Streams by how they ended, since the front's boot."""
+
+    __slots__ = ("accepted", "cancelled", "failed", "finished", "refused", "streamed_tokens")
+
+    def __init__(self) -> None:
+        self.accepted = self.finished = self.failed = self.cancelled = self.refused = self.streamed_tokens = 0
+
+
+class Serving:
+    """All live streams."""
+
+    def __init__(
+        self, clients: Clients, link: EngineLink, events: EventLog, latency: LatencyRecorder, clock: Clock
+    ) -> None:
+        self.journal = Journal()
+        self.totals = Totals()
+        self._clients = clients
+        self._link = link
+        self._events = events
+        self._latency = latency
+        self._clock = clock
+        self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
+
+    # --- opening ---------------------------------------------------------------------------------------------
+
+    def open(self, client: Client, request: wire.Generate, text: TextModel, capacity: Capacity) -> None:
+        """Accept a new stream and submit its choices. Raises `RequestError`."""
+        stream = admission.admit(request, client.identity, text, capacity, self._clock())
+        self.journal.add(stream)
+        client.stream_ids.add(stream.id)
+        self.totals.accepted += 1
+        self._latency.arrived(stream.arrival_ns)
+        accepted = wire.Accepted(id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed)
+        if not self._clients.reply(client.identity, accepted):
+            return
+        if stream.deadline_ns is not None:
+            self._watch(stream.id, stream.deadline_ns)
+        if stream.done:
+            self._finish(stream)
+            return
+        for choice in stream.live:
+            self._submit(choice)
+
+    def attach(self, client: Client, request: wire.Generate, stream: Stream) -> None:
+        """Answer a `Generate` whose id is running: give the stream to a client that lost its connection.
+
+        Raises `RequestError` with ``duplicate_id`` when it is another request, or another client holds it.
+        """
+        if admission.digest(request) != stream.digest:
+            raise RequestError(
+                "duplicate_id",
+                f"another request runs under the id {stream.id!r}",
+                "choose a new id, or cancel that one",
+            )
+        if stream.client != client.identity and self._clients.is_there(stream.client):
+            raise RequestError(
+                "duplicate_id",
+                f"{stream.id!r} is streamed to another connection",
+                "choose a new id, or cancel that one",
+            )
+        moved = stream.client != client.identity
+        stream.client = client.identity
+        client.stream_ids.add(stream.id)
+        accepted = wire.Accepted(
+            id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed, resumed=True
+        )
+        if self._clients.reply(client.identity, accepted) and moved:
+            known = [len(ids) // 4 for ids in request.resume_ids or ()]
+            items = [_replay(choice, known[choice.index] if known else 0) for choice in stream.choices]
+            self._clients.reply(client.identity, wire.Deltas(items=[item for item in items if item.token_ids]))
+
+    def _submit(self, choice: Choice) -> None:
+        if self._link.connected:
+            self._link.send(self.journal.submit(choice))
+
+    # --- what the engine says ----------------------------------------------------------------------------------
+
+    def step(self, step: ipc.Step) -> None:
+        """Deliver one batch's tokens."""
+        now_ns = self._clock()
+        at_ns = step.at_mono_ns
+        choices = self.journal.choices
+        items: dict[bytes, list[wire.Delta]] = {}
+        done: list[Stream] = []
+        stale: list[int] = []
+        for token in step.tokens:
+            choice = choices.get(token.rid)
+            if choice is None:
+                continue  # of an earlier engine, or just cancelled
+            stream = choice.stream
+            delta = self._take(choice, token, at_ns, now_ns)
+            if stream.client in items:
+                items[stream.client].append(delta)
+            else:
+                items[stream.client] = [delta]
+            if choice.finish_reason is not None:
+                if token.finish is None:
+                    stale.append(choice.rid)
+                self.journal.end(choice)
+                if stream.done:
+                    done.append(stream)
+        self._link.mode = step.mode
+        self.abort(stale)
+        for identity, deltas in items.items():
+            self.totals.streamed_tokens += len(deltas)
+            self._clients.reply(identity, wire.Deltas(items=deltas))
+        self._latency.tokens(len(step.tokens), now_ns)
+        for stream in done:
+            self._finish(stream)
+
+    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int) -> wire.Delta:
+        stream = choice.stream
+        if choice.last_ns is None:
+            choice.first_ns = at_ns
+            if choice.phase != "decoding":
+                self.journal.set_phase(choice, "decoding")
+            if stream.first_ns is None:
+                stream.first_ns = at_ns
+                if not stream.resumed:
+                    self._latency.first_token((at_ns - stream.arrival_ns) / 1e9, stream.prompt_tokens, now_ns)
+        else:
+            gap_s = max(0, at_ns - choice.last_ns) / 1e9
+            choice.gaps.record(gap_s)
+            self._latency.gap(gap_s, now_ns)
+        choice.last_ns = at_ns
+        if token.cached is not None and stream.cached_tokens is None:
+            stream.cached_tokens = token.cached
+        index = len(choice.output_ids)
+        logprobs = None
+        if choice.logprobs is not None and token.logprob is not None:
+            logprobs = [wire.TokenLogprob(token.token_id, token.logprob, token.top or [])]
+            choice.logprobs += logprobs
+        return wire.Delta(
+            id=stream.id,
+            choice=choice.index,
+            index=index,
+            token_ids=token.token_id.to_bytes(4, "little"),
+            text=choice.take(token.token_id, token.finish),
+            at_mono_ns=[at_ns],
+            logprobs=logprobs,
+        )
+
+    def dropped(self, message: ipc.Dropped) -> None:
+        """The engine gave a choice up: its whole stream fails."""
+        choice = self.journal.choices.get(message.rid)
+        if choice is not None:
+            self.fail(choice.stream, RequestError(message.code, message.message))
+
+    def engine_state(self, state: ipc.EngineState) -> None:
+        """Learn where each choice is."""
+        for report in state.requests:
+            choice = self.journal.choices.get(report.rid)
+            if choice is None:
+                continue
+            choice.state = report
+            if choice.phase != report.phase:
+                self.journal.set_phase(choice, report.phase)
+            if choice.stream.prefill_ns is None:
+                choice.stream.prefill_ns = report.prefill_start_mono_ns
+
+    def resubmit(self, after_death: bool) -> None:
+        """Give every live choice to the engine that just said hello. A death counts against those it was running."""
+        repeated = 0
+        for stream in list(self.journal.streams.values()):
+            if any(choice.submitted for choice in stream.live):
+                stream.resubmissions += after_death
+                repeated += 1
+            if stream.resubmissions > MAX_RESUBMISSIONS:
+                self.fail(
+                    stream,
+                    RequestError(
+                        "engine_lost",
+                        f"the engine died {stream.resubmissions} times while this request ran",
+                        "the request itself may be the cause; see the daemon's log before sending it again",
+                    ),
+                )
+                continue
+            if not after_death:
+                self.abort([choice.rid for choice in stream.live if choice.submitted])
+            for choice in stream.live:
+                self._submit(choice)
+        if repeated:
+            self._events.emit("resubmitted", f"{repeated} requests go on in the new engine", "warn")
+
+    def engine_lost(self) -> None:
+        """Nothing runs until the next engine: every live choice waits."""
+        for choice in self.journal.live():
+            self.journal.set_phase(choice, "waiting")
+
+    # --- endings -----------------------------------------------------------------------------------------------
+
+    def _finish(self, stream: Stream) -> None:
+        """Send the terminal message of a stream whose choices have all ended."""
+        self.journal.remove(stream)
+        now_ns = self._clock()
+        cancelled = any(choice.finish_reason == "cancelled" for choice in stream.choices)
+        gaps = Histogram()
+        for choice in stream.choices:
+            gaps.merge(choice.gaps)
+        slo_met = None
+        if not cancelled and not stream.resumed and stream.first_ns is not None:
+            ttft_s = (stream.first_ns - stream.arrival_ns) / 1e9
+            verdict = judge(self._latency.slo, stream.prompt_tokens, ttft_s, [choice.gaps for choice in stream.choices])
+            tpot_s = [choice.gaps.mean for choice in stream.choices if choice.gaps.mean is not None]
+            self._latency.finished((now_ns - stream.arrival_ns) / 1e9, tpot_s, verdict, now_ns)
+            slo_met = verdict.both
+        self.totals.cancelled += cancelled
+        self.totals.finished += not cancelled
+        mode = self._link.mode
+        self._end(
+            stream,
+            wire.Finished(
+                id=stream.id,
+                choices=[choice.result() for choice in stream.choices],
+                prompt_tokens=stream.prompt_tokens,
+                cached_tokens=stream.cached_tokens or 0,
+                output_tokens=stream.output_tokens,
+                timing=_timing(stream, gaps, now_ns),
+                mode=mode if mode in _MODES else None,  # type: ignore[arg-type]
+                preemptions=stream.preemptions,
+                resubmissions=stream.resubmissions,
+                slo_met=slo_met,
+            ),
+        )
+
+    def cancel(self, stream: Stream) -> None:
+        """End what still runs of a stream; its client gets `Finished` with what there is."""
+        rest = []
+        running = []
+        for choice in stream.live:
+            if choice.submitted:
+                running.append(choice.rid)
+            choice.finish_reason = "cancelled"
+            text = choice.text.close()
+            if text:
+                index = len(choice.output_ids)
+                rest.append(wire.Delta(id=stream.id, choice=choice.index, index=index, token_ids=b"", text=text))
+        self.abort(running)
+        if rest:
+            self._clients.reply(stream.client, wire.Deltas(items=rest))
+        self._finish(stream)
+
+    def fail(self, stream: Stream, error: RequestError) -> None:
+        """End a stream with an error."""
+        self.abort(self.journal.remove(stream))
+        self.totals.failed += 1
+        self._end(
+            stream,
+            wire.Failed(
+                code=error.code,
+                message=str(error),
+                hint=error.hint,
+                id=stream.id,
+                retry_after_s=error.retry_after_s,
+                output_tokens=stream.output_tokens,
+            ),
+        )
+
+    def fail_all(self, code: ErrorCode, message: str, hint: str = "") -> None:
+        """End every stream with the same error."""
+        for stream in list(self.journal.streams.values()):
+            self.fail(stream, RequestError(code, message, hint))
+
+    def abandon(self, client: Client) -> list[Stream]:
+        """Drop the streams of a client that cannot be told; returns them."""
+        streams = [
+            self.journal.streams[stream_id] for stream_id in client.stream_ids if stream_id in self.journal.streams
+        ]
+        streams = [stream for stream in streams if stream.client == client.identity]
+        for stream in streams:
+            self.abort(self.journal.remove(stream))
+            self.totals.failed += 1
+        client.stream_ids.clear()
+        return streams
+
+    def expire(self) -> None:
+        """Fail the streams whose deadline has passed."""
+        now_ns = self._clock()
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            deadline_ns, stream_id = heapq.heappop(self._deadlines)
+            stream = self.journal.streams.get(stream_id)
+            if stream is not None and stream.deadline_ns == deadline_ns:
+                waited_s = (now_ns - stream.arrival_ns) / 1e9
+                self.fail(stream, RequestError("deadline_exceeded", f"not finished {waited_s:.1f} s after its arrival"))
+
+    def _watch(self, stream_id: str, deadline_ns: int) -> None:
+        if len(self._deadlines) > 2 * len(self.journal.streams) + 64:
+            streams = self.journal.streams.values()
+            self._deadlines = [(stream.deadline_ns, stream.id) for stream in streams if stream.deadline_ns is not None]
+            heapq.heapify(self._deadlines)
+        else:
+            heapq.heappush(self._deadlines, (deadline_ns, stream_id))
+
+    @property
+    def next_deadline_ns(self) -> int | None:
+        """When `expire` may have something to do."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def abort(self, rids: Iterable[int]) -> None:
+        """Tell the engine to drop choices."""
+        listed = list(rids)
+        if listed:
+            self._link.send(ipc.Abort(listed))
+
+    def _end(self, stream: Stream, message: wire.Finished | wire.Failed) -> None:
+        client = self._clients.get(stream.client)
+        if client is not None:
+            client.stream_ids.discard(stream.id)
+        self._clients.reply(stream.client, message)
+
+
+def _timing(stream: Stream, gaps: Histogram, now_ns: int) -> wire.Timing:
+    def seconds(begin_ns: int | None, end_ns: int | None) -> float | None:
+        return None if begin_ns is None or end_ns is None else (end_ns - begin_ns) / 1e9
+
+    return wire.Timing(
+        queued_s=seconds(stream.arrival_ns, stream.prefill_ns),
+        prefill_s=seconds(stream.prefill_ns, stream.first_ns),
+        ttft_s=seconds(stream.arrival_ns, stream.first_ns),
+        e2e_s=(now_ns - stream.arrival_ns) / 1e9,
+        itl_s=gaps.summary(),
+        itl_s_mean=gaps.mean,
+    )
+
+
+def _replay(choice: Choice, known: int) -> wire.Delta:
+    """All output of a choice after the ids that its client has."""
+    known = min(known, len(choice.output_ids))
+    return wire.Delta(
+        id=choice.stream.id,
+        choice=choice.index,
+        index=known,
+        token_ids=wire.pack_ids(choice.output_ids[known:]),
+        text=choice.text.after(known),
+        logprobs=None if choice.logprobs is None else choice.logprobs[known:],
+    )

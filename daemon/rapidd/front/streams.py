@@ -1,0 +1,108 @@
+"""From one choice's output ids to the text a client may see: detokenising, stop strings, hold-back. Pure.
+
+A stop string is found where it *completes*, so the result does not depend on how text falls into tokens; of two that
+complete on the same character the longer one wins. The stop string itself is never shown, nor any end of the text
+that may still become one.
+"""
+
+from array import array
+from collections.abc import Sequence
+
+from rapidd.model.tokenizer import Detokenizer
+
+
+class StopFilter:
+    """Lets text through as soon as no stop string can begin in it."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._starts = frozenset(stop[0] for stop in stops)
+        self._reach = max(map(len, stops), default=1) - 1
+        self._held = ""
+
+    def push(self, text: str, armed: bool = True) -> tuple[str, str | None]:
+        """Text that is safe to show now, and the stop string that ``text`` completed.
+
+        Unless ``armed`` (min_tokens is not reached yet) completed stop strings are ordinary text. After a stop
+        nothing is held any more and the filter must not be used again.
+        """
+        if not self._stops:
+            return text, None
+        pending = self._held + text
+        if armed and (match := self._first_match(pending)) is not None:
+            begin, stop = match
+            self._held = ""
+            return pending[:begin], stop
+        keep = self._held_len(pending)
+        self._held = pending[len(pending) - keep :]
+        return pending[: len(pending) - keep], None
+
+    def flush(self) -> str:
+        """What is still held back, at the end of the output."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first_match(self, pending: str) -> tuple[int, str] | None:
+        """Begin and text of the match that ends first, among those that end in new text."""
+        best: tuple[int, int, str] | None = None
+        for stop in self._stops:
+            begin = pending.find(stop, max(0, len(self._held) - len(stop) + 1))
+            if begin >= 0 and (best is None or (begin + len(stop), begin) < best[:2]):
+                best = (begin + len(stop), begin, stop)
+        return None if best is None else best[1:]
+
+    def _held_len(self, pending: str) -> int:
+        """Length of the longest end of ``pending`` that begins, but is not, a stop string."""
+        for begin in range(max(0, len(pending) - self._reach), len(pending)):
+            if pending[begin] in self._starts:
+                tail = pending[begin:]
+                if any(len(tail) < len(stop) and stop.startswith(tail) for stop in self._stops):
+                    return len(tail)
+        return 0
+
+
+class OutputText:
+    """The shown text of one choice, and how much of it was shown after each of its ids."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], min_tokens: int) -> None:
+        self._detokenizer = detokenizer
+        self._filter = StopFilter(stops)
+        self._min_tokens = min_tokens
+        self._pieces: list[str] = []
+        self._shown_len = 0
+        self._shown_after = array("I")  # [ids] characters shown
+
+    def push(self, token_id: int) -> tuple[str, str | None]:
+        """One more id: the text it lets show, and the stop string it completes."""
+        armed = len(self._shown_after) + 1 >= self._min_tokens
+        shown, stop = self._filter.push(self._detokenizer.feed((token_id,)), armed)
+        self._show(shown)
+        self._shown_after.append(self._shown_len)
+        return shown, stop
+
+    def push_silent(self) -> None:
+        """One more id that has no text: the one that ended the output."""
+        self._shown_after.append(self._shown_len)
+
+    def close(self) -> str:
+        """The output ends here: the text that was held back, which can be no stop string any more."""
+        rest = self._filter.push(self._detokenizer.flush(), armed=False)[0] + self._filter.flush()
+        self._show(rest)
+        if self._shown_after:
+            self._shown_after[-1] = self._shown_len
+        return rest
+
+    def after(self, num_ids: int) -> str:
+        """What was shown after the first ``num_ids`` ids' share."""
+        return self.whole()[self._shown_after[num_ids - 1] if num_ids else 0 :]
+
+    def whole(self) -> str:
+        """All text shown."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._pieces.append(text)
+            self._shown_len += len(text)

@@ -1,0 +1,342 @@
+"""Messages between the front and the engine, and between the supervisor and its children. Private, one version.
+
+Front and engine talk over an ipc socket in the runtime directory's 0700 sub-directory: the front binds a ROUTER,
+the engine connects a DEALER. Array-like msgspec structs, one frame each; no pickle. Both ends come from the same
+installation, so there is no version range: `EngineHello.build` must match or the front refuses the engine.
+
+Lives apart from `rapidctl.wire`, which is public and versioned. Imports no torch.
+"""
+
+import socket
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from rapidctl import __version__
+from rapidctl.wire import (
+    DeviceInfo,
+    ErrorCode,
+    KvStats,
+    LaneStats,
+    ModelInfo,
+    PartitionInfo,
+    Phase,
+    Placement,
+    PlanRequest,
+    SloClass,
+)
+
+BUILD: Final = __version__
+"""What both ends must have in common: `EngineHello.build`."""
+ENGINE_IDENTITY: Final = b"engine"
+"""Routing id of the engine's DEALER, so that a front that just started can ask for it (`Ping` 0)."""
+PING_INTERVAL_S: Final = 1.0
+"""The front pings the engine this often."""
+FRONT_LOST_S: Final = 5.0
+"""An engine that hears nothing from the front for so long drops its requests (a new front drops them at once)."""
+
+
+class _Message(Struct, array_like=True, tag=True):
+    pass
+
+
+# --- front -> engine ---------------------------------------------------------------------------------------------
+
+
+class FrontHello(_Message):
+    """Answer to `EngineHello`. A boot id that is new to the engine makes it drop the requests it has.
+
+    ``last_epoch``: the engine continues counting control epochs after it. ``policy``: the policy in force
+    when it was changed at run time, else null.
+    """
+
+    front_boot_id: str
+    last_epoch: int
+    policy: str | None
+
+
+class Submit(_Message):
+    """One choice of one request. ``rid`` is the front's number for it, never reused within a front's life.
+
+    ``output_ids`` are outputs it already has (resubmission): they are recomputed, not sent again, and count for
+    penalties, ``max_tokens`` and positions of random numbers. ``eos_token_ids`` is empty under ignore_eos.
+    All ids are u32 bytes.
+    """
+
+    rid: int
+    choice: int
+    prompt_ids: bytes
+    output_ids: bytes
+    max_tokens: int
+    min_tokens: int
+    eos_token_ids: list[int]
+    stop_token_ids: list[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    logprobs: int | None
+    priority: int
+    deadline_mono_ns: int | None
+    slo_class: SloClass
+    arrival_mono_ns: int
+
+
+class Abort(_Message):
+    """Drop these choices; unknown numbers are ignored (they may have just finished)."""
+
+    rids: list[int]
+
+
+class Ping(_Message):
+    """Goes through the engine's main loop and comes back as `Pong`: liveness of the loop, not of a thread.
+
+    ``number`` 0 comes from a front that has not heard of this engine: the answer is `EngineHello`.
+    """
+
+    number: int
+
+
+class SetPlan(_Message):
+    """An operator's override (``plan`` set) or its release (``plan`` null). Answered by `ControlDone`."""
+
+    token: int
+    plan: PlanRequest | None
+    ttl_s: float | None
+    guard: bool
+    reason: str
+    by: str
+    if_epoch: int | None
+
+
+class SetPolicy(_Message):
+    """Change the policy. Answered by `ControlDone`."""
+
+    token: int
+    policy: str
+    by: str
+    if_epoch: int | None
+
+
+class Predict(_Message):
+    """Dry run of a plan. Answered by `Predicted`."""
+
+    token: int
+    plan: PlanRequest
+
+
+class SloReport(_Message):
+    """Observed latency of the last 10 s, for the override's guard. Ratios to the SLO; null without samples."""
+
+    itl_p95_ratio: float | None
+    ttft_p95_ratio: float | None
+
+
+FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | SloReport
+
+# --- engine -> front ---------------------------------------------------------------------------------------------
+
+
+class EngineHello(_Message):
+    """First message of an engine, and again whenever it does not know the front that pings it.
+
+    Sent only when ready: weights loaded, KV sized, warm-up done.
+    """
+
+    build: str
+    boot_id: str
+    pid: int
+    model: ModelInfo
+    device: DeviceInfo
+    max_model_len: int
+    kv_block_tokens: int
+    kv_blocks: int
+    eos_token_ids: list[int]
+
+
+class Token(Struct, array_like=True):
+    """One produced token. ``finish`` is set on a choice's last token: "stop" (eos or stop id) or "length".
+
+    ``logprob`` and ``top`` are null unless the request asked for them. ``cached`` is the number of prompt
+    tokens that came from the prefix cache, given with the first token.
+    """
+
+    rid: int
+    token_id: int
+    finish: Literal["stop", "length"] | None = None
+    logprob: float | None = None
+    top: list[tuple[int, float]] | None = None
+    cached: int | None = None
+
+
+class Step(_Message):
+    """What one batch produced. ``at_mono_ns``: when its results were seen on the host."""
+
+    at_mono_ns: int
+    mode: str
+    tokens: list[Token]
+
+
+class Dropped(_Message):
+    """The engine ended this choice without a last token."""
+
+    rid: int
+    code: ErrorCode
+    message: str
+
+
+class Pong(_Message):
+    """Answer to `Ping`."""
+
+    number: int
+    front_boot_id: str
+
+
+class RequestState(Struct, array_like=True):
+    """Where one choice is; part of `EngineState`."""
+
+    rid: int
+    phase: Phase
+    cached: int
+    computed: int
+    kv_blocks: int
+    preemptions: int
+    prefill_start_mono_ns: int | None
+
+
+class EngineState(_Message):
+    """The engine's share of a snapshot; at most 4 a second while working, 1 a second while idle."""
+
+    at_mono_ns: int
+    partition: PartitionInfo
+    lanes: list[LaneStats]
+    kv: KvStats
+    preempted_total: int
+    mode_seconds: dict[str, float]
+    requests: list[RequestState]
+    memory_used_bytes: int | None
+
+
+NoticeKind = Literal[
+    "decision", "override", "release", "guard", "ttl", "policy", "applied", "preempted", "out_of_memory",
+    "placement", "warning",
+]  # fmt: skip
+NoticeLevel = Literal["info", "warn", "error"]
+NoticeSource = Literal["policy", "operator", "guard", "ttl", "engine"]
+
+
+class Notice(_Message):
+    """An event of the engine, to be numbered and published by the front."""
+
+    kind: NoticeKind
+    level: NoticeLevel
+    text: str
+    source: NoticeSource
+    epoch: int
+    decision: int
+    rid: int | None
+    placement: Placement | None
+
+
+class ControlDone(_Message):
+    """Outcome of `SetPlan` or `SetPolicy`; ``code`` null when accepted."""
+
+    token: int
+    epoch: int
+    text: str
+    code: ErrorCode | None
+    hint: str
+
+
+class Predicted(_Message):
+    """Outcome of `Predict`."""
+
+    token: int
+    legal: bool
+    note: str
+    prefill_units: int | None
+    itl_p95_s: float | None
+    ttft_p95_s: float | None
+    prefill_tokens_per_s: float | None
+    breaches_slo: bool | None
+
+
+EngineMessage = EngineHello | Step | Dropped | Pong | EngineState | Notice | ControlDone | Predicted
+
+# --- supervisor <-> child ----------------------------------------------------------------------------------------
+
+
+class ChildReport(Struct, tag_field="kind", tag="report"):
+    """A child's line to the supervisor: where it is in its life. ``percent`` of loading, when known."""
+
+    state: Literal["loading", "ready", "draining", "drained"]
+    detail: str = ""
+    percent: float | None = None
+
+
+class SupervisorNote(Struct, tag_field="kind", tag="note"):
+    """The supervisor's line to the front: what the other processes are doing."""
+
+    supervisor_pid: int
+    engine_pid: int | None
+    engine_state: Literal["starting", "ready", "restarting"]
+    detail: str
+    percent: float | None
+    engine_restarts: int
+    front_restarts: int
+
+
+class Channel:
+    """JSON lines over the socketpair between the supervisor and one child.
+
+    End of file tells a child that the supervisor is gone: it must exit, so that no orphan keeps device memory.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._buffer = b""
+        self.closed = False
+
+    def fileno(self) -> int:
+        """For pollers."""
+        return self._sock.fileno()
+
+    def send(self, message: Struct) -> None:
+        """Best effort: a peer that is gone or does not read loses reports, never stalls the sender."""
+        try:
+            self._sock.send(msgspec.json.encode(message) + b"\n")
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.closed = True
+
+    def lines(self) -> list[bytes]:
+        """Complete lines that have arrived; sets ``closed`` at end of file."""
+        while True:
+            try:
+                data = self._sock.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.closed = True
+                break
+            self._buffer += data
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return lines
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._sock.close()
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_front = msgspec.msgpack.Decoder(FrontMessage).decode
+decode_engine = msgspec.msgpack.Decoder(EngineMessage).decode

@@ -1,0 +1,156 @@
+"""CPU cores as compute units: the one maker of CPU streams.
+
+A stream is a worker thread, pinned to its cores, with a torch thread count of its own. Workers are made once, one
+after another, and never pinned again: torch's first operation in a thread re-reads the last count set by anyone,
+and an OpenMP team keeps the affinity it was created with. A plan that wants other cores picks another worker.
+
+Placement is measured, not assumed: `Worker.placement` reads from the kernel on which cores the threads of the
+worker's team ran last. Knows nothing of batches: a worker runs callables in order.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+import torch
+
+from rapidd.errors import DeviceError
+from rapidd.partition.table import PartitionTable, spread
+
+T = TypeVar("T")
+
+PREFILL_NICE = 10
+"""Of prefill workers: where both lanes share cores, the kernel gives decode about nine tenths of a contended one."""
+_TASKS = Path("/proc/self/task")
+
+
+def cpu_table(compute_units: int | None) -> tuple[PartitionTable, list[int]]:
+    """The table for the cores this process may use (at most ``compute_units``), and these cores.
+
+    Raises DeviceError when more units are asked for than there are.
+    """
+    try:
+        cores = sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError) as error:
+        count = compute_units or os.cpu_count() or 1
+        why = f"this system has no CPU affinity ({error}): lanes cannot be kept apart"
+        return PartitionTable(units_total=count, unit_name="core", splits=(), unsupported=why), list(range(count))
+    if compute_units is not None:
+        if compute_units > len(cores):
+            raise DeviceError(
+                f"{compute_units} compute units were asked for and this process may use {len(cores)} cores",
+                f"lower --compute-units to at most {len(cores)}",
+            )
+        cores = cores[:compute_units]
+    reason = None if len(cores) > 1 else "one core cannot be split"
+    table = PartitionTable(units_total=len(cores), unit_name="core", splits=spread(len(cores), 1), unsupported=reason)
+    return table, cores
+
+
+class Waitable(Protocol):
+    """Something on another stream that must end first."""
+
+    def wait(self) -> None:
+        """Block until it ended."""
+
+
+class Task(Generic[T]):
+    """One callable in a worker's queue."""
+
+    def __init__(self, call: Callable[[], T], after: Waitable | None) -> None:
+        self._call = call
+        self._after = after
+        self._finished = threading.Event()
+        self._value: T | None = None
+
+    def run(self) -> None:
+        """In the worker. The callable reports failures in its value; it does not raise."""
+        if self._after is not None:
+            self._after.wait()
+            self._after = None
+        self._value = self._call()
+        self._finished.set()
+
+    def wait(self) -> None:
+        """Block until it ran."""
+        self._finished.wait()
+
+    @property
+    def done(self) -> bool:
+        """Whether it ran."""
+        return self._finished.is_set()
+
+    @property
+    def value(self) -> T:
+        """What it returned; only when done."""
+        assert self._value is not None
+        return self._value
+
+
+class Worker(Generic[T]):
+    """A thread on ``cores`` (None: wherever the system puts it) that runs tasks in order."""
+
+    def __init__(
+        self, name: str, cores: list[int] | None, num_threads: int, nice: int, on_done: Callable[[], None]
+    ) -> None:
+        self.num_threads = num_threads
+        self._cores = cores
+        self._nice = nice
+        self._on_done = on_done
+        self._queue: SimpleQueue[Task[T] | None] = SimpleQueue()
+        self._team: list[int] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def submit(self, call: Callable[[], T], after: Waitable | None = None) -> Task[T]:
+        """Queue ``call``; it starts when ``after``, a task of another worker, has ended."""
+        task = Task(call, after)
+        self._queue.put(task)
+        return task
+
+    def close(self) -> None:
+        """End the thread after what is queued."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def placement(self) -> list[int]:
+        """Cores on which the team's threads were last seen running, ascending."""
+        return sorted({core for tid in self._team if (core := _last_core(tid)) is not None})
+
+    def _main(self) -> None:
+        before = _thread_ids()
+        if self._cores is not None:
+            os.sched_setaffinity(0, self._cores)
+        if self._nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        torch.set_num_threads(self.num_threads)
+        assert torch.get_num_threads() == self.num_threads  # fixes this thread's count: see the module's head
+        _start_team()
+        self._team = sorted({threading.get_native_id(), *(_thread_ids() - before)})
+        self._ready.set()
+        while (task := self._queue.get()) is not None:
+            task.run()
+            self._on_done()
+
+
+def _start_team() -> None:
+    """A parallel region makes the OpenMP threads, with the affinity and priority of this one."""
+    torch.ones(1 << 20).add_(1)
+
+
+def _thread_ids() -> set[int]:
+    return {int(entry.name) for entry in _TASKS.iterdir()} if _TASKS.is_dir() else set()
+
+
+def _last_core(tid: int) -> int | None:
+    """Field "processor" of /proc/self/task/TID/stat (proc_pid_stat(5), number 39)."""
+    try:
+        stat = (_TASKS / str(tid) / "stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[36])

@@ -1,0 +1,28 @@
+"""Legal splits of a device between decode and prefill: an immutable table.
+
+It is read from the device, never from a list of chips.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+MAX_SPLITS = 6
+"""Each split costs streams (and on a GPU, graphs): enough to choose from, few enough to keep."""
+
+
+class PartitionTable(Struct, frozen=True, kw_only=True):
+    """``splits``: legal decode units, ascending; prefill gets the complement. Empty: see ``unsupported``."""
+
+    units_total: int
+    unit_name: Literal["CU", "SM", "core"]
+    splits: tuple[int, ...]
+    unsupported: str | None = None
+
+
+def spread(units_total: int, step: int) -> tuple[int, ...]:
+    """At most `MAX_SPLITS` multiples of ``step`` that leave both sides at least one step, evenly spread."""
+    legal = range(step, units_total - step + 1, step)
+    if len(legal) <= MAX_SPLITS:
+        return tuple(legal)
+    return tuple(legal[round(i * (len(legal) - 1) / (MAX_SPLITS - 1))] for i in range(MAX_SPLITS))

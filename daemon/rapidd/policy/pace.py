@@ -1,0 +1,46 @@
+"""How long a prompt chunk may be: tokens that fit a time, from the speed seen so far.
+
+Chunks are bounded by predicted time, so that a plan can change soon even under a very long prompt. Until a
+calibrated profile exists the prediction is an exponentially weighted mean of seconds a token, by unit count;
+the first one comes from the warm-up. No clock: callers report durations.
+"""
+
+from rapidd.policy.plan import Plan
+
+WEIGHT = 0.3
+"""Of a new observation: follows a growing context within a few chunks, smooths one noisy step."""
+ITL_SHARE = 0.8
+"""Of the ITL objective that a hybrid step may take by prediction."""
+
+
+class Pace:
+    """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized."""
+
+    def __init__(self, *, max_chunk_s: float, itl_slo_s: float, block_tokens: int) -> None:
+        self._max_chunk_s = max_chunk_s
+        self._itl_slo_s = itl_slo_s
+        self._block_tokens = block_tokens
+        self._prefill_s: dict[int, float] = {}
+        self._decode_s: dict[int, float] = {}
+
+    def observe(self, *, units: int, num_decode: int, prefill_tokens: int, seconds: float) -> None:
+        """Take the duration of a batch. A mixed one is charged to its prompt tokens, less a decode step."""
+        if prefill_tokens:
+            rest = seconds - (self._decode_s.get(units, 0.0) if num_decode else 0.0)
+            _blend(self._prefill_s, units, max(rest, 0.1 * seconds) / prefill_tokens)
+        elif num_decode:
+            _blend(self._decode_s, units, seconds)
+
+    def bound(self, plan: Plan, units: int, num_decode: int) -> int:
+        """Most prompt tokens of the next chunk; at least a block."""
+        seconds = self._max_chunk_s
+        if plan.mode == "hybrid" and plan.chunk is None and num_decode:
+            seconds = min(seconds, ITL_SHARE * self._itl_slo_s - self._decode_s.get(units, 0.0))
+        fits = int(seconds / self._prefill_s[units]) if units in self._prefill_s else self._block_tokens
+        fits = max(fits, self._block_tokens)
+        return min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits
+
+
+def _blend(means: dict[int, float], key: int, value: float) -> None:
+    old = means.get(key)
+    means[key] = value if old is None else old + WEIGHT * (value - old)

@@ -1,0 +1,71 @@
+"""Policies: pure functions from `State` to `Plan`, chosen by name at start or at run time.
+
+    auto              ours; without a profile: hybrid with a chunk bounded by time
+    serial:N | serial:all | hybrid:N | shared[:N] | split:UNITS     fixed: the control arms
+
+All are testable without a device. They keep nothing: the state passed in holds the running plan and its age.
+"""
+
+import re
+from collections.abc import Callable
+
+from rapidctl.wire import PlanRequest
+from rapidd.policy.plan import Plan, State
+
+Policy = Callable[[State], Plan]
+
+NO_PROFILE = "no profile: rapidd calibrate"
+_FIXED = re.compile(r"(?P<mode>serial|hybrid|shared|split)(:(?P<number>[1-9][0-9]{0,5}))?")
+GRAMMAR = "auto, serial:N, serial:all, hybrid[:N], shared[:N] or split:UNITS"
+
+
+def parse(text: str) -> PlanRequest | None:
+    """The fixed plan that a policy's name asks for; None for ``auto``. Raises ValueError saying what is accepted."""
+    if text == "auto":
+        return None
+    if text == "serial:all":
+        return PlanRequest(mode="serial", chunk="all")
+    match = _FIXED.fullmatch(text)
+    if match is None:
+        raise ValueError(f"unknown policy {text!r}; use {GRAMMAR}")
+    number = int(match["number"]) if match["number"] else None
+    match match["mode"]:
+        case "hybrid" | "shared" as mode:
+            return PlanRequest(mode=mode, chunk=number)
+        case "serial" if number:
+            return PlanRequest(mode="serial", chunk=number)
+        case "split" if number:
+            return PlanRequest(mode="split", decode_units=number)
+    raise ValueError(f"policy {text!r} needs a number; use {GRAMMAR}")
+
+
+def fixed(request: PlanRequest, units_total: int, splits: tuple[int, ...], reason: str) -> Plan:
+    """The plan for ``request`` on this device. Raises ValueError, for people, when it is not legal here."""
+    if request.chunk == "all" and request.mode != "serial":
+        raise ValueError(f"chunk 'all' is for serial mode only, not {request.mode}")
+    if request.mode != "split":
+        if request.decode_units is not None:
+            raise ValueError(f"decode units belong to split mode; {request.mode} runs on all {units_total} units")
+        return Plan(request.mode, units_total, units_total, request.chunk, reason)
+    if not splits:
+        raise ValueError("this device cannot be partitioned: split is not available, use shared")
+    if request.decode_units is None:
+        raise ValueError(f"split needs decode units: one of {', '.join(map(str, splits))}")
+    if request.decode_units not in splits:
+        legal = ", ".join(map(str, splits))
+        raise ValueError(f"{request.decode_units} decode units are not a legal split here; legal: {legal}")
+    return Plan("split", request.decode_units, units_total - request.decode_units, request.chunk, reason)
+
+
+def make(text: str, units_total: int, splits: tuple[int, ...]) -> Policy:
+    """The policy named ``text`` on this device. Raises ValueError, for people."""
+    request = parse(text)
+    if request is None:
+        return auto
+    plan = fixed(request, units_total, splits, f"policy {text}")
+    return lambda state: plan
+
+
+def auto(state: State) -> Plan:
+    """Hybrid with a time-bounded chunk: the best choice that needs no measured profile."""
+    return Plan("hybrid", state.units_total, state.units_total, None, NO_PROFILE)

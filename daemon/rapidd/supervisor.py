@@ -1,0 +1,243 @@
+"""The supervisor: starts the front and the engine, watches them, starts them again, drains and ends them.
+
+Each child holds one end of a socketpair; end of file there tells it that the supervisor is gone, so that no orphan
+keeps device memory, however the supervisor ended. It sleeps in one `select` and costs nothing while idle.
+It knows nothing of requests, models and ZeroMQ, and never imports torch.
+"""
+
+import contextlib
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from rapidctl import wire
+from rapidd.child import Child, ChildName, describe_exit
+from rapidd.config import Config
+from rapidd.errors import EXIT_CONFIG
+from rapidd.ipc import ChildReport, SupervisorNote
+from rapidd.paths import RuntimeDir
+from rapidd.sdnotify import notify
+
+EXIT_FAILED: Final = 1
+
+FRONT_DELAYS_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+ENGINE_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+MAX_FIRST_FAILURES: Final = 5
+"""A child that failed more often than this in a row and was never ready will not become so by itself."""
+
+DRAIN_GRACE_S: Final = 5.0
+"""What the front gets beyond its own drain timeout."""
+ENGINE_STOP_S: Final = 5.0
+LOCK_WAIT_S: Final = 10.0
+"""For the children of a supervisor that was killed to end."""
+LOAD_EXTENSION_S: Final = 120.0
+"""systemd's start timeout moves by this at each report of progress."""
+PERCENT_STEP: Final = 10
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Commands = Mapping[ChildName, Sequence[str]]
+
+
+def child_commands() -> Commands:
+    """How the children are started; ``--config FILE --channel FD`` is added. Tests pass other programs."""
+    return {
+        "front": [sys.executable, "-P", "-m", "rapidd.front"],
+        "engine": [sys.executable, "-P", "-m", "rapidd.engine"],
+    }
+
+
+def serve(config: Config, commands: Commands | None = None) -> int:
+    """Serve until told to stop; the exit status. Raises `EndpointInUse`, `RuntimeDirError`, `wire.EndpointError`."""
+    endpoint = config.server.listen or wire.default_endpoint()
+    os.umask(0o007)  # sockets are for the group too, nothing is for others
+    directory = RuntimeDir(endpoint)
+    directory.prepare()
+    lock = directory.lock(LOCK_WAIT_S)
+    server = msgspec.structs.replace(config.server, listen=endpoint)
+    resolved = msgspec.structs.replace(config, server=server)
+    directory.write_config(msgspec.json.encode(resolved))
+    return Supervisor(resolved, directory, lock, commands or child_commands()).run()
+
+
+class Supervisor:
+    """One daemon. ``serving`` until a stop signal or a fatal failure; ``draining`` until the front has ended;
+    ``ending`` until the engine has; then ``ended``.
+    """
+
+    def __init__(self, config: Config, directory: RuntimeDir, lock: int, commands: Commands) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._drain_s = config.server.drain_timeout_s + DRAIN_GRACE_S
+        self._front = Child("front", commands["front"], FRONT_DELAYS_S)
+        self._engine = Child("engine", commands["engine"], ENGINE_DELAYS_S)
+        self._children = (self._engine, self._front)
+        self._phase: Literal["serving", "draining", "ending", "ended"] = "serving"
+        self._deadline_s = 0.0
+        """Of the phase; only while draining or ending."""
+        self._exit_status = 0
+        self._was_ready = False
+        self._last_note: SupervisorNote | None = None
+        self._last_line = ""
+        self._started_s = time.monotonic()
+        self._wakeup, self._signals = socket.socketpair()
+
+    def run(self) -> int:
+        """The whole life of the daemon; the exit status. Only in a process's main thread (signals)."""
+        self._listen_to_signals()
+        try:
+            for child in self._children:
+                self._start(child)
+            while self._phase != "ended":
+                self._sleep()
+                self._step()
+        finally:
+            for child in self._children:
+                child.kill()
+        return self._exit_status
+
+    def _listen_to_signals(self) -> None:
+        for sock in (self._wakeup, self._signals):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, lambda *_: None)  # what counts is the byte in the pipe
+
+    def _sleep(self) -> None:
+        """Until a signal, a child's line, or the next thing that is due."""
+        poller = select.poll()
+        poller.register(self._signals, select.POLLIN)
+        due = [self._deadline_s] if self._phase in ("draining", "ending") else []
+        for child in self._children:
+            if child.channel is not None and not child.channel.closed:  # at end of file it is readable for ever
+                poller.register(child.channel, select.POLLIN)
+            if child.retry_at_s is not None:
+                due.append(child.retry_at_s)
+        poller.poll(math.ceil(max(0.0, min(due) - time.monotonic()) * 1000) if due else None)
+
+    def _step(self) -> None:
+        now_s = time.monotonic()
+        self._on_signals()
+        for child in self._children:
+            for report in child.hear(now_s):
+                self._on_report(child, report, now_s)
+            if (status := child.reap()) is not None:
+                self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
+        self._advance(now_s)
+        for child in self._children:
+            if child.retry_at_s is not None and child.retry_at_s <= now_s:
+                child.restarts += 1
+                self._start(child)
+        self._note()
+
+    def _on_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in self._signals.recv(4096):
+                if number not in STOP_SIGNALS:
+                    continue
+                if self._phase == "serving":
+                    self._say("draining: running requests finish, a second signal stops at once")
+                    self._stop(self._drain_s)
+                else:
+                    self._say("stopping at once")
+                    self._phase = "ended"
+
+    def _start(self, child: Child) -> None:
+        now_s = time.monotonic()
+        try:
+            child.start(self._directory.config_file, self._lock, now_s)
+        except OSError as error:
+            self._on_exit(child, f"could not be started: {error}", now_s, fatal=False)
+            return
+        if child is self._front:
+            self._last_note = None  # the new process knows nothing yet
+
+    def _on_report(self, child: Child, report: ChildReport, now_s: float) -> None:
+        if child is self._engine and report.state == "loading":
+            percent = "" if report.percent is None else f" {report.percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
+            self._say(f"{report.detail or 'loading'}{percent}")
+            notify(f"EXTEND_TIMEOUT_USEC={LOAD_EXTENSION_S * 1e6:.0f}")
+        elif report.state == "ready" and self._front.ready and self._engine.ready:
+            detail = self._engine.report.detail if self._engine.report is not None else ""
+            since_s = child.started_s if self._was_ready else self._started_s
+            what = f"{child.name} ready again" if self._was_ready else "ready"
+            self._say(f"{what} on {self._directory.endpoint} ({detail}) in {now_s - since_s:.1f} s")
+            self._was_ready = True
+            notify("READY=1")
+
+    def _on_exit(self, child: Child, how: str, now_s: float, *, fatal: bool) -> None:
+        if self._phase != "serving" and (child is self._front or fatal or self._exit_status != 0):
+            return  # the end that was asked for
+        if self._phase == "ending":
+            return
+        delay_s = child.failed(now_s)
+        who = f"the {child.name}"
+        if fatal:
+            self._fail(EXIT_CONFIG, f"{who} cannot serve this configuration; its message is above")
+        elif not child.ever_ready and child.failures > MAX_FIRST_FAILURES:
+            self._fail(EXIT_FAILED, f"{who} ended {child.failures} times and was never ready (last: {how}); giving up")
+        else:
+            self._say(f"{who} ended ({how}); starting another {f'in {delay_s:g} s' if delay_s else 'now'}")
+
+    def _fail(self, status: int, line: str) -> None:
+        self._say(line)
+        self._exit_status = status
+        self._stop(DRAIN_GRACE_S)
+
+    def _stop(self, front_s: float) -> None:
+        """Begin the end: the front drains for at most ``front_s``, and needs the engine meanwhile."""
+        self._phase = "draining"
+        self._deadline_s = time.monotonic() + front_s
+        self._front.retry_at_s = None
+        self._front.signal(signal.SIGTERM)
+        if self._exit_status:
+            self._engine.retry_at_s = None
+        notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(front_s + ENGINE_STOP_S + DRAIN_GRACE_S) * 1e6:.0f}")
+
+    def _advance(self, now_s: float) -> None:
+        """From draining over ending to ended, as the children end or run out of time."""
+        if self._phase == "draining" and (not self._front.running or now_s >= self._deadline_s):
+            if self._front.running:
+                self._say("the front did not drain in time: stopping it")
+                self._front.kill()
+            self._phase = "ending"
+            self._deadline_s = now_s + ENGINE_STOP_S
+            self._engine.retry_at_s = None
+            self._engine.signal(signal.SIGTERM)
+        if self._phase == "ending" and (not self._engine.running or now_s >= self._deadline_s):
+            self._phase = "ended"
+
+    def _note(self) -> None:
+        """Tell the front how the others are, when that has changed."""
+        report = self._engine.report
+        state: Literal["starting", "ready", "restarting"] = "restarting" if self._engine.failures else "starting"
+        note = SupervisorNote(
+            supervisor_pid=os.getpid(),
+            engine_pid=self._engine.pid,
+            engine_state="ready" if self._engine.ready else state,
+            detail=report.detail if report is not None else "",
+            percent=report.percent if report is not None else None,
+            engine_restarts=self._engine.restarts,
+            front_restarts=self._front.restarts,
+        )
+        if note != self._last_note:
+            self._last_note = note
+            self._front.tell(note)
+
+    def _say(self, line: str) -> None:
+        """A line for people, and for ``systemctl status``. A terminal that is gone is no reason to stop."""
+        if line == self._last_line:
+            return
+        self._last_line = line
+        notify(f"STATUS={line}")
+        with contextlib.suppress(OSError):
+            print(f"rapidd: {line}", file=sys.stderr, flush=True)

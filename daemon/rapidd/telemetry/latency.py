@@ -1,0 +1,152 @@
+"""Latency objectives and the windows of what requests experienced, as DESIGN's "Measurement" defines them.
+
+A request meets its SLO when TTFT <= max(floor, s x prompt tokens / 1000) and the p95 of its own gaps (the largest,
+when there are fewer than 20) <= the ITL SLO. Knows no sockets and no requests: callers say what happened and when.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from rapidctl.wire import LatencyWindow, Slo
+from rapidd.config import SloConfig
+from rapidd.telemetry.histogram import SLICE_NS, Histogram, SlidingCounter, SlidingHistogram
+
+WINDOWS_S: Final = (10, 60, 300)
+MIN_GAPS_FOR_P95: Final = 20
+GOODPUT_SHARE: Final = 0.9
+"""Serving meets its SLO while this share of the finished requests does."""
+
+_CPU: Final = Slo(itl_s=0.3, ttft_floor_s=2.0, ttft_per_1k_s=10.0)
+_GPU: Final = Slo(itl_s=0.05, ttft_floor_s=0.25, ttft_per_1k_s=1.0)
+
+
+class Verdict(Struct, frozen=True):
+    """Whether one finished request met each objective."""
+
+    ttft: bool
+    itl: bool
+
+    @property
+    def both(self) -> bool:
+        """Counts towards goodput."""
+        return self.ttft and self.itl
+
+
+def resolve_slo(config: SloConfig, kind: Literal["cpu", "cuda", "hip"]) -> Slo:
+    """The objectives in force: configured values over the device kind's defaults."""
+    default = _CPU if kind == "cpu" else _GPU
+    return Slo(
+        itl_s=default.itl_s if config.itl_s is None else config.itl_s,
+        ttft_floor_s=default.ttft_floor_s if config.ttft_floor_s is None else config.ttft_floor_s,
+        ttft_per_1k_s=default.ttft_per_1k_s if config.ttft_per_1k_s is None else config.ttft_per_1k_s,
+    )
+
+
+def ttft_limit_s(slo: Slo, prompt_tokens: int) -> float:
+    """TTFT objective of a prompt of this length."""
+    return max(slo.ttft_floor_s, slo.ttft_per_1k_s * prompt_tokens / 1000)
+
+
+def judge(slo: Slo, prompt_tokens: int, ttft_s: float, gaps: list[Histogram]) -> Verdict:
+    """Judge a finished request; ``gaps`` holds each choice's inter-token gaps in seconds."""
+    return Verdict(
+        ttft=ttft_s <= ttft_limit_s(slo, prompt_tokens),
+        itl=all(_judged_gap(gap) <= slo.itl_s for gap in gaps),
+    )
+
+
+def _judged_gap(gaps: Histogram) -> float:
+    if gaps.n < MIN_GAPS_FOR_P95:
+        return gaps.max
+    return gaps.quantile(0.95) or 0.0
+
+
+class LatencyRecorder:
+    """What the front saw over the last 10, 60 and 300 s. ``slo`` may change when the device is known."""
+
+    def __init__(self, slo: Slo, now_ns: int) -> None:
+        self.slo = slo
+        self._start_ns = now_ns
+        self._ttft = SlidingHistogram(WINDOWS_S)
+        self._itl = SlidingHistogram(WINDOWS_S)
+        self._tpot = SlidingHistogram(WINDOWS_S)
+        self._e2e = SlidingHistogram(WINDOWS_S)
+        self._ttft_ratio = SlidingHistogram(WINDOWS_S[:1])
+        longest = WINDOWS_S[-1]
+        self._arrived, self._finished = SlidingCounter(longest), SlidingCounter(longest)
+        self._prompt_tokens, self._output_tokens = SlidingCounter(longest), SlidingCounter(longest)
+        self._ttft_met, self._itl_met, self._both_met = (SlidingCounter(longest) for _ in range(3))
+
+    def arrived(self, now_ns: int) -> None:
+        """A request was accepted."""
+        self._arrived.add(1, now_ns)
+
+    def first_token(self, ttft_s: float, prompt_tokens: int, now_ns: int) -> None:
+        """A request's first token was seen: its prompt is computed."""
+        self._ttft.record(ttft_s, now_ns)
+        self._ttft_ratio.record(ttft_s / ttft_limit_s(self.slo, prompt_tokens), now_ns)
+        self._prompt_tokens.add(prompt_tokens, now_ns)
+
+    def gap(self, gap_s: float, now_ns: int) -> None:
+        """Time between two tokens of one choice."""
+        self._itl.record(gap_s, now_ns)
+
+    def tokens(self, count: int, now_ns: int) -> None:
+        """Output tokens that a step brought."""
+        self._output_tokens.add(count, now_ns)
+
+    def finished(self, e2e_s: float, tpot_s: list[float], verdict: Verdict, now_ns: int) -> None:
+        """A request ended well; ``tpot_s``: mean seconds a token after the first, of each choice that has two."""
+        self._e2e.record(e2e_s, now_ns)
+        for value in tpot_s:
+            self._tpot.record(value, now_ns)
+        self._finished.add(1, now_ns)
+        self._ttft_met.add(verdict.ttft, now_ns)
+        self._itl_met.add(verdict.itl, now_ns)
+        self._both_met.add(verdict.both, now_ns)
+
+    def windows(self, now_ns: int) -> list[LatencyWindow]:
+        """The published windows, shortest first."""
+        return [self._window(seconds, now_ns) for seconds in WINDOWS_S]
+
+    def slo_met(self, now_ns: int) -> bool | None:
+        """Whether the goodput share of the last minute's finished requests met both; null without any."""
+        finished = self._finished.total(60, now_ns)
+        return self._both_met.total(60, now_ns) >= GOODPUT_SHARE * finished if finished else None
+
+    def finished_per_s(self, now_ns: int) -> float:
+        """Requests that ended well a second, over the last minute."""
+        return self._finished.total(60, now_ns) / self._covered_s(60, now_ns)
+
+    def p95_ratios(self, now_ns: int) -> tuple[float | None, float | None]:
+        """ITL and TTFT p95 of the last 10 s, each over its SLO."""
+        itl = self._itl.window(10, now_ns).quantile(0.95)
+        return None if itl is None else itl / self.slo.itl_s, self._ttft_ratio.window(10, now_ns).quantile(0.95)
+
+    def _window(self, seconds: int, now_ns: int) -> LatencyWindow:
+        covered = self._covered_s(seconds, now_ns)
+        finished = self._finished.total(seconds, now_ns)
+
+        def share(counter: SlidingCounter) -> float | None:
+            return counter.total(seconds, now_ns) / finished if finished else None
+
+        return LatencyWindow(
+            window_s=seconds,
+            ttft_s=self._ttft.window(seconds, now_ns).summary(),
+            itl_s=self._itl.window(seconds, now_ns).summary(),
+            tpot_s=self._tpot.window(seconds, now_ns).summary(),
+            e2e_s=self._e2e.window(seconds, now_ns).summary(),
+            ttft_met=share(self._ttft_met),
+            itl_met=share(self._itl_met),
+            both_met=share(self._both_met),
+            arrived_per_s=self._arrived.total(seconds, now_ns) / covered,
+            finished_per_s=finished / covered,
+            output_tokens_per_s=self._output_tokens.total(seconds, now_ns) / covered,
+            prompt_tokens_per_s=self._prompt_tokens.total(seconds, now_ns) / covered,
+        )
+
+    def _covered_s(self, seconds: int, now_ns: int) -> float:
+        """Seconds that the window's slices really span: the running slice is not over, the daemon may be young."""
+        first_ns = max((now_ns // SLICE_NS - seconds + 1) * SLICE_NS, self._start_ns)
+        return max((now_ns - first_ns) / 1e9, 1.0)

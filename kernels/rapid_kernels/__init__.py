@@ -1,0 +1,18 @@
+"""Kernels of rapid-serve: one API over paged, ragged batches, implemented in plain torch.
+
+Knows shapes and arithmetic; knows no model files, requests, lanes or schedules.
+"""
+
+from rapid_kernels.api import Kernels, select
+from rapid_kernels.layout import DUMMY_BLOCK, CacheLayout, KVCache, Ragged, RopeTable, make_ragged
+
+__all__ = [
+    "DUMMY_BLOCK",
+    "CacheLayout",
+    "KVCache",
+    "Kernels",
+    "Ragged",
+    "RopeTable",
+    "make_ragged",
+    "select",
+]

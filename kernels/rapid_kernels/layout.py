@@ -1,0 +1,150 @@
+"""How a batch and the KV cache lie in memory. Plain descriptions: no arithmetic of the model, no scheduling.
+
+A batch flattens the new tokens of R rows into T tokens, row after row. Row r owns tokens
+``query_start[r] : query_start[r + 1]``; its sequence has ``kv_lens[r]`` tokens once they are written, so its first
+``kv_lens[r] - query_len`` ones were cached by earlier batches.
+
+    row            0         1               2
+    tokens      | 0 |  1  2  3  4  |  5  |               T = 6, query_start = [0, 1, 5, 6]
+    positions   | 9 |  0  1  2  3  | 31  |               kv_lens = [10, 4, 32]
+                decode   prompt      decode
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DUMMY_BLOCK = 0
+"""Block that padding rows read and write; never owned by a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """One batch's rows. Belongs to one forward pass in one thread; host mirrors end in ``_cpu``.
+
+    ``units`` is the number of compute units of the partition it runs on: kernels that size their grid by the
+    device must use it instead. The CPU ignores it, its worker's thread count is the partition.
+    """
+
+    positions: Tensor
+    """[T] int64: index of each token in its sequence."""
+    slot_mapping: Tensor
+    """[T] int64: where each token's key and value are written, ``block * block_tokens + offset``."""
+    block_tables: Tensor
+    """[R, max_blocks] int32; entries past a row's last block are `DUMMY_BLOCK`."""
+    query_start: Tensor
+    """[R + 1] int32."""
+    query_start_cpu: list[int]
+    kv_lens: Tensor
+    """[R] int32: tokens of the row's sequence, this batch's included."""
+    kv_lens_cpu: list[int]
+    block_tokens: int
+    units: int
+    derived: dict[Hashable, Any] = field(default_factory=dict)
+    """What an implementation computes once a batch and reuses in every layer."""
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.query_start_cpu[-1]
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.kv_lens_cpu)
+
+
+def make_ragged(
+    query_lens: Sequence[int],
+    kv_lens: Sequence[int],
+    block_tables: Sequence[Sequence[int]],
+    block_tokens: int,
+    units: int,
+    device: torch.device | str = "cpu",
+) -> Ragged:
+    """Describe a batch from host lists; two host-to-device copies whatever the number of rows.
+
+    ``query_lens[r]`` >= 1 new tokens bring row r's sequence to ``kv_lens[r]`` tokens. ``block_tables[r]`` holds at
+    least the blocks of these; more are ignored. Raises ValueError when they contradict each other.
+    """
+    rows = len(query_lens)
+    query = np.asarray(query_lens, np.int64)
+    kv = np.asarray(kv_lens, np.int64)
+    if rows == 0 or len(kv) != rows or len(block_tables) != rows or query.min() < 1 or (kv < query).any():
+        raise ValueError(f"rows do not fit together: query_lens={query_lens}, kv_lens={kv_lens}")
+    blocks = -(-kv // block_tokens)
+    width = int(blocks.max())
+    # One int32 buffer for everything that is int32, so that it reaches the device in one copy.
+    narrow = np.full(rows * width + 2 * rows + 1, DUMMY_BLOCK, np.int32)
+    tables = narrow[: rows * width].reshape(rows, width)
+    for row, (table, count) in enumerate(zip(block_tables, blocks.tolist(), strict=True)):
+        if len(table) < count:
+            raise ValueError(f"row {row} has {len(table)} blocks; {kv_lens[row]} tokens need {count}")
+        tables[row, :count] = table[:count]
+    start = narrow[rows * width : rows * width + rows + 1]
+    start[0] = 0
+    np.cumsum(query, out=start[1:])
+    narrow[rows * width + rows + 1 :] = kv
+
+    tokens = int(start[-1])
+    wide = np.empty((2, tokens), np.int64)
+    np.subtract(np.arange(tokens), np.repeat(start[1:] - kv, query), out=wide[0])
+    block, offset = np.divmod(wide[0], block_tokens)
+    np.add(tables[np.repeat(np.arange(rows), query), block].astype(np.int64) * block_tokens, offset, out=wide[1])
+
+    wide_t = torch.from_numpy(wide).to(device)
+    narrow_t = torch.from_numpy(narrow).to(device)
+    return Ragged(
+        positions=wide_t[0],
+        slot_mapping=wide_t[1],
+        block_tables=narrow_t[: rows * width].view(rows, width),
+        query_start=narrow_t[rows * width : rows * width + rows + 1],
+        query_start_cpu=start.tolist(),
+        kv_lens=narrow_t[rows * width + rows + 1 :],
+        kv_lens_cpu=kv.tolist(),
+        block_tokens=block_tokens,
+        units=units,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """Shape of a KV cache."""
+
+    num_layers: int
+    num_blocks: int
+    block_tokens: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Of all layers together."""
+        token = 2 * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+        return self.num_layers * self.block_tokens * token
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """Paged keys and values of every layer; made by `Kernels.allocate_cache`.
+
+    ``layers[i]``: [num_blocks * block_tokens, 2, num_kv_heads, head_dim], key then value of one token side by side, so
+    that a token is written, and gathered, in one piece. Never initialised: no kernel may let an unwritten slot
+    reach its output, not even multiplied by zero (it may hold NaN).
+    """
+
+    layout: CacheLayout
+    layers: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeTable:
+    """Rotary embedding by position: [max_positions, head_dim / 2] float32 each, attention scaling included."""
+
+    cos: Tensor
+    sin: Tensor

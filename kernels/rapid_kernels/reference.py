@@ -1,0 +1,242 @@
+"""The kernels in plain torch: what the CPU runs, and what the GPU kernels are tested against.
+
+Attention gathers each row's keys and values by token, not by block, and pads with tokens of the row itself:
+a slot that the row has not written is never read, so that stale or NaN memory cannot reach an output.
+Decode rows of similar length share one call; a prompt chunk is a call of its own. What is derived from the
+batch (slots, masks, rotations) is derived once and kept in `Ragged.derived` for the other layers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+
+from rapid_kernels.layout import CacheLayout, KVCache, Ragged, RopeTable
+
+MAX_TRANSPOSED_TOKENS = 64
+"""Up to so many tokens ``W x^T`` beats ``x W^T`` in MKL and oneDNN (measured: kernels/bench/bench_cpu.py)."""
+PADDING_RATIO = 1.5
+"""Decode rows share a call while padding to the longest costs less than this over the shortest."""
+
+
+class ReferenceKernels:
+    """`Kernels` on any torch device. Stateless."""
+
+    def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cpu") -> KVCache:
+        """See `Kernels`."""
+        slots = layout.num_blocks * layout.block_tokens
+        shape = (layout.num_layers, slots, 2, layout.num_kv_heads, layout.head_dim)
+        return KVCache(layout, torch.empty(shape, dtype=layout.dtype, device=device).unbind(0))
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        return rms_norm(x, weight.shape, weight, eps)
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, ragged: Ragged
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        total = residual.add_(x)
+        return rms_norm(total, weight.shape, weight, eps), total
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """See `Kernels`. The result of few tokens is a transposed view."""
+        if not 1 < x.shape[0] <= MAX_TRANSPOSED_TOKENS:
+            return linear(x, weight, bias)
+        if bias is None:
+            return torch.mm(weight, x.t()).t()
+        return torch.addmm(bias[:, None], weight, x.t()).t()
+
+    def rope_and_cache(
+        self,
+        qkv: Tensor,
+        rope: RopeTable,
+        qk_norm: tuple[Tensor, Tensor, float] | None,
+        cache: KVCache,
+        layer: int,
+        ragged: Ragged,
+    ) -> Tensor:
+        """See `Kernels`."""
+        kv_heads, dim = cache.layout.num_kv_heads, cache.layout.head_dim
+        heads = qkv.view(qkv.shape[0], -1, dim)
+        num_heads = heads.shape[1] - 2 * kv_heads
+        cos, sin = _rotation(rope, ragged)
+        rotated = heads[:, : num_heads + kv_heads]
+        if qk_norm is not None:
+            q_weight, k_weight, eps = qk_norm
+            q = rms_norm(rotated[:, :num_heads], (dim,), q_weight, eps)
+            k = rms_norm(rotated[:, num_heads:], (dim,), k_weight, eps)
+            rotated = torch.cat((q, k), 1)
+        # (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin): roll gives (x2, x1), the sign is in the table.
+        swapped = rotated.roll(dim // 2, -1)
+        rotated = torch.addcmul(rotated * cos, swapped, sin)
+        written = torch.empty((qkv.shape[0], 2, kv_heads, dim), dtype=cache.layout.dtype, device=qkv.device)
+        written[:, 0] = rotated[:, num_heads:]
+        written[:, 1] = heads[:, num_heads + kv_heads :]
+        cache.layers[layer].index_copy_(0, ragged.slot_mapping, written)
+        return rotated[:, :num_heads].to(qkv.dtype)
+
+    def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+        """See `Kernels`."""
+        kv = cache.layers[layer]
+        calls = _attention_calls(ragged, window, q.dtype, q.device)
+        if len(calls) == 1:
+            return calls[0].run(q, kv)
+        out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype, device=q.device)
+        for call in calls:
+            call.store(out, call.run(call.load(q), kv))
+        return out
+
+    def silu_mul(self, gate_up: Tensor, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        gate, up = gate_up.chunk(2, -1)
+        return silu(gate).mul_(up)
+
+
+def _rotation(rope: RopeTable, ragged: Ragged) -> tuple[Tensor, Tensor]:
+    """(cos, cos) and (-sin, sin) at the batch's positions, [T, 1, D] float32."""
+    found: tuple[Tensor, Tensor] | None = ragged.derived.get("rotation")
+    if found is None:
+        cos, sin = rope.cos[ragged.positions], rope.sin[ragged.positions]
+        found = torch.cat((cos, cos), -1).unsqueeze(1), torch.cat((-sin, sin), -1).unsqueeze(1)
+        ragged.derived["rotation"] = found
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodeCall:
+    """Rows with one new token each. ``slots`` [n * longest]; ``mask`` [n, 1, 1, longest], 0 or -inf."""
+
+    tokens: Tensor
+    slots: Tensor | slice
+    mask: Tensor | None
+
+    def load(self, q: Tensor) -> Tensor:
+        return q[self.tokens]
+
+    def store(self, out: Tensor, value: Tensor) -> None:
+        out[self.tokens] = value
+
+    def run(self, q: Tensor, kv: Tensor) -> Tensor:
+        """The queries of a group share keys: they are the call's query positions, [n, K, group, D]."""
+        n, heads, dim = q.shape
+        kv_heads = kv.shape[2]
+        k, v = _gather(kv, self.slots).view(n, -1, 2, kv_heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+        out = scaled_dot_product_attention(q.reshape(n, kv_heads, heads // kv_heads, dim), k, v, self.mask)
+        return out.reshape(n, heads * dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _PromptCall:
+    """One row with several new tokens. ``mask`` [tokens, keys]; None: the row starts here and is plainly causal."""
+
+    tokens: slice
+    slots: Tensor | slice
+    mask: Tensor | None
+
+    def load(self, q: Tensor) -> Tensor:
+        return q[self.tokens]
+
+    def store(self, out: Tensor, value: Tensor) -> None:
+        out[self.tokens] = value
+
+    def run(self, q: Tensor, kv: Tensor) -> Tensor:
+        """Key heads are the call's batch and a group its heads, so that keys are shared by stride 0, not copied."""
+        length, heads, dim = q.shape
+        kv_heads = kv.shape[2]
+        group = heads // kv_heads
+        k, v = _gather(kv, self.slots).permute(1, 2, 0, 3).unsqueeze(2).expand(2, kv_heads, group, -1, dim).unbind(0)
+        out = scaled_dot_product_attention(
+            q.view(length, kv_heads, group, dim).permute(1, 2, 0, 3), k, v, self.mask, is_causal=self.mask is None
+        )
+        return out.permute(2, 0, 1, 3).reshape(length, heads * dim)
+
+
+def _gather(kv: Tensor, slots: Tensor | slice) -> Tensor:
+    """[tokens, 2, K, D]; a view when the slots are consecutive."""
+    return kv[slots] if isinstance(slots, slice) else kv.index_select(0, slots)
+
+
+def _attention_calls(
+    ragged: Ragged, window: int | None, dtype: torch.dtype, device: torch.device
+) -> list[_DecodeCall | _PromptCall]:
+    """How this batch is attended to, the same in every layer with this window."""
+    calls: list[_DecodeCall | _PromptCall] | None = ragged.derived.get(("attention", window))
+    if calls is None:
+        tables = ragged.block_tables.cpu().numpy()
+        calls = []
+        decode: list[tuple[int, int]] = []  # (keys to read, row)
+        starts = ragged.query_start_cpu
+        for row, kv_len in enumerate(ragged.kv_lens_cpu):
+            if starts[row + 1] - starts[row] == 1:
+                decode.append((min(kv_len, window or kv_len), row))
+            else:
+                calls.append(_prompt_call(ragged, tables[row], row, window, dtype, device))
+        decode.sort()
+        first = 0
+        for last in range(1, len(decode) + 1):
+            if last == len(decode) or decode[last][0] > PADDING_RATIO * decode[first][0] + ragged.block_tokens:
+                group = sorted(row for _, row in decode[first:last])
+                calls.append(_decode_call(ragged, tables, group, window, dtype, device))
+                first = last
+        ragged.derived["attention", window] = calls
+    return calls
+
+
+def _decode_call(
+    ragged: Ragged,
+    tables: NDArray[np.int32],
+    group: list[int],
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _DecodeCall:
+    """Rows padded to the longest with their own last token, which the mask then hides."""
+    rows = np.array(group)
+    ends = np.array([ragged.kv_lens_cpu[row] for row in group])
+    counts = np.minimum(ends, window) if window else ends
+    offsets = np.arange(counts.max())
+    index = np.minimum((ends - counts)[:, None] + offsets, ends[:, None] - 1)
+    block, offset = np.divmod(index, ragged.block_tokens)
+    slots = tables[rows[:, None], block].astype(np.int64) * ragged.block_tokens + offset
+    mask = None
+    if counts.min() != counts.max():
+        hidden = torch.from_numpy(offsets >= counts[:, None])
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)[:, None, None]
+    tokens = torch.tensor([ragged.query_start_cpu[row] for row in group], device=device)
+    return _DecodeCall(tokens, _slots(slots.reshape(-1), device), mask)
+
+
+def _prompt_call(
+    ragged: Ragged,
+    table: NDArray[np.int32],
+    row: int,
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _PromptCall:
+    begin, end = ragged.query_start_cpu[row : row + 2]
+    kv_len = ragged.kv_lens_cpu[row]
+    first_query = kv_len - (end - begin)
+    first_key = max(0, first_query - window + 1) if window else 0
+    keys = np.arange(first_key, kv_len)
+    block, offset = np.divmod(keys, ragged.block_tokens)
+    slots = table[block].astype(np.int64) * ragged.block_tokens + offset
+    mask = None
+    if first_query or (window and kv_len > window):
+        # age[i, j]: how many positions key j lies behind query i
+        age = torch.arange(first_query, kv_len)[:, None] - torch.arange(first_key, kv_len)
+        hidden = (age < 0) | (age >= window) if window else age < 0
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
+    return _PromptCall(slice(begin, end), _slots(slots, device), mask)
+
+
+def _slots(slots: NDArray[np.int64], device: torch.device) -> Tensor | slice:
+    """Consecutive slots as a slice: they need no gather."""
+    first, last = int(slots[0]), int(slots[-1])
+    if last - first == len(slots) - 1 and (np.diff(slots) == 1).all():
+        return slice(first, last + 1)
+    return torch.from_numpy(slots).to(device)

@@ -1,0 +1,98 @@
+"""`rapidctl`: the argument tree, dispatch, and the exit code of everything that can happen.
+
+0 ok · 1 refused or degraded · 2 usage · 3 unreachable · 4 timeout · 5 not permitted · 6 protocol · 70 our bug ·
+130 interrupt; a reader that closed the pipe is 0. Knows no message and no socket: commands do the work.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+from rapidctl.commands import common
+from rapidctl.errors import RapidctlError, Refused
+from rapidctl.out import Out
+from rapidctl.wire import EndpointError
+
+EXIT_USAGE: Final = 2
+EXIT_BUG: Final = 70
+EXIT_INTERRUPT: Final = 130
+
+COMMANDS: Final = (
+    "top", "run", "status", "stats", "requests", "partition", "policy", "events", "drain", "wait", "version",
+    "completion",
+)  # fmt: skip
+EPILOG: Final = """exit codes: 0 ok, 1 refused or degraded, 2 usage, 3 no daemon, 4 timeout, 5 not permitted,
+6 protocol mismatch, 70 bug, 130 interrupted"""
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The argument tree, or the branch of one command: loading all of them takes as long as asking the daemon."""
+    parser = argparse.ArgumentParser(
+        prog="rapidctl",
+        description="Watch and steer a rapidd daemon, and send it prompts. Without a command: the console.",
+        epilog=EPILOG,
+        parents=[common.common_options(None)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(color="auto", json=False)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name in COMMANDS if only is None else (only,):
+        import_module(f"rapidctl.commands.{name}").add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(next((word for word in words if word in COMMANDS), None))
+    try:
+        args = parser.parse_args(words)
+        if "run" not in args:
+            args = parser.parse_args([*words, "top"])
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+    _never_fail_to_encode()
+    out = Out(json=args.json, color=args.color)
+    try:
+        code = args.run(args, out)
+        sys.stdout.flush()
+        return int(code)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPT
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+    except Refused as error:
+        out.error(f"{error.code}: {error.message}", error.hint)
+        return error.exit_code
+    except RapidctlError as error:
+        out.error(error.message, error.hint)
+        return error.exit_code
+    except EndpointError as error:
+        out.error(str(error))
+        return EXIT_USAGE
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        out.error("this is a bug in rapidctl; please report it with the lines above")
+        return EXIT_BUG
+
+
+def _never_fail_to_encode() -> None:
+    """A terminal that cannot show a character shows a substitute instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # what tests put in their place has none
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def _forget_stdout() -> None:
+    """Nobody reads any more: keep Python from complaining about it when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

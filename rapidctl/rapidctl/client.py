@@ -1,0 +1,445 @@
+"""The one client of the request socket: command line, console, bench, HTTP server and tests all use it.
+
+A synchronous object for one thread at a time. Nothing runs behind its back: leases are renewed, messages read and
+lost connections mended inside `poll`, which `call` and `generate` run for you and which a caller with several
+streams runs itself: ``submit`` them, then ``poll`` and take each stream's ``events``.
+
+A connection that was lost is made again by libzmq; the client then says Hello again, and asks for the rest of its
+streams under their ids. If the front was restarted meanwhile, only streams with ``resume`` go on.
+It knows nothing of snapshots: see `rapidctl.feed`.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self, overload
+
+import zmq
+from msgspec.structs import replace
+
+from rapidctl import wire
+from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
+from rapidctl.feed import RECONNECT_MS, Feed
+from rapidctl.stream import Stream, StreamEvent
+from rapidctl.wire import Accepted, Deltas, Failed, Finished, Generate, Hello, Ping, Pong, Welcome
+
+__all__ = ["Client", "Feed", "Stream", "StreamEvent", "new_id", "operator_name", "wait"]
+
+DEFAULT_TIMEOUT_S: Final = 5.0
+DEFAULT_PATIENCE_S: Final = 15.0
+"""How long open streams wait for a lost daemon to come back before they end."""
+CONNECT_TIMEOUT_S: Final = 1.0
+"""How long `Client.connect` waits for somebody to listen; local sockets answer in a millisecond."""
+MAX_MESSAGES_A_POLL: Final = 1000
+
+_Link = Literal["down", "open", "greeting", "up"]  # open: connected, Hello not sent; greeting: not answered yet
+Reply = (
+    wire.Pong
+    | wire.Status
+    | wire.SnapshotReply
+    | wire.RequestList
+    | wire.EventList
+    | wire.PartitionInfo
+    | wire.Prediction
+    | wire.ControlReply
+)
+Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.Drain
+Call = (
+    Ping
+    | wire.GetStatus
+    | wire.GetSnapshot
+    | wire.GetRequests
+    | wire.GetEvents
+    | wire.GetPartition
+    | wire.PredictPartition
+    | Command
+)
+
+
+def new_id() -> str:
+    """A request id nobody else uses."""
+    return f"r-{os.urandom(5).hex()}"
+
+
+def operator_name() -> str:
+    """Who is asking, for the daemon's log of changes: the user's name, or the number when it has none."""
+    import pwd  # only commands that change something need it
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+class _Waitable(Protocol):
+    @property
+    def sockets(self) -> Sequence["zmq.Socket[bytes]"]: ...
+
+
+def wait(*parts: _Waitable, timeout_s: float, fds: Sequence[int] = ()) -> bool:
+    """Sleep until a client, a feed or a file descriptor has something to read. False when none had in time."""
+    poller = zmq.Poller()
+    for part in parts:
+        for socket in part.sockets:
+            poller.register(socket, zmq.POLLIN)
+    for fd in fds:
+        poller.register(fd, zmq.POLLIN)
+    return bool(poller.poll(max(0, round(timeout_s * 1000))))
+
+
+class Client:
+    """A connection to one daemon. Use as a context manager, or `connect` and `close`.
+
+    ``timeout_s`` bounds every answer; ``control`` asks for operator rights (`Welcome.control` says whether they were
+    given); ``patience_s`` is how long streams wait for a daemon that went away.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        name: str = "rapidctl",
+        control: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = DEFAULT_PATIENCE_S,
+    ) -> None:
+        self.endpoint = wire.check_endpoint(endpoint) if endpoint else wire.default_endpoint()
+        self.timeout_s = timeout_s
+        self.patience_s = patience_s
+        self.welcome: Welcome | None = None
+        """The latest answer to Hello; kept while the connection is down."""
+        self.streams: dict[str, Stream] = {}
+        """Open streams by id; one leaves when its last message arrives."""
+        self._hello = Hello(client=name, control=control)
+        self._call = 0
+        self._answers: dict[int, Reply | Failed] = {}
+        self._waiting: set[int] = set()
+        self._link: _Link = "down"
+        self._lost_at_s = self._now()
+        self._lease_due_s = 0.0
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+
+    # --- connection ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Make the sockets and start connecting, without waiting; later `poll`s notice the daemon when it is there."""
+        if self._socket is not None:
+            return
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        socket.linger = 0
+        socket.immediate = True  # a command is never queued for a daemon that is not there
+        socket.sndhwm = 1000
+        socket.rcvhwm = 0  # the daemon, not libzmq's drop, decides what happens to a slow reader
+        socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = wire.HEARTBEAT_MS
+        socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._monitor.linger = 0
+        socket.connect(self.endpoint)
+        self._socket = socket
+
+    def connect(self) -> Welcome:
+        """Say Hello and wait for the answer. Raises `Unreachable`, `TimedOut`, `ProtocolMismatch` or `Refused`."""
+        self.open()
+        return self._wait_until_greeted(self._now() + self.timeout_s)
+
+    def close(self) -> None:
+        """Drop the connection; the daemon cancels streams that are still open."""
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            for socket in self.sockets:
+                socket.close()
+            self._socket = self._monitor = None
+        self._link = "down"
+
+    @property
+    def sockets(self) -> list["zmq.Socket[bytes]"]:
+        """For `wait` and other pollers: something can be read here when `poll` has work."""
+        return [socket for socket in (self._socket, self._monitor) if socket is not None]
+
+    @property
+    def connected(self) -> bool:
+        """Hello was answered on the connection that is up now."""
+        return self._link == "up"
+
+    @property
+    def lost_s(self) -> float | None:
+        """For how long there has been no connection; null while there is one."""
+        return None if self.connected else self._now() - self._lost_at_s
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    @overload
+    def call(self, request: Ping, timeout_s: float | None = None) -> Pong: ...
+    @overload
+    def call(self, request: wire.GetStatus, timeout_s: float | None = None) -> wire.Status: ...
+    @overload
+    def call(self, request: wire.GetSnapshot, timeout_s: float | None = None) -> wire.SnapshotReply: ...
+    @overload
+    def call(self, request: wire.GetRequests, timeout_s: float | None = None) -> wire.RequestList: ...
+    @overload
+    def call(self, request: wire.GetEvents, timeout_s: float | None = None) -> wire.EventList: ...
+    @overload
+    def call(self, request: wire.GetPartition, timeout_s: float | None = None) -> wire.PartitionInfo: ...
+    @overload
+    def call(self, request: wire.PredictPartition, timeout_s: float | None = None) -> wire.Prediction: ...
+    @overload
+    def call(self, request: Command, timeout_s: float | None = None) -> wire.ControlReply: ...
+    def call(self, request: Call, timeout_s: float | None = None) -> Reply:
+        """Ask and wait for the answer; ``request.call`` is set here, and the deadline of a command that has none.
+
+        Raises `Refused` (`NotPermitted`), `TimedOut`, `Unreachable`. A command is never sent twice.
+        """
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        deadline = self._now() + timeout_s
+        self._wait_until_greeted(deadline)
+        self._call += 1
+        number = self._call
+        request = replace(request, call=number)
+        if isinstance(request, wire.SetPartition | wire.ReleasePartition | wire.SetPolicy):
+            request.deadline_unix_s = request.deadline_unix_s or time.time() + timeout_s
+        self._waiting.add(number)
+        try:
+            if not self._send(request):
+                raise self._gone("the connection was lost before the question was sent")
+            while number not in self._answers:
+                if number not in self._waiting:
+                    raise self._gone("the connection was lost before the answer came")
+                if self._now() >= deadline:
+                    raise TimedOut(f"no answer from {self.endpoint} within {timeout_s:g} s")
+                self.poll(deadline - self._now())
+        finally:
+            self._waiting.discard(number)
+        answer = self._answers.pop(number)
+        if isinstance(answer, Failed):
+            raise refusal(answer)
+        return answer
+
+    # --- streams ----------------------------------------------------------------------------------------------
+
+    def submit(self, request: Generate, *, resume: bool = False) -> Stream:
+        """Open a stream and return at once; `poll` fills its ``events``. Raises `Unreachable`.
+
+        ``resume``: after a restart of the front ask for the rest; otherwise the stream ends with ``front_restarted``.
+        """
+        self._wait_until_greeted(self._now() + self.timeout_s)
+        stream = Stream(request, resume)
+        if not self._send(request):
+            raise self._gone("the connection was lost before the request was sent")
+        self.streams[stream.id] = stream
+        return stream
+
+    def generate(self, request: Generate, *, resume: bool = False) -> Iterator[Accepted | wire.Delta | Finished]:
+        """Open a stream and yield its events up to `Finished`; a stream that fails raises `Refused` with its output.
+
+        The daemon has ``timeout_s`` to accept it, else `TimedOut`. Leaving the iterator early cancels the stream.
+        """
+        stream = self.submit(request, resume=resume)
+        accept_by = self._now() + self.timeout_s
+        try:
+            while True:
+                while stream.events:
+                    event = stream.events.popleft()
+                    if isinstance(event, Failed):
+                        raise refusal(event, stream.output_ids)
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+                if stream.accepted is None and self.connected and self._now() >= accept_by:
+                    raise TimedOut(f"{self.endpoint} did not accept the request within {self.timeout_s:g} s")
+                self.poll(self.timeout_s)
+        finally:
+            if self.streams.get(stream.id) is stream:
+                self.abandon(stream.id)
+
+    def cancel(self, id: str) -> wire.ControlReply:  # noqa: A002
+        """Cancel a request and wait for the answer; its stream still ends by itself. Raises as `call` does."""
+        return self.call(wire.Cancel(call=0, id=id))
+
+    def abandon(self, id: str) -> None:  # noqa: A002
+        """Cancel a stream and forget it, without waiting for anything."""
+        self.streams.pop(id, None)
+        self._call += 1
+        self._send(wire.Cancel(call=self._call, id=id))
+
+    # --- the pump ---------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait up to ``timeout_s`` for messages, then handle all that are there and do what is due.
+
+        Returns whether anything arrived; it may return sooner with nothing. Raises `ProtocolMismatch`.
+        """
+        if self._socket is None:
+            raise Unreachable("the client is closed", "connect() it first")
+        self._do_what_is_due()
+        arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()))
+        if arrived:
+            self._read_monitor()
+            self._read_messages()
+        self._do_what_is_due()
+        return arrived
+
+    def _next_duty_s(self) -> float:
+        """Seconds until something has to be done without being asked."""
+        if self._link == "open":
+            return 0.02  # the pipe comes up a moment after its handshake event
+        dues = [stream.retry_at_s for stream in self.streams.values() if stream.retry_at_s is not None]
+        if self.connected:
+            dues.append(self._lease_due_s)
+        elif self.streams:
+            dues.append(self._lost_at_s + self.patience_s)
+        return max(0.0, min(dues) - self._now()) if dues else 3600.0
+
+    def _do_what_is_due(self) -> None:
+        now = self._now()
+        if self._link == "open" and self._send(self._hello):
+            self._link = "greeting"
+        if self.connected:
+            if now >= self._lease_due_s:
+                self._renew_lease_later()
+                self._send(Ping())
+            for stream in list(self.streams.values()):
+                if stream.retry_at_s is not None and now >= stream.retry_at_s:
+                    stream.retry_at_s = None
+                    self._send(stream.resubmission())
+        elif self.streams and now >= self._lost_at_s + self.patience_s:
+            for stream in list(self.streams.values()):
+                self._end_restarted(stream, f"the daemon did not come back within {self.patience_s:g} s")
+
+    def _read_monitor(self) -> None:
+        assert self._monitor is not None
+        while self._monitor.poll(0):
+            header, _address = self._monitor.recv_multipart()
+            event = int.from_bytes(header[:2], sys.byteorder)  # u16 event, u32 value: zmq_socket_monitor(3)
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._link = "open"
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._disconnected("down")
+
+    def _disconnected(self, link: _Link) -> None:
+        if self.connected:
+            self._lost_at_s = self._now()
+        self._link = link
+        self._waiting.clear()
+
+    def _read_messages(self) -> None:
+        assert self._socket is not None
+        for _ in range(MAX_MESSAGES_A_POLL):
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                self._dispatch(wire.decode_reply(frame))
+            except wire.WireError as error:
+                raise ProtocolMismatch(str(error), "use the rapidctl that came with this daemon") from error
+
+    def _dispatch(self, message: wire.Reply) -> None:
+        match message:
+            case Welcome():
+                self._greeted(message)
+            case Deltas():
+                for delta in message.items:
+                    if stream := self.streams.get(delta.id):
+                        stream.extend(delta)
+                        self._forget_if_ended(stream)
+            case Accepted():
+                if stream := self.streams.get(message.id):
+                    stream.accept(message)
+            case Finished():
+                if stream := self.streams.get(message.id):
+                    stream.end(message)
+                    self._forget_if_ended(stream)
+            case Failed():
+                self._failed(message)
+            case _:
+                if message.call in self._waiting:
+                    self._answers[message.call] = message
+
+    def _failed(self, failed: Failed) -> None:
+        if failed.code == "hello_required":
+            if self.connected:
+                self._disconnected("open")
+        elif failed.id is not None and (stream := self.streams.get(failed.id)):
+            if failed.code == "starting" and stream.resume and stream.accepted is not None:
+                stream.retry_at_s = self._now() + (failed.retry_after_s or 0.5)
+            else:
+                stream.end(failed)
+                self._forget_if_ended(stream)
+        elif failed.call is not None:
+            if failed.call in self._waiting:
+                self._answers[failed.call] = failed
+        elif self._link == "greeting":
+            raise ProtocolMismatch(failed.message, failed.hint) if failed.code == "protocol" else refusal(failed)
+        else:  # a frame that the daemon could not read at all: at most one question is open
+            self._answers.update(dict.fromkeys(self._waiting, failed))
+
+    def _greeted(self, welcome: Welcome) -> None:
+        before = self.welcome
+        self.welcome, self._link = welcome, "up"
+        self._renew_lease_later()
+        restarted = before is not None and before.front_boot_id != welcome.front_boot_id
+        for stream in list(self.streams.values()):
+            if restarted and not stream.resume:
+                self._end_restarted(stream, "the daemon's front was restarted")
+            else:
+                self._send(stream.resubmission())
+
+    def _end_restarted(self, stream: Stream, message: str) -> None:
+        hint = "send the request again under the same id with the output ids received so far as resume_ids"
+        tokens = stream.output_tokens
+        stream.end(Failed(code="front_restarted", message=message, hint=hint, id=stream.id, output_tokens=tokens))
+        self._forget_if_ended(stream)
+
+    def _forget_if_ended(self, stream: Stream) -> None:
+        if stream.ended is not None:
+            self.streams.pop(stream.id, None)
+
+    # --- plumbing ---------------------------------------------------------------------------------------------
+
+    def _send(self, message: wire.Request) -> bool:
+        """False when there is no connection to send on."""
+        assert self._socket is not None
+        try:
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _renew_lease_later(self) -> None:
+        assert self.welcome is not None
+        self._lease_due_s = self._now() + self.welcome.limits.lease_interval_s
+
+    def _wait_until_greeted(self, deadline_s: float) -> Welcome:
+        """Raises `Unreachable` when nobody is there for `CONNECT_TIMEOUT_S`, else `TimedOut` or `ProtocolMismatch`."""
+        self.open()
+        nobody_by = self._now() + CONNECT_TIMEOUT_S
+        while not self.connected:
+            until = min(deadline_s, nobody_by) if self._link == "down" else deadline_s
+            if self._now() >= until:
+                if self._link == "down":
+                    raise self._gone("no daemon answers")
+                raise TimedOut(f"the daemon at {self.endpoint} takes connections but does not answer")
+            self.poll(until - self._now())
+        assert self.welcome is not None
+        return self.welcome
+
+    def _gone(self, what: str) -> Unreachable:
+        return Unreachable(
+            f"{what} at {self.endpoint}", "start one with: rapidd serve   (or name another with --endpoint)"
+        )
+
+    @staticmethod
+    def _now() -> float:
+        return time.monotonic()

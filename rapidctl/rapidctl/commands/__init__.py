@@ -1,0 +1,1 @@
+"""The commands of `rapidctl`, one file each: ``add_parser`` declares it, ``run`` does it and returns the exit code."""

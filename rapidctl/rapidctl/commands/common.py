@@ -1,0 +1,147 @@
+"""What several commands share: their options, the connection they open, watching, durations."""
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from rapidctl.client import DEFAULT_TIMEOUT_S, Client
+from rapidctl.errors import TimedOut, Unreachable
+from rapidctl.out import Out
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Run = Callable[[argparse.Namespace, Out], int]
+"""A command: arguments and streams in, exit code out."""
+
+OUTCOME_TIMEOUT_S: Final = 60.0
+"""How long commands that wait for an outcome wait unless told."""
+_UNITS_S: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration_s(text: str) -> float:
+    """Seconds of "30s", "5m", "1h", "250ms", "2d" or a bare number of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(ms|[smhd]?)", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 30s, 5m or 1h")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def positive_duration_s(text: str) -> float:
+    """As `duration_s`, but not zero."""
+    value = duration_s(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be longer than zero")
+    return value
+
+
+def integer(text: str) -> int:
+    """An integer that fits the wire; its bounds are the daemon's to judge."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if not -(2**63) <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} does not fit 64 bits")
+    return value
+
+
+def common_options(default: object) -> argparse.ArgumentParser:
+    """Options that every command takes, before or after its name. ``default``: of all, SUPPRESS after the name."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=default)
+    group = parser.add_argument_group("common options")
+    group.add_argument("--endpoint", metavar="E", help="the daemon's request socket, ipc:///path (RAPIDCTL_ENDPOINT)")
+    group.add_argument(
+        "--timeout",
+        metavar="DUR",
+        type=positive_duration_s,
+        help=f"longest wait for an answer ({DEFAULT_TIMEOUT_S:g}s), or for an outcome ({OUTCOME_TIMEOUT_S:g}s)",
+    )
+    group.add_argument("--json", action="store_true", default=default, help="one JSON document on one line")
+    group.add_argument("--color", choices=["auto", "always", "never"], help="styles in text (auto)")
+    return parser
+
+
+def add_command(commands: "Commands", name: str, run: Run, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Declare a command that takes the common options."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        parents=[common_options(argparse.SUPPRESS)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_group(commands: "Commands", name: str, summary: str, run: Run | None = None) -> "Commands":
+    """Declare a command that only holds others; ``run`` is what it does without one of them."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        parents=[common_options(argparse.SUPPRESS)],
+        allow_abbrev=False,
+    )
+    if run is not None:
+        parser.set_defaults(run=run)
+    return parser.add_subparsers(metavar="COMMAND", required=run is None)
+
+
+def add_watch_options(parser: argparse.ArgumentParser) -> None:
+    """``--watch`` and ``-n``."""
+    parser.add_argument(
+        "--watch", metavar="SEC", nargs="?", const=2.0, type=positive_duration_s, help="repeat, every 2 s unless told"
+    )
+    parser.add_argument("-n", dest="count", metavar="COUNT", type=integer, help="with --watch: stop after so many")
+
+
+def connect(args: argparse.Namespace, *, control: bool = False) -> Client:
+    """An open client for the command's endpoint; a context manager that connects."""
+    return Client(args.endpoint, control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+
+
+def outcome_deadline_s(args: argparse.Namespace) -> float:
+    """Until when, on the monotonic clock, to wait for an outcome."""
+    return time.monotonic() + (args.timeout or OUTCOME_TIMEOUT_S)
+
+
+def watch(args: argparse.Namespace, out: Out, client: Client, show: Callable[[], int]) -> int:
+    """Show once, or again and again under ``--watch``; then a daemon that went away is waited for."""
+    code = show()
+    shown = 1
+    while args.watch is not None and (args.count is None or shown < args.count):
+        pause(client, args.watch)
+        if not out.json:
+            out.clear()
+        try:
+            code = show()
+        except Unreachable as error:
+            out.error(error.message, "still trying")
+        shown += 1
+    return code
+
+
+def pause(client: Client, duration: float) -> None:
+    """Let time pass while the connection is kept alive."""
+    until = time.monotonic() + duration
+    while (left := until - time.monotonic()) > 0:
+        client.poll(left)
+
+
+def try_until(deadline_s: float, attempt: Callable[[], bool]) -> bool:
+    """Repeat until it is so; a daemon that is away is a no. False when the deadline passed before."""
+    while True:
+        try:
+            if attempt():
+                return True
+        except (Unreachable, TimedOut):
+            pass
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""The Textual console; started by `rapidctl.console.app.run_console`."""

@@ -1,0 +1,134 @@
+"""What an operator typed into the override dialog, and the command that means; also undo. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from rapidctl.book import Control
+from rapidctl.console.change import Command
+from rapidctl.wire import Mode, PartitionInfo, PlanRequest, ReleasePartition, SetPartition, SetPolicy
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_TTL_S = 604_800
+
+
+class FormError(ValueError):
+    """A field that cannot be sent; the message says which and what it takes."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The dialog's fields as typed."""
+
+    mode: Mode
+    decode_units: int | None
+    chunk: str
+    ttl: str
+    guard: bool
+    reason: str
+
+    def plan(self) -> PlanRequest:
+        """The plan asked for. Raises `FormError`."""
+        if self.mode == "split" and self.decode_units is None:
+            raise FormError("split needs decode units: choose one of the legal splits")
+        units = self.decode_units if self.mode == "split" else None
+        return PlanRequest(mode=self.mode, decode_units=units, chunk=parse_chunk(self.chunk, self.mode))
+
+    def command(self, if_epoch: int, by: str) -> SetPartition:
+        """The command to send. Raises `FormError`."""
+        return SetPartition(
+            call=0,
+            plan=self.plan(),
+            ttl_s=parse_ttl(self.ttl),
+            guard=self.guard,
+            reason=self.reason[:200],
+            by=by,
+            if_epoch=if_epoch,
+        )
+
+
+def parse_ttl(text: str) -> float | None:
+    """``30s``, ``5m``, ``2h``, ``1d``, seconds without a letter; 0 or nothing means until released (null)."""
+    text = text.strip()
+    number, scale = (text[:-1], _SECONDS[text[-1]]) if text and text[-1] in _SECONDS else (text or "0", 1)
+    try:
+        seconds = float(number) * scale
+    except ValueError:
+        raise FormError(f"expires after {text!r}: use a duration such as 30s or 5m, or 0 for never") from None
+    if not 0 <= seconds <= MAX_TTL_S:
+        raise FormError(f"expires after {text!r}: at most 7d, or 0 for never")
+    return seconds or None
+
+
+def parse_chunk(text: str, mode: Mode) -> int | Literal["all"] | None:
+    """Prompt tokens a batch; nothing: bounded by time; ``all`` in serial mode."""
+    text = text.strip().lower()
+    if not text:
+        return None
+    if text == "all":
+        if mode != "serial":
+            raise FormError("chunk all is for serial mode: elsewhere give a number or nothing")
+        return "all"
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise FormError(f"chunk {text!r}: use a number of tokens, nothing for a bound by time, or all in serial")
+    return int(text)
+
+
+def command_line(command: Command) -> str:
+    """The same command for a shell."""
+    guarded = "" if command.if_epoch is None else f" --if-epoch {command.if_epoch}"
+    match command:
+        case SetPolicy():
+            return f"rapidctl policy {shlex.quote(command.policy)}{guarded} --yes"
+        case ReleasePartition():
+            return f"rapidctl partition auto{guarded} --yes"
+    words = ["rapidctl partition set --mode", command.plan.mode]
+    if command.plan.decode_units is not None:
+        words.append(f"--decode-units {command.plan.decode_units}")
+    if command.plan.chunk is not None:
+        words.append(f"--chunk {command.plan.chunk}")
+    words.append(f"--ttl {'0' if command.ttl_s is None else f'{command.ttl_s:g}s'}")
+    words.append("--guard" if command.guard else "--no-guard")
+    if command.reason:
+        words.append(f"--reason {shlex.quote(command.reason)}")
+    return " ".join(words) + guarded + " --yes"
+
+
+def describe(plan: PlanRequest) -> str:
+    """A plan in a few words."""
+    units = "" if plan.decode_units is None else f" decode {plan.decode_units}"
+    return plan.mode + units + ("" if plan.chunk is None else f" chunk {plan.chunk}")
+
+
+def undo(now: PartitionInfo, previous: Control | None, by: str) -> tuple[Command, str] | None:
+    """The command that brings the previous control state back as a new change, and its title; null: nothing to undo."""
+    if previous is None:
+        return None
+    if previous.policy != now.policy:
+        return SetPolicy(call=0, policy=previous.policy, by=by, if_epoch=now.epoch), f"policy {previous.policy}"
+    if previous.override is None:
+        if now.override is None:
+            return None
+        return release(now, by), "release the override"
+    was = previous.override
+    if now.override is not None and now.override.plan == was.plan:
+        return None
+    command = SetPartition(
+        call=0, plan=was.plan, ttl_s=was.ttl_s, guard=was.guard, reason=was.reason, by=by, if_epoch=now.epoch
+    )
+    return command, describe(was.plan)
+
+
+def release(now: PartitionInfo, by: str) -> ReleasePartition:
+    """The command that ends an override."""
+    return ReleasePartition(call=0, by=by, if_epoch=now.epoch)
+
+
+def initial(info: PartitionInfo) -> Form:
+    """The plan in force, as a form to start from."""
+    mode: Mode = "shared" if info.plan.mode == "split" and not info.splits else info.plan.mode
+    nearest = min(info.splits, key=lambda units: abs(units - info.plan.decode_units), default=None)
+    chunk = "" if info.plan.chunk is None else str(info.plan.chunk)
+    return Form(mode=mode, decode_units=nearest, chunk=chunk, ttl="5m", guard=True, reason="")

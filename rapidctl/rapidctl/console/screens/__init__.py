@@ -1,0 +1,1 @@
+"""One file a screen; they compose widgets and never touch sockets."""

@@ -1,0 +1,80 @@
+"""Every key, taken from the bindings themselves, and what each figure means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from rapidctl.console.text import line
+
+METRICS: Final = (
+    ("unit", "a compute unit (AMD CU), a streaming multiprocessor (NVIDIA SM) or a core"),
+    ("busy", "share of the last second in which the phase's lane ran, of the units it holds"),
+    ("of all", "busy x units held / units of the device"),
+    ("units map", "where each lane was measured to run (a probe writes the unit's number), never what was asked"),
+    ("overlap", "units on which both lanes were seen; a transition ends with the old plan's last chunk"),
+    ("TTFT", "time to first token, from arrival at the daemon to the first token sent"),
+    ("TTFT SLO", "max(floor, seconds per 1000 prompt tokens x prompt tokens / 1000)"),
+    ("ITL", "inter-token latency: the gap between two tokens of one request, every gap counted"),
+    ("TPOT", "time per output token: a request's decode time / (its output tokens - 1)"),
+    ("e2e", "arrival to last token"),
+    ("n", "samples in the window; a percentile without any is —"),
+    ("met", "share of finished requests within their SLO; ITL is met if the p95 of a request's own gaps is"),
+    ("waiting", "no token computed yet; prefilling: part of the prompt; decoding: produces tokens"),
+    ("KV used", "blocks that requests hold or that are fenced; cached blocks are free to take"),
+    ("prefix hits", "share of prompt tokens whose keys and values were found in the cache"),
+    ("epoch", "counts changes of control state: policy, override, release, guard"),
+    ("decision", "counts choices of the policy"),
+    ("guard", "releases an override if ITL p95 > 1.5 x or TTFT p95 > 2 x SLO for 10 s"),
+    ("STALE", "no snapshot for 2 s: values are old, control is off until the daemon is back"),
+)
+
+
+class Help(ModalScreen[None]):
+    """A page to read."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,q", "dismiss", "close help", id="help.close"),
+    ]
+
+    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]]) -> None:
+        super().__init__()
+        self._text = Content("\n").join([*key_lines(groups), Content(""), *metric_lines()])
+
+    def compose(self) -> ComposeResult:  # noqa: D102
+        with VerticalScroll(classes="dialog", id="help") as box:
+            box.border_title = "HELP"
+            box.border_subtitle = "esc closes"
+            yield Static(self._text)
+
+
+def key_lines(groups: Iterable[tuple[str, Iterable[BindingType]]]) -> list[Content]:
+    """One line a binding, under the name of the screen it belongs to."""
+    result = []
+    for name, bindings in groups:
+        result.append(line((name, "bold")))
+        for binding in bindings:
+            assert isinstance(binding, Binding)
+            result.append(line(("  " + key_names(binding.key).ljust(18), "$accent"), f" {binding.description}"))
+    return result
+
+
+def metric_lines() -> list[Content]:
+    """One line a figure."""
+    return [line(("What the figures mean", "bold")), *(line((f"  {n:<18}", "$label"), f" {t}") for n, t in METRICS)]
+
+
+def key_names(keys: str) -> str:
+    """Keys as people write them."""
+    plain = {
+        "question_mark": "?", "slash": "/", "comma": ",", "full_stop": ".", "escape": "esc", "pageup": "pgup",
+        "pagedown": "pgdn",
+    }  # fmt: skip
+    return " ".join(plain.get(key, key.replace("ctrl+", "^")) for key in keys.split(","))

@@ -1,0 +1,72 @@
+"""The top line: is what you see alive, whose is it, and may you touch it."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from rapidctl.console.text import Part, clip, decimal, duration, line
+from rapidctl.console.view import View
+from rapidctl.console.widgets.panel import Panel
+
+
+class Banner(Panel):
+    """One line; parts that do not fit are left out, least important first."""
+
+    def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
+        return [banner(view, width)]
+
+
+def banner(view: View, width: int) -> Content:
+    """The line itself, exactly ``width`` cells."""
+    parts = [*_left(view), *_lock(view)]
+    while sum(len(text) for _, (text, _) in parts) > width and len(parts) > 1:
+        parts.remove(max(parts, key=lambda part: part[0]))
+    left = [part for rank, part in parts if rank != _LOCK]
+    right = [part for rank, part in parts if rank == _LOCK]
+    gap = max(0, width - sum(len(text) for _, (text, _) in parts))
+    return line(*left, " " * gap, *right)
+
+
+Ranked = tuple[int, tuple[str, str]]
+"""A part and its rank: 0 is kept longest."""
+_LOCK = 3
+
+
+def _left(view: View) -> list[Ranked]:
+    snapshot = view.snapshot
+    parts: list[Ranked] = [(6, (" rapidctl", "bold")), (0, _liveness(view))]
+    if view.paused:
+        parts.append((1, (" ‖ FROZEN p resumes ", "bold reverse")))
+    if snapshot is None:
+        return [*parts, (2, (" " + clip(view.connection.endpoint, 60), "$label"))]
+    if snapshot.state != "serving":
+        detail = f" {clip(snapshot.detail, 40)}" if snapshot.detail else ""
+        parts.append((1, (f" ! {snapshot.state.replace('_', ' ').upper()}{detail}", "bold $bad")))
+    override = None if snapshot.partition is None else snapshot.partition.override
+    if override is not None:
+        left = "until released" if override.ttl_s is None else duration(override.ttl_s)
+        parts.append((2, (f"  OVERRIDE {left}", "bold $warning")))
+    if snapshot.model is not None:
+        parts.append((4, (f"  {clip(snapshot.model.name, 28)}", "")))
+    if snapshot.device is not None:
+        parts.append((5, (f"  {snapshot.device.kind} {snapshot.device.units} {snapshot.device.unit_name}", "$label")))
+    return [*parts, (7, (f"  up {duration(snapshot.uptime_s)}", "$label"))]
+
+
+def _liveness(view: View) -> tuple[str, str]:
+    if not view.stale:
+        return (f" ● LIVE {decimal(view.age_s)} s", "$good")
+    link = view.connection
+    trying = link.problem or ("no snapshots come" if link.connected else "reconnecting")
+    if view.age_s is None:
+        return (f" ◌ NO DATA {clip(trying, 60)}", "bold $bad")
+    return (f" ◌ STALE {decimal(view.age_s, 0)} s {clip(trying, 60)}", "bold reverse $bad")
+
+
+def _lock(view: View) -> list[Ranked]:
+    part: Part
+    if view.unlocked_s is None:
+        part = (" read-only (^o unlocks) ", "$muted")
+    else:
+        part = (f" CONTROL {duration(view.unlocked_s)} ", "bold reverse $warning")
+    return [(_LOCK, part)]

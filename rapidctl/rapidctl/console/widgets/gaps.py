@@ -1,0 +1,34 @@
+"""Inter-token latency of one request: one bar a token on a fixed axis with the SLO line."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from rapidctl.console.run import Run
+from rapidctl.console.text import milliseconds
+from rapidctl.console.view import View
+from rapidctl.console.widgets.panel import Panel
+from rapidctl.console.widgets.strip import strip
+
+_AXIS_S = 0.15
+"""Top of the axis while no SLO is known."""
+
+
+class Gaps(Panel):
+    """The newest tokens that fit."""
+
+    def title(self, view: View) -> str:  # noqa: D102
+        slo = None if view.snapshot is None else view.snapshot.slo.itl_s
+        return f"INTER-TOKEN ms  one bar a token, SLO {milliseconds(slo)}"
+
+    def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
+        slo = None if view.snapshot is None else view.snapshot.slo.itl_s
+        return gap_strip(view.run, slo, width, height)
+
+
+def gap_strip(run: Run | None, slo_s: float | None, width: int, rows: int) -> list[Content]:
+    """The chart's lines."""
+    room = max(1, width - 5)
+    newest: list[float | None] = [] if run is None else list(run.gaps_s[-room:])
+    values = newest + [None] * (room - len(newest))
+    return strip(values, _AXIS_S if slo_s is None else slo_s * 1.5, rows, "$decode", limit=slo_s)

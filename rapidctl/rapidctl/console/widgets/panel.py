@@ -1,0 +1,49 @@
+"""The base of every widget that only draws: it keeps the view and repaints only when its lines changed."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+
+from rapidctl.console.view import View
+
+
+class Panel(Widget):
+    """Lines made from the view. Subclasses say `lines`, and `title` and `keys` for the border."""
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's own name
+        super().__init__(id=id)
+        self.view: View | None = None
+        self._shown = Content.empty()
+
+    def show(self, view: View) -> None:
+        """Take a new frame."""
+        self.view = view
+        self.border_title = self.title(view)
+        self.border_subtitle = self.keys(view)
+        content = self._content()
+        if not content.is_same(self._shown):
+            self.refresh()
+
+    def render(self) -> Content:
+        """The lines at the widget's present size."""
+        self._shown = self._content()
+        return self._shown
+
+    def lines(self, view: View, width: int, height: int) -> list[Content]:
+        """What to draw in ``width`` x ``height`` cells."""
+        raise NotImplementedError
+
+    def title(self, view: View) -> str:
+        """Markup for the upper border."""
+        return ""
+
+    def keys(self, view: View) -> str:
+        """Markup for the lower border: keys that concern this panel."""
+        return ""
+
+    def _content(self) -> Content:
+        width, height = self.content_size
+        if self.view is None or not width or not height:
+            return Content.empty()
+        return Content("\n").join(self.lines(self.view, width, height)[:height])

@@ -1,0 +1,149 @@
+"""How commands speak: data on stdout, everything else on stderr.
+
+Text is for people and is stripped of control characters, whoever wrote it. JSON is for programs: one document on
+one line, ``schema_version`` first, flushed at once. It knows no command and no message.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
+
+import msgspec
+
+from rapidctl.wire import SCHEMA_VERSION
+
+UNKNOWN: Final = "—"
+_CONTROL: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
+_UNSAFE_IN_TEXT: Final = {code: None for code in _CONTROL if code not in (0x09, 0x0A)}
+_STYLES: Final = {"bold": "1", "dim": "2", "good": "32", "warn": "33", "bad": "31"}
+
+
+def safe_text(text: str) -> str:
+    """Without C0 and C1 control characters (ESC among them) and DEL; newlines and tabs stay."""
+    return text.translate(_UNSAFE_IN_TEXT)
+
+
+def safe_line(text: str) -> str:
+    """As `safe_text`, and on one line."""
+    return text.replace("\n", " ").replace("\t", " ").translate(_CONTROL)
+
+
+class Out:
+    """The two streams of one command. ``json``: documents are wanted instead of text."""
+
+    def __init__(self, *, json: bool, color: str, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+        self.json = json
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._styled = _wants_color(color, self._stdout)
+
+    def document(self, body: Mapping[str, object]) -> None:
+        """One JSON document on one line."""
+        encoded = msgspec.json.encode({"schema_version": SCHEMA_VERSION, **body})
+        self._stdout.write(encoded.decode() + "\n")
+        self._stdout.flush()
+
+    def text(self, text: str, end: str = "\n") -> None:
+        """Text for people, shown at once. Styles must come from `style`, on pieces that went through `safe_line`."""
+        self._stdout.write(text + end)
+        self._stdout.flush()
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Aligned names and values; values are made safe here."""
+        width = max(len(name) for name, _ in pairs)
+        for name, value in pairs:
+            self.text(f"{self.style(name.ljust(width), 'dim')}  {safe_line(value)}")
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns as wide as their widest cell; a column whose header begins with ">" is aligned right."""
+        titles = [title.removeprefix(">") for title in header]
+        cells = [[safe_line(cell) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+        for index, row in enumerate([titles, *cells]):
+            line = "  ".join(
+                cell.rjust(width) if title.startswith(">") else cell.ljust(width)
+                for title, cell, width in zip(header, row, widths, strict=True)
+            ).rstrip()
+            self.text(self.style(line, "dim") if index == 0 else line)
+
+    def clear(self) -> None:
+        """Between two pictures of a watch: clear a terminal, else leave a blank line."""
+        self.text("\x1b[H\x1b[2J" if self._stdout.isatty() else "\n", end="")
+
+    def note(self, text: str) -> None:
+        """Something that is not data."""
+        print(safe_text(text), file=self._stderr, flush=True)
+
+    def error(self, message: str, hint: str = "") -> None:
+        """What went wrong, and below it what to do."""
+        self.note(f"rapidctl: {message}" + (f"\n  {hint}" if hint else ""))
+
+    def style(self, text: str, *names: str) -> str:
+        """The text in bold, dim, good, warn or bad, when the terminal shows styles."""
+        if not self._styled:
+            return text
+        return f"\x1b[{';'.join(_STYLES[name] for name in names)}m{text}\x1b[0m"
+
+
+def _wants_color(choice: str, stream: TextIO) -> bool:
+    """``--color``, else NO_COLOR, FORCE_COLOR, TERM=dumb and whether it is a terminal (no-color.org)."""
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+# --- numbers for people ---------------------------------------------------------------------------------------
+
+
+def seconds(value: float | None) -> str:
+    """A short time in the unit that suits it: "31 ms", "1.49 s"."""
+    if value is None:
+        return UNKNOWN
+    if value < 0.0995:
+        return f"{value * 1000:.3g} ms"
+    return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{value:.3g} s"
+
+
+def duration(value: float | None) -> str:
+    """A long time: "45s", "4m57s", "1h02m", "3d04h"."""
+    if value is None:
+        return UNKNOWN
+    whole = round(value)
+    for size, unit, part, part_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02d}{part_unit}"
+    return f"{whole}s"
+
+
+def percent(value: float | None) -> str:
+    """A share of 1."""
+    return UNKNOWN if value is None else f"{value * 100:.0f}%"
+
+
+def number(value: float | None) -> str:
+    """A count or rate, three digits at least."""
+    if value is None:
+        return UNKNOWN
+    return str(value) if isinstance(value, int) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def size(value: int | None) -> str:
+    """Bytes in binary units."""
+    if value is None:
+        return UNKNOWN
+    scaled = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if scaled < 1024:
+            return f"{scaled:.3g} {unit}"
+        scaled /= 1024
+    return f"{scaled:.3g} TiB"
+
+
+def share(value: float | None, of: float | None) -> float | None:
+    """``value / of``, null when either is unknown or there is nothing to share."""
+    return value / of if value is not None and of else None

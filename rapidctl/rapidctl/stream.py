@@ -1,0 +1,83 @@
+"""One generation as its client sees it: what arrived, what is still to be read, how to ask for the rest.
+
+Pure bookkeeping: it knows no socket and no clock. `rapidctl.client` feeds it messages and sends what it asks for.
+"""
+
+from collections import deque
+
+from msgspec.structs import replace
+
+from rapidctl.wire import Accepted, Delta, Failed, Finished, Generate, pack_ids, unpack_ids
+
+StreamEvent = Accepted | Delta | Finished | Failed
+"""What a stream yields: `Accepted` (again after each resume), `Delta`s, and one `Finished` or `Failed` last."""
+
+
+class Stream:
+    """An open generation. ``events`` holds what the caller has not taken yet, oldest first."""
+
+    def __init__(self, request: Generate, resume: bool) -> None:
+        self.request = request
+        self.resume = resume
+        self.events: deque[StreamEvent] = deque()
+        held = request.resume_ids or [b""] * request.n
+        self.output_ids: list[list[int]] = [unpack_ids(ids) for ids in held]
+        """Output ids received so far, by choice."""
+        self.accepted: Accepted | None = None
+        self.ended: Finished | Failed | None = None
+        self.retry_at_s: float | None = None
+        """When a refused resubmission is sent again, on the client's monotonic clock."""
+
+    @property
+    def id(self) -> str:
+        """The client-chosen id."""
+        return self.request.id
+
+    def accept(self, accepted: Accepted) -> None:
+        """The daemon queued the request, or re-attached it."""
+        self.accepted = accepted
+        self.events.append(accepted)
+
+    def extend(self, delta: Delta) -> None:
+        """New output. After a re-attach the daemon may repeat what is already here; that is dropped."""
+        if delta.choice >= len(self.output_ids) or delta.index > len(self.output_ids[delta.choice]):
+            self.end(Failed(code="internal_error", message="the daemon skipped part of the output", id=self.id))
+            return
+        have = self.output_ids[delta.choice]
+        ids = unpack_ids(delta.token_ids)
+        known = len(have) - delta.index
+        if known and ids:
+            if known >= len(ids):
+                return
+            delta = _from(delta, known)
+        have.extend(ids[known:])
+        self.events.append(delta)
+
+    def end(self, last: Finished | Failed) -> None:
+        """The one terminal message."""
+        self.ended = last
+        self.events.append(last)
+
+    def resubmission(self) -> Generate:
+        """The request for what is missing: same id, the ids received so far, and the seed that drew them."""
+        sampling = self.request.sampling
+        if self.accepted is not None:
+            sampling = replace(sampling, seed=self.accepted.seed)
+        resume_ids = [pack_ids(ids) for ids in self.output_ids] if any(self.output_ids) else None
+        return replace(self.request, sampling=sampling, resume_ids=resume_ids)
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens received so far, of all choices."""
+        return sum(map(len, self.output_ids))
+
+
+def _from(delta: Delta, known: int) -> Delta:
+    """The delta without its first ``known`` tokens."""
+    return replace(
+        delta,
+        index=delta.index + known,
+        token_ids=delta.token_ids[4 * known :],
+        at_mono_ns=delta.at_mono_ns[known:],
+        logprobs=None if delta.logprobs is None else delta.logprobs[known:],
+    )

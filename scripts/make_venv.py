@@ -1,0 +1,79 @@
+"""Makes the development environment: ``python3 scripts/make_venv.py .venv``. Standard library only.
+
+A torch that this interpreter already has (2.11 or newer: a ROCm or CUDA build, usually) is kept and made visible
+in the environment; elsewhere the one pinned in constraints.txt is installed. Running it again updates.
+"""
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_TORCH = (2, 11)
+ROOT = Path(__file__).resolve().parents[1]
+PROBE = "import torch, pathlib; print(torch.__version__); print(pathlib.Path(torch.__file__).parents[1])"
+
+
+def main() -> int:
+    """Make or update the environment named on the command line."""
+    folder = Path(sys.argv[1]).resolve()
+    if sys.version_info < OLDEST_PYTHON:
+        return fail(f"Python {sys.version.split()[0]} is too old: make setup PYTHON=python3.11 (or newer)")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        say(f"making {folder} with Python {sys.version.split()[0]}")
+        try:
+            venv.create(folder, with_pip=True, symlinks=True)
+        except subprocess.CalledProcessError:
+            return fail("this Python cannot make environments: on Debian, install the package python3-venv")
+    constraints = ROOT / "constraints.txt"
+    with tempfile.TemporaryDirectory() as scratch:
+        own = own_torch(folder)
+        if own is None:
+            say("installing the packages and the pinned torch (about 800 MB, a minute or two)")
+        else:
+            version, site = own
+            say(f"installing the packages; keeping torch {version} of {site}")
+            site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
+            (site_packages / "own-torch.pth").write_text(f"{site}\n")
+            constraints = Path(scratch) / "constraints.txt"
+            constraints.write_text(f"torch=={version}\n")
+        command = [
+            str(python), "-m", "pip", "install", "--disable-pip-version-check",
+            "--constraint", str(constraints), "--editable", f"{ROOT}[daemon,dev]",
+        ]  # fmt: skip
+        if subprocess.run(command, check=False).returncode != 0:
+            return fail("pip could not install the packages: its message is above")
+    return 0
+
+
+def own_torch(folder: Path) -> tuple[str, Path] | None:
+    """Version and site directory of the torch that this interpreter imports, unless it is the environment's own."""
+    probe = subprocess.run([sys.executable, "-P", "-c", PROBE], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        return None
+    version, site = probe.stdout.splitlines()
+    if folder in Path(site).resolve().parents:
+        return None
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
+        say(f"not using torch {version} of {site}: too old")
+        return None
+    return version, Path(site)
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(f"== {line}", flush=True)
+
+
+def fail(line: str) -> int:
+    """Why it did not work; the exit status."""
+    print(f"error: {line}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Every kernel against an independent float64 computation, on ragged batches over shuffled, poisoned blocks."""
+
+import math
+import random
+import threading
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
+from torch import Tensor
+
+BLOCK_TOKENS = 4
+EPS = 1e-5
+
+
+@dataclass
+class Scene:
+    """A batch, a cache that holds the earlier tokens of its sequences, and those sequences in float64."""
+
+    kernels: Kernels
+    ragged: Ragged
+    cache: KVCache
+    q: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+def make_scene(
+    rows: list[tuple[int, int]], kv_heads: int, group: int, dim: int, seed: int, dtype: torch.dtype = torch.float32
+) -> Scene:
+    """rows: (tokens already cached, new tokens). Slots that no row has written hold NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    kernels = select("cpu")
+    counts = [-(-(cached + new) // BLOCK_TOKENS) for cached, new in rows]
+    blocks = list(range(1, sum(counts) + 5))
+    random.Random(seed).shuffle(blocks)
+    tables = [[blocks.pop() for _ in range(count)] for count in counts]
+    cache = kernels.allocate_cache(CacheLayout(2, sum(counts) + 5, BLOCK_TOKENS, kv_heads, dim, dtype))
+    for layer in cache.layers:
+        layer.fill_(math.nan)
+    keys, values = [], []
+    for (cached, new), table in zip(rows, tables, strict=True):
+        kv = torch.randn((cached + new, 2, kv_heads, dim), generator=generator).to(dtype)
+        for position, token in enumerate(kv):
+            cache.layers[1][table[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS] = token
+        keys.append(kv[:, 0].double())
+        values.append(kv[:, 1].double())
+    new = [row[1] for row in rows]
+    ragged = make_ragged(new, [sum(row) for row in rows], tables, BLOCK_TOKENS, units=2)
+    q = torch.randn((sum(new), kv_heads * group, dim), generator=generator).to(dtype)
+    return Scene(kernels, ragged, cache, q, keys, values)
+
+
+def exact_attention(scene: Scene, window: int | None) -> Tensor:
+    """One query and one head at a time, straight from the definition."""
+    out = torch.empty(scene.q.shape, dtype=torch.float64)
+    group = scene.q.shape[1] // scene.keys[0].shape[1]
+    starts = scene.ragged.query_start_cpu
+    for row, (keys, values) in enumerate(zip(scene.keys, scene.values, strict=True)):
+        for token in range(starts[row], starts[row + 1]):
+            last = len(keys) - (starts[row + 1] - token)
+            seen = slice(max(0, last + 1 - window) if window else 0, last + 1)
+            for head in range(scene.q.shape[1]):
+                logits = keys[seen, head // group] @ scene.q[token, head].double() / math.sqrt(scene.q.shape[2])
+                out[token, head] = logits.softmax(0) @ values[seen, head // group]
+    return out.flatten(1)
+
+
+row_lengths = st.one_of(
+    st.tuples(st.integers(0, 40), st.just(1)),  # decode
+    st.tuples(st.just(0), st.integers(1, 20)),  # a prompt
+    st.tuples(st.integers(1, 30), st.integers(1, 12)),  # a chunk after a cached prefix
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(row_lengths, min_size=1, max_size=6),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 5),
+    dim=st.sampled_from([8, 64, 80, 128]),
+    window=st.one_of(st.none(), st.integers(1, 24)),
+    seed=st.integers(0, 1000),
+)
+def test_attention_reads_each_row_s_own_tokens_and_nothing_else(
+    rows: list[tuple[int, int]], kv_heads: int, group: int, dim: int, window: int | None, seed: int
+) -> None:
+    scene = make_scene(rows, kv_heads, group, dim, seed)
+    out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
+    torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3, 9])
+def test_attention_in_bfloat16(window: int | None) -> None:
+    scene = make_scene([(0, 12), (30, 1), (8, 5), (31, 1), (2, 1)], 3, 3, 64, seed=1, dtype=torch.bfloat16)
+    out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=0.02, atol=0.02)
+
+
+def test_attention_derives_its_calls_once_for_each_window() -> None:
+    """Layers with and without a sliding window share one `Ragged` and must not see each other's masks."""
+    scene = make_scene([(20, 1), (3, 7)], 1, 2, 8, seed=2)
+    for window in (None, 4, None, 4):
+        out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
+        torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_attention_from_another_thread(threads: int) -> None:
+    scene = make_scene([(20, 1), (3, 7), (40, 1)], 3, 3, 64, seed=3)
+    results: list[Tensor] = []
+
+    def work() -> None:
+        torch.set_num_threads(threads)
+        results.append(scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, None))
+
+    before = torch.get_num_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    torch.testing.assert_close(results[0].double(), exact_attention(scene, None), rtol=1e-4, atol=1e-5)
+
+
+def exact_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    x = x.double()
+    return x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * weight.double()
+
+
+def exact_rotation(x: Tensor, rope: RopeTable, positions: Tensor) -> Tensor:
+    """Each pair (i, i + D/2) of x [T, heads, D] turned as a complex number."""
+    first, second = x.double().chunk(2, -1)
+    turn = torch.complex(rope.cos.double(), rope.sin.double())[positions][:, None]
+    turned = torch.complex(first, second) * turn
+    return torch.cat((turned.real, turned.imag), -1)
+
+
+def make_rope(dim: int, positions: int = 64) -> RopeTable:
+    angles = torch.outer(torch.arange(positions).double(), 100.0 ** (-torch.arange(dim // 2).double() * 2 / dim))
+    return RopeTable(angles.cos().float(), angles.sin().float())
+
+
+@pytest.mark.parametrize("dim", [8, 64, 80, 128])
+@pytest.mark.parametrize("with_norm", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rope_and_cache(dim: int, with_norm: bool, transposed: bool) -> None:
+    rows, kv_heads, group = [(9, 1), (0, 6), (5, 3)], 2, 3
+    scene = make_scene(rows, kv_heads, group, dim, seed=4)
+    heads = kv_heads * group
+    qkv = torch.randn(scene.ragged.num_tokens, (heads + 2 * kv_heads) * dim)
+    q, k, v = qkv.clone().view(len(qkv), -1, dim).split((heads, kv_heads, kv_heads), 1)
+    rope, positions = make_rope(dim), scene.ragged.positions
+    q_weight, k_weight = torch.rand(dim) + 0.5, torch.rand(dim) + 0.5
+    if with_norm:
+        q, k = exact_rms_norm(q, q_weight), exact_rms_norm(k, k_weight)
+    given_qkv = qkv.t().contiguous().t() if transposed else qkv
+    before = [layer.clone() for layer in scene.cache.layers]
+    out = scene.kernels.rope_and_cache(
+        given_qkv, rope, (q_weight, k_weight, EPS) if with_norm else None, scene.cache, 1, scene.ragged
+    )
+    torch.testing.assert_close(out.double(), exact_rotation(q, rope, positions), rtol=1e-4, atol=1e-5)
+    slots = scene.ragged.slot_mapping
+    written = scene.cache.layers[1][slots].double()
+    torch.testing.assert_close(written[:, 0], exact_rotation(k, rope, positions), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(written[:, 1], v.double())
+    # Nothing else changed.
+    before[1][slots] = scene.cache.layers[1][slots]
+    for layer, expected in zip(scene.cache.layers, before, strict=True):
+        assert torch.equal(layer.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 8, 64, 65, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear(tokens: int, with_bias: bool) -> None:
+    x, weight = torch.randn(tokens, 48), torch.randn(72, 48)
+    bias = torch.randn(72) if with_bias else None
+    out = select("cpu").linear(x, weight, bias, any_ragged())
+    expected = x.double() @ weight.double().t() + (bias.double() if bias is not None else 0)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_norms(dtype: torch.dtype, tokens: int) -> None:
+    # A transposed x is what `linear` gives for few tokens.
+    x, residual = torch.randn(96, tokens).to(dtype).t(), torch.randn(tokens, 96).to(dtype)
+    weight = (torch.rand(96) + 0.5).to(dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    kernels, ragged = select("cpu"), any_ragged()
+    torch.testing.assert_close(
+        kernels.rms_norm(x, weight, EPS, ragged).double(), exact_rms_norm(x, weight), **tolerance
+    )
+    total = x.double() + residual.double()
+    normed, new_residual = kernels.add_rms_norm(x, residual, weight, EPS, ragged)
+    torch.testing.assert_close(new_residual.double(), total, **tolerance)
+    torch.testing.assert_close(normed.double(), exact_rms_norm(new_residual, weight), **tolerance)
+
+
+def test_rms_norm_of_large_activations_does_not_overflow() -> None:
+    x = torch.full((2, 64), 1000.0, dtype=torch.float16)
+    out = select("cpu").rms_norm(x, torch.ones(64, dtype=torch.float16), EPS, any_ragged())
+    torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_silu_mul(tokens: int) -> None:
+    gate_up = torch.randn(40, tokens).t()
+    gate, up = gate_up.double().chunk(2, 1)
+    out = select("cpu").silu_mul(gate_up, any_ragged())
+    torch.testing.assert_close(out.double(), gate / (1 + (-gate).exp()) * up, rtol=1e-5, atol=1e-5)
+
+
+def any_ragged() -> Ragged:
+    return make_ragged([1], [1], [[1]], BLOCK_TOKENS, units=1)
+
+
+def test_the_unit_count_does_not_change_results() -> None:
+    scene = make_scene([(20, 1), (0, 7)], 2, 2, 64, seed=5)
+    one = scene.kernels.attention(scene.q, scene.cache, 1, replace(scene.ragged, units=1, derived={}), None)
+    assert torch.equal(one, scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, None))

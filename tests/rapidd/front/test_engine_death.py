@@ -1,0 +1,178 @@
+"""The engine may die; the requests go on. At wire level, with a scripted engine on the real private socket."""
+
+import pytest
+
+from rapidctl import wire
+from rapidctl.wire import Sampling
+from rapidd import ipc
+from support.front import Peer, Rig, ScriptedEngine
+
+
+def note(engine_pid: int | None, state: str = "ready", detail: str = "") -> ipc.SupervisorNote:
+    return ipc.SupervisorNote(1, engine_pid, state, detail, None, 0, 0)  # type: ignore[arg-type]
+
+
+def state_of(peer: Peer) -> wire.Status:
+    return peer.ask(wire.GetStatus(call=1), wire.Status)
+
+
+def test_before_the_first_engine_requests_are_told_to_come_back(rig: Rig) -> None:
+    peer = Peer(rig)
+    peer.hello()
+    assert state_of(peer).state == "starting"
+    peer.send(wire.Generate(id="r", prompt="hello"))
+    failed = peer.fails()
+    assert (failed.code, failed.id) == ("starting", "r")
+    assert failed.retry_after_s is not None
+    ScriptedEngine(rig).hello()
+    assert state_of(peer).state == "serving"
+    rig.serves()
+
+
+def test_a_front_that_just_started_asks_for_an_engine(rig: Rig) -> None:
+    """An engine that survived the last front cannot know that there is a new one."""
+    engine = ScriptedEngine(rig)
+    rig.until(lambda: bool(engine.inbox) or bool(rig.pass_time(0.2)), engine)
+    assert engine.inbox[0] == ipc.Ping(0)
+
+
+def test_streams_go_on_in_the_next_engine_without_losing_or_repeating_a_token(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate(n=2, stop=["!"], sampling=Sampling(max_tokens=9, temperature=1.0))
+    first, second = engine.submitted(), engine.submitted()
+    engine.say(first.rid, "one")
+    engine.say(second.rid, "two", "length")
+    for _ in range(6):
+        peer.expect(wire.Deltas)
+    engine.die()
+    rig.until(lambda: state_of(peer).state == "engine_lost" or bool(rig.pass_time(0.5)))
+
+    heir = ScriptedEngine(rig, "boot-2")
+    heir.hello()
+    again = heir.submitted()
+    assert again.rid not in (first.rid, second.rid)
+    assert (again.choice, bytes(wire.unpack_ids(again.output_ids)), again.seed) == (0, b"one", first.seed)
+    heir.step(ipc.Token(first.rid, ord("?")))  # a number of the engine that died
+    heir.say(again.rid, " more!")
+    deltas = peer.expect(wire.Deltas)
+    assert (deltas.items[0].index, deltas.items[0].text) == (3, " ")
+    finished = peer.expect(wire.Finished)
+    assert [choice.text for choice in finished.choices] == ["one more", "two"]
+    assert finished.resubmissions == 1
+    events = peer.ask(wire.GetEvents(call=2), wire.EventList).events
+    assert [event.kind for event in events if event.kind != "front_ready"] == [
+        "engine_ready", "engine_lost", "engine_ready", "resubmitted",
+    ]  # fmt: skip
+
+
+def test_a_request_that_saw_three_engines_die_fails(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    engine.submitted()
+    for boot in (2, 3):
+        engine.die()
+        engine = ScriptedEngine(rig, f"boot-{boot}")
+        engine.hello()
+        engine.submitted()
+    engine.die()
+    engine = ScriptedEngine(rig, "boot-4")
+    engine.hello()
+    assert peer.fails().code == "engine_lost"
+    rig.serves()
+
+
+def test_while_the_engine_restarts_requests_are_accepted_and_wait(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    rig.front.note(note(4242))
+    engine.die()
+    rig.front.note(note(None, "restarting", "loading weights"))
+    status = state_of(peer)
+    assert (status.state, status.detail, status.engine.pid) == ("engine_lost", "loading weights", None)
+    peer.generate()
+    heir = ScriptedEngine(rig, "boot-2")
+    heir.hello()
+    heir.say(heir.submitted().rid, "ok", "length")
+    finished = peer.expect(wire.Finished)
+    assert (finished.choices[0].text, finished.resubmissions) == ("ok", 0)
+
+
+def test_a_late_note_about_the_old_process_does_not_lose_the_new_engine(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    rig.front.note(note(4242))
+    engine.die()
+    heir = ScriptedEngine(rig, "boot-2")
+    heir.hello_message.pid = 4343
+    heir.hello()
+    rig.front.note(note(None, "restarting"))
+    rig.front.note(note(4343, "restarting"))
+    assert state_of(peer).state == "serving"
+
+
+def test_an_engine_that_answers_no_ping_is_called_lost_but_keeps_its_requests(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    for _ in range(12):
+        peer.send(wire.Ping())
+        peer.expect(wire.Pong)
+        rig.pass_time(1)
+    assert state_of(peer).state == "engine_lost"
+    engine.send(ipc.Pong(1, rig.front.boot_id))
+    engine.say(rid, "ok", "length")
+    finished = peer.expect(wire.Finished)
+    assert (finished.choices[0].text, finished.resubmissions) == ("ok", 0)
+    assert state_of(peer).state == "serving"
+
+
+def test_an_engine_that_says_hello_twice_at_its_start_is_given_nothing_twice(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    engine.hello()
+    engine.say(rid, "ok", "length")
+    assert peer.expect(wire.Finished).choices[0].text == "ok"
+    assert not [message for message in engine.inbox if isinstance(message, ipc.Submit)]
+
+
+def test_an_engine_that_forgot_us_is_told_everything_again(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    first = engine.submitted()
+    engine.say(first.rid, "a")
+    peer.expect(wire.Deltas)
+    rig.pass_time(1.5)  # pings
+    engine.hello()
+    assert engine.expect(ipc.Abort).rids == [first.rid]
+    engine.say(engine.submitted().rid, "b", "length")
+    finished = peer.expect(wire.Finished)
+    assert (finished.choices[0].text, finished.resubmissions) == ("ab", 0)
+
+
+def test_the_next_engine_learns_the_epoch_and_the_policy(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.SetPolicy(call=1, policy="hybrid:256"))
+    engine.send(ipc.ControlDone(engine.expect(ipc.SetPolicy).token, 17, "policy hybrid:256", None, ""))
+    assert peer.expect(wire.ControlReply).epoch == 17
+    engine.die()
+    front_hello = ScriptedEngine(rig, "boot-2").hello()
+    assert front_hello == ipc.FrontHello(rig.front.boot_id, 17, "hybrid:256")
+
+
+@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x91\xa4Nope", ipc.encode(ipc.Ping(1))])
+def test_nonsense_on_the_engine_socket_is_reported_and_survived(rig: Rig, frame: bytes) -> None:
+    peer, engine = rig.ready()
+    engine.socket.send(frame)
+    rig.until(
+        lambda: any(e.kind == "warning" for e in peer.ask(wire.GetEvents(call=1), wire.EventList).events)
+    )
+    rig.serves()
+
+
+def test_an_engine_of_another_build_is_refused(rig: Rig) -> None:
+    peer = Peer(rig)
+    peer.hello()
+    engine = ScriptedEngine(rig)
+    engine.hello_message.build = "0.0.0"
+    engine.send(engine.hello_message)
+    rig.until(lambda: any(e.kind == "warning" for e in peer.ask(wire.GetEvents(call=1), wire.EventList).events))
+    assert state_of(peer).state == "starting"

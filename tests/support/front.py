@@ -1,0 +1,268 @@
+"""The real front on real sockets, driven by hand: a scripted engine, raw clients, and a clock that tests move.
+
+Nothing runs beside the test: `Rig.until` turns the front's loop until something has happened, so there is neither a
+thread nor a sleep. The engine is a declared seam (transport): what it says is what the test sends.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import zmq
+from msgspec import Struct
+from msgspec.structs import replace
+
+from rapidctl import wire
+from rapidd import ipc
+from rapidd.config import Config, ServerConfig
+from rapidd.front.admission import TextModel
+from rapidd.front.server import Server
+from rapidd.model.chat import ChatTemplate
+from rapidd.model.tokenizer import byte_tokenizer
+from rapidd.paths import RuntimeDir
+from support import samples
+
+M = TypeVar("M", bound=Struct)
+
+VOCAB = 300
+EOS = 299
+CONTEXT = 64
+PATIENCE_S = 10.0
+"""Longest wait for a frame; only a failing test ever waits so long."""
+TEXT = TextModel(
+    byte_tokenizer(VOCAB), ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
+)
+KV = replace(samples.KV, blocks_total=63, blocks_used=10)
+
+
+class FakeClock:
+    """Monotonic and unix time at once; stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def wall(self) -> float:
+        return 1.7e9 + self.ns / 1e9
+
+    def advance(self, seconds: float) -> None:
+        self.ns += int(seconds * 1e9)
+
+
+class Peer:
+    """A raw client: one DEALER, everything it received in ``inbox``."""
+
+    def __init__(self, rig: "Rig", receive_hwm: int = 1000) -> None:
+        self.rig = rig
+        self.inbox: list[wire.Reply] = []
+        self.socket: zmq.Socket[bytes] = rig.context.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.RCVHWM, receive_hwm)
+        self.socket.connect(rig.runtime.endpoint)
+        rig.peers.append(self)
+
+    def send(self, message: Struct) -> None:
+        self.raw(wire.encode(message))
+
+    def raw(self, *frames: bytes) -> None:
+        self.socket.send_multipart(frames)
+
+    def read(self) -> None:
+        while True:
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.inbox.append(wire.decode_reply(frame))
+
+    def expect(self, kind: type[M]) -> M:
+        """The next message of this kind; earlier ones of other kinds are skipped."""
+        while True:
+            self.rig.until(lambda: bool(self.inbox), self)
+            message = self.inbox.pop(0)
+            if isinstance(message, kind):
+                return message
+
+    def fails(self) -> wire.Failed:
+        """The next message, which must be a `Failed`."""
+        self.rig.until(lambda: bool(self.inbox), self)
+        message = self.inbox.pop(0)
+        assert isinstance(message, wire.Failed), message
+        return message
+
+    def ask(self, message: Struct, kind: type[M]) -> M:
+        self.send(message)
+        return self.expect(kind)
+
+    def hello(self, control: bool = True) -> wire.Welcome:
+        return self.ask(wire.Hello(client="test", control=control), wire.Welcome)
+
+    def generate(self, stream_id: str = "r", **fields: Any) -> wire.Accepted:
+        if not {"prompt", "messages", "prompt_ids"} & fields.keys():
+            fields["prompt"] = "hello"
+        return self.ask(wire.Generate(id=stream_id, **fields), wire.Accepted)
+
+    def stream(self) -> tuple[str, list[int], wire.Finished]:
+        """Everything up to `Finished`: the streamed text, the streamed ids, and the last message itself."""
+        text, ids = "", list[int]()
+        while True:
+            self.rig.until(lambda: bool(self.inbox), self)
+            message = self.inbox.pop(0)
+            if isinstance(message, wire.Deltas):
+                for item in message.items:
+                    assert item.index == len(ids)
+                    text += item.text
+                    ids += wire.unpack_ids(item.token_ids)
+            elif isinstance(message, wire.Finished):
+                return text, ids, message
+            else:
+                raise AssertionError(message)
+
+    def vanish(self) -> None:
+        self.socket.close()
+        self.rig.peers.remove(self)
+
+
+class ScriptedEngine:
+    """What the front takes for the engine; everything it was told in ``inbox``."""
+
+    def __init__(self, rig: "Rig", boot_id: str = "boot-1", kv_blocks: int = 64) -> None:
+        self.rig = rig
+        self.inbox: list[ipc.FrontMessage] = []
+        self.hello_message = ipc.EngineHello(
+            build=ipc.BUILD,
+            boot_id=boot_id,
+            pid=4242,
+            model=replace(samples.MODEL, vocab_size=VOCAB, max_model_len=CONTEXT),
+            device=replace(samples.DEVICE, kind="cpu"),
+            max_model_len=CONTEXT,
+            kv_block_tokens=4,
+            kv_blocks=kv_blocks,
+            eos_token_ids=[EOS],
+        )
+        self.socket: zmq.Socket[bytes] = rig.context.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.ROUTING_ID, ipc.ENGINE_IDENTITY)
+        self.socket.connect(rig.runtime.engine_endpoint)
+        rig.engines.append(self)
+
+    def send(self, message: Struct) -> None:
+        self.socket.send(ipc.encode(message))
+
+    def read(self) -> None:
+        while True:
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.inbox.append(ipc.decode_front(frame))
+
+    def expect(self, kind: type[M]) -> M:
+        while True:
+            self.rig.until(lambda: bool(self.inbox), self)
+            message = self.inbox.pop(0)
+            if isinstance(message, kind):
+                return message
+
+    def hello(self) -> ipc.FrontHello:
+        self.send(self.hello_message)
+        return self.expect(ipc.FrontHello)
+
+    def submitted(self) -> ipc.Submit:
+        return self.expect(ipc.Submit)
+
+    def step(self, *tokens: ipc.Token) -> None:
+        self.send(ipc.Step(self.rig.clock(), "hybrid", list(tokens)))
+
+    def say(self, rid: int, text: str, finish: Literal["stop", "length"] | None = None) -> None:
+        """One step for each byte of ``text``; ``finish`` goes with the last."""
+        data = text.encode()
+        for i, byte in enumerate(data):
+            self.step(ipc.Token(rid, byte, finish if i == len(data) - 1 else None))
+
+    def state(self, requests: Sequence[ipc.RequestState] = (), **fields: Any) -> None:
+        self.send(
+            ipc.EngineState(
+                at_mono_ns=self.rig.clock(),
+                partition=fields.get("partition", replace(samples.PARTITION, override=None)),
+                lanes=list(samples.SNAPSHOT.lanes),
+                kv=fields.get("kv", KV),
+                preempted_total=0,
+                mode_seconds={"hybrid": 1.0},
+                requests=list(requests),
+                memory_used_bytes=None,
+            )
+        )
+
+    def die(self) -> None:
+        self.socket.close()
+        self.rig.engines.remove(self)
+
+
+class Rig:
+    """The front under test and whoever talks to it."""
+
+    def __init__(self, folder: Path, server: ServerConfig | None = None, send_hwm: int = 1000) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.clock = FakeClock()
+        self.runtime = RuntimeDir(f"ipc://{folder}/request.sock")
+        self.runtime.prepare()
+        self.config = Config(server=server or ServerConfig())
+        self.peers: list[Peer] = []
+        self.engines: list[ScriptedEngine] = []
+        self.reports: list[ipc.ChildReport] = []
+        self.server = self.start(send_hwm)
+
+    def start(self, send_hwm: int = 1000) -> Server:
+        self.server = Server(
+            self.config, self.runtime, TEXT, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm
+        )
+        return self.server
+
+    @property
+    def front(self) -> Any:
+        return self.server.front
+
+    def until(self, happened: Callable[[], bool], *readers: Peer | ScriptedEngine) -> None:
+        """Turn the front's loop until ``happened``; ``readers`` are read meanwhile."""
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            for reader in readers:
+                reader.read()
+            if happened():
+                return
+            assert time.monotonic() < give_up, "the front did not get there"
+            self.server.turn(longest_ms=2)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.server.turn(longest_ms=0)
+
+    def ready(self) -> tuple[Peer, ScriptedEngine]:
+        """A greeted engine and a client that said hello."""
+        engine = ScriptedEngine(self)
+        engine.hello()
+        peer = Peer(self)
+        peer.hello()
+        return peer, engine
+
+    def serves(self, stream_id: str = "healthy") -> None:
+        """A new client's request goes through: the front is well."""
+        peer, engine = Peer(self), self.engines[-1]
+        peer.hello()
+        peer.generate(stream_id)
+        engine.say(engine.submitted().rid, "ok", "length")
+        text, _, finished = peer.stream()
+        assert text == finished.choices[0].text == "ok"
+        peer.vanish()
+
+    def close(self) -> None:
+        for peer in list(self.peers):
+            peer.vanish()
+        for engine in list(self.engines):
+            engine.die()
+        self.server.close()
+        self.context.term()

@@ -1,0 +1,115 @@
+"""A device that computes nothing: runs a scheduler's batches in any order two lanes could, checking each row.
+
+The token after a position is a fixed function of the whole prefix, so that lost, repeated or misplaced tokens
+show as a wrong output.
+"""
+
+from array import array
+from collections import deque
+from hashlib import blake2b
+
+from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.request import LANES, Lane, Request, SamplingParams
+from rapidd.engine.scheduler import Finished, Scheduler
+from rapidd.policy.plan import Plan
+
+VOCAB = 50
+BLOCK_TOKENS = 4
+
+
+def next_token(prefix: list[int]) -> int:
+    """What the imaginary model answers to this prefix."""
+    return blake2b(repr(prefix).encode(), digest_size=2).digest()[0] % VOCAB
+
+
+def expected_output(prompt: list[int], max_output: int, stop_ids: frozenset[int] = frozenset()) -> list[int]:
+    """The whole output of a request that nobody disturbs."""
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < max_output:
+        tokens.append(next_token(tokens))
+        if tokens[-1] in stop_ids:
+            break
+    return tokens[len(prompt) :]
+
+
+def make_request(
+    rid: int, prompt: list[int], max_output: int = 5, priority: int = 0, stop: int | None = None
+) -> Request:
+    stop_ids = frozenset() if stop is None else frozenset([stop])
+    return Request(
+        rid,
+        array("I", prompt),
+        array("I"),
+        max_output=max_output,
+        sampling=SamplingParams(stop_ids=stop_ids),
+        priority=priority,
+        arrival_ns=rid,
+    )
+
+
+class Machine:
+    """A KV cache of token ids, a token table, and two queues of batches."""
+
+    def __init__(self, kv_blocks: int, max_running: int = 4, bound: int = 8, max_model_len: int = 64) -> None:
+        self.bound = bound
+        self.scheduler = Scheduler(
+            kv_blocks=kv_blocks,
+            block_tokens=BLOCK_TOKENS,
+            max_running=max_running,
+            max_model_len=max_model_len,
+            bound=lambda plan, units, decoding: min(bound, plan.chunk) if isinstance(plan.chunk, int) else bound,
+        )
+        self.queues: dict[Lane, deque[Batch]] = {lane: deque() for lane in LANES}
+        self.kv = [[-1] * BLOCK_TOKENS for _ in range(kv_blocks)]
+        self.table = [[-1] * (max_model_len + 4) for _ in range(max_running + 1)]
+        self.outputs: dict[int, list[int]] = {}
+        self.finished: set[int] = set()
+        self.max_in_flight = 0
+
+    def launch(self, plan: Plan) -> list[Batch]:
+        room = {lane: len(self.queues[lane]) < 2 for lane in LANES}
+        batches = self.scheduler.schedule(plan, room)
+        for batch in batches:
+            assert len({row.request.rid for row in batch.rows}) == len(batch.rows)
+            assert batch.num_prefill_tokens <= self.bound
+            self.queues[batch.lane].append(batch)
+        return batches
+
+    def complete(self, lane: Lane) -> Finished | None:
+        """Run and finish the oldest batch of a lane."""
+        if not self.queues[lane]:
+            return None
+        batch = self.queues[lane].popleft()
+        done = self.scheduler.finish(batch, self._run(batch))
+        for outcome in done.outcomes:
+            self.outputs.setdefault(outcome.request.rid, []).append(outcome.token_id)
+            if outcome.finish:
+                self.finished.add(outcome.request.rid)
+        self.scheduler.check()
+        return done
+
+    def _run(self, batch: Batch) -> BatchResult:
+        result = BatchResult()
+        for row in batch.rows:
+            table = self.table[row.slot]
+            table[row.known_start : row.known_start + len(row.known_ids)] = row.known_ids
+            end = row.start + row.count
+            for position in range(row.start, end):
+                self.kv[row.blocks[position // BLOCK_TOKENS]][position % BLOCK_TOKENS] = table[position]
+            seen = [self.kv[row.blocks[p // BLOCK_TOKENS]][p % BLOCK_TOKENS] for p in range(end)]
+            if row.generation == row.request.generation:
+                known = row.request.tokens[:end].tolist()
+                assert seen[: len(known)] == known, "a live row read KV that is not its own"
+            if row.samples:
+                table[end] = next_token(seen)
+                result.token_ids.append(table[end])
+        return result
+
+    def drain(self, plan: Plan, limit: int = 10_000) -> None:
+        """Run until nothing is left to do."""
+        for _ in range(limit):
+            launched = self.launch(plan)
+            worked = [self.complete(lane) for lane in LANES]
+            if not launched and not any(worked):
+                break
+        assert not list(self.scheduler.requests), "requests are left but nothing runs"

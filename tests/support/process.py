@@ -1,0 +1,24 @@
+"""Real processes for tests: the environment they need, and waiting for their end without polling."""
+
+import os
+import select
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 30.0
+"""Longest wait for something that must happen; only a failing test ever waits so long."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """For a subprocess: finds the three packages where nothing is installed; no setting leaks in from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAPID", "NOTIFY_"))}
+    roots = os.pathsep.join(str(ROOT / folder) for folder in ("rapidctl", "daemon", "kernels"))
+    return {**inherited, "PYTHONPATH": roots, "PYTHONSAFEPATH": "1", **extra}
+
+
+def wait_for_end(descriptor: int) -> bool:
+    """Whether the process behind a pidfd ended in time; closes the descriptor."""
+    try:
+        return bool(select.select([descriptor], [], [], WAIT_S)[0])
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,326 @@
+"""One sample of every public message, with every field away from its default where that is possible.
+
+Golden frames, the scripted daemon and the command line's tests are made from these.
+"""
+
+from msgspec import Raw
+from msgspec.msgpack import encode
+from msgspec.structs import replace
+
+from rapidctl import wire
+from rapidctl.wire import PlanRequest, Quantiles, pack_ids
+
+QUANTILES = Quantiles(n=40, p50=0.0101, p95=0.0202, p99=0.0303, max=0.0404)
+PLAN = PlanRequest(mode="split", decode_units=1, chunk=256)
+PLACEMENT = wire.Placement(
+    lanes=[
+        wire.LanePlacement(lane="decode", units=[0], measured=True),
+        wire.LanePlacement(lane="prefill", units=[1], measured=True),
+    ],
+    overlap=0,
+    transition=False,
+    probed_unix_s=1_700_000_000.5,
+)
+PARTITION = wire.PartitionInfo(
+    call=7,
+    policy="auto",
+    units_total=2,
+    unit_name="core",
+    splits=[1],
+    unsupported=None,
+    epoch=5,
+    source="override",
+    plan=wire.PlanInfo(
+        mode="split", decode_units=1, prefill_units=1, chunk=256, decision=12, reason="override by ana", age_s=3.5
+    ),
+    override=wire.OverrideInfo(plan=PLAN, ttl_s=297.5, guard=True, reason="stalls", by="ana"),
+    measured=PLACEMENT,
+    profile="cpu-2-smollm2",
+)
+MODEL = wire.ModelInfo(
+    name="SmolLM2-135M-Instruct",
+    path="default",
+    architecture="llama",
+    dtype="float32",
+    parameters=134_515_008,
+    vocab_size=49_152,
+    max_model_len=2048,
+    weights="file",
+)
+DEVICE = wire.DeviceInfo(
+    kind="cpu",
+    name="Some CPU",
+    units=2,
+    unit_name="core",
+    memory_total_bytes=8_000_000_000,
+    memory_used_bytes=2_000_000_000,
+    utilization=0.5,
+    power_w=15.0,
+    temperature_c=50.0,
+    clock_hz=3.0e9,
+)
+LANES = [
+    wire.LaneStats(
+        lane=lane,
+        units=1,
+        busy=0.75,
+        occupancy=0.375,
+        window_s=1.0,
+        batches_total=1000,
+        tokens_total=4000,
+        busy_decode_s_total=10.0,
+        busy_prefill_s_total=5.0,
+        busy_mixed_s_total=1.0,
+        running=True,
+    )
+    for lane in ("decode", "prefill")
+]
+KV = wire.KvStats(
+    block_tokens=16,
+    blocks_total=1000,
+    blocks_used=300,
+    blocks_cached=100,
+    bytes_total=1_000_000,
+    prefix_hit_tokens_total=320,
+    prefix_query_tokens_total=640,
+    evicted_blocks_total=3,
+    headroom_s=22.0,
+)
+COUNTS = wire.RequestCounts(
+    waiting=1,
+    prefilling=1,
+    decoding=3,
+    waiting_tokens=100,
+    accepted_total=20,
+    finished_total=12,
+    failed_total=1,
+    cancelled_total=2,
+    refused_total=4,
+    preempted_total=1,
+)
+ROW = wire.RequestRow(
+    id="r-1",
+    choice=0,
+    client="rapidctl",
+    phase="decoding",
+    age_s=1.5,
+    prompt_tokens=14,
+    cached_tokens=0,
+    computed_tokens=20,
+    output_tokens=7,
+    max_tokens=64,
+    ttft_s=0.2,
+    itl_p95_s=0.03,
+    tokens_per_s=30.5,
+    kv_blocks=2,
+    priority=0,
+    slo_class="interactive",
+    preemptions=0,
+)
+SLO = wire.Slo(itl_s=0.3, ttft_floor_s=2.0, ttft_per_1k_s=10.0)
+LATENCY = wire.LatencyWindow(
+    window_s=60.0,
+    ttft_s=QUANTILES,
+    itl_s=QUANTILES,
+    tpot_s=QUANTILES,
+    e2e_s=QUANTILES,
+    ttft_met=0.98,
+    itl_met=0.99,
+    both_met=0.97,
+    arrived_per_s=1.5,
+    finished_per_s=1.4,
+    output_tokens_per_s=60.0,
+    prompt_tokens_per_s=120.0,
+)
+DECISION = wire.Decision(
+    at_unix_s=1_700_000_001.0, decision=12, epoch=5, source="operator", text="override by ana: split 1"
+)
+SNAPSHOT = wire.Snapshot(
+    seq=9,
+    boot_id="engine-1",
+    front_boot_id="front-1",
+    at_unix_s=1_700_000_002.0,
+    at_mono_ns=123_456_789,
+    state="serving",
+    detail="",
+    version="0.1.0",
+    uptime_s=3725.0,
+    endpoint="ipc:///run/rapidd/request.sock",
+    model=MODEL,
+    device=DEVICE,
+    supervisor=wire.Process(pid=10),
+    front=wire.Process(pid=11),
+    engine=wire.Process(pid=12, restarts=1),
+    clients=2,
+    slo=SLO,
+    partition=PARTITION,
+    lanes=LANES,
+    kv=KV,
+    requests=COUNTS,
+    latency=[replace(LATENCY, window_s=window_s) for window_s in (10.0, 60.0, 300.0)],
+    mode_seconds={"serial": 0.0, "hybrid": 10.0, "shared": 0.0, "split": 20.0, "transition": 0.5, "idle": 3600.0},
+    decisions=[DECISION],
+    rows=[ROW],
+    rows_total=1,
+    front_cpu_s=1.25,
+    streamed_tokens_total=4000,
+)
+EVENT = wire.Event(
+    seq=3,
+    front_boot_id="front-1",
+    at_unix_s=1_700_000_003.0,
+    kind="applied",
+    level="info",
+    text="split 1 applied",
+    epoch=5,
+    decision=12,
+    request_id="r-1",
+    placement=PLACEMENT,
+)
+WELCOME = wire.Welcome(
+    protocol=1,
+    version="0.1.0",
+    boot_id="engine-1",
+    front_boot_id="front-1",
+    metrics_endpoint="ipc:///run/rapidd/request-metrics.sock",
+    model="SmolLM2-135M-Instruct",
+    control=True,
+    limits=wire.Limits(max_model_len=2048),
+)
+STATUS = wire.Status(
+    call=2,
+    state="serving",
+    detail="",
+    boot_id="engine-1",
+    front_boot_id="front-1",
+    version="0.1.0",
+    uptime_s=3725.0,
+    endpoint="ipc:///run/rapidd/request.sock",
+    model=MODEL,
+    device=DEVICE,
+    supervisor=wire.Process(pid=10),
+    front=wire.Process(pid=11),
+    engine=wire.Process(pid=12, restarts=1),
+    partition=PARTITION,
+    kv=KV,
+    requests=COUNTS,
+    slo=SLO,
+    slo_met=True,
+)
+DELTA = wire.Delta(
+    id="r-1",
+    choice=0,
+    index=0,
+    token_ids=pack_ids([504, 2]),
+    text="The",
+    at_mono_ns=[1_000_000, 2_000_000],
+    logprobs=[wire.TokenLogprob(504, -0.25, [(504, -0.25), (9, -2.5)]), wire.TokenLogprob(2, -0.5)],
+)
+FINISHED = wire.Finished(
+    id="r-1",
+    choices=[
+        wire.ChoiceResult(index=0, finish_reason="stop", stop="\n\n", text="The", token_ids=pack_ids([504, 2])),
+    ],
+    prompt_tokens=14,
+    cached_tokens=0,
+    output_tokens=2,
+    timing=wire.Timing(
+        queued_s=0.001,
+        prefill_s=0.1,
+        ttft_s=0.12,
+        e2e_s=0.5,
+        itl_s=Quantiles(n=1, p50=0.01, p95=0.01, p99=0.01, max=0.01),
+    ),
+    mode="split",
+    preemptions=1,
+    resubmissions=1,
+    slo_met=True,
+)
+
+REQUESTS: dict[str, wire.Request] = {
+    "hello": wire.Hello(client="rapidctl", control=True),
+    "ping": wire.Ping(call=1),
+    "generate_prompt": wire.Generate(
+        id="r-1",
+        prompt="Hello",
+        sampling=wire.Sampling(
+            temperature=0.7,
+            top_k=40,
+            top_p=0.9,
+            min_p=0.05,
+            repetition_penalty=1.1,
+            presence_penalty=-0.5,
+            frequency_penalty=0.5,
+            seed=42,
+            max_tokens=64,
+            min_tokens=2,
+            stop_token_ids=[2],
+            ignore_eos=True,
+            logprobs=2,
+        ),
+        n=2,
+        stop=["\n\n"],
+        priority=-1,
+        deadline_s=30.0,
+        slo_class="batch",
+        resume_ids=[pack_ids([504]), b""],
+    ),
+    "generate_messages": wire.Generate(
+        id="r-2", messages=[wire.ChatMessage("system", "Be brief."), wire.ChatMessage("user", "Hi")]
+    ),
+    "generate_ids": wire.Generate(id="r-3", prompt_ids=pack_ids([1, 2, 2**32 - 1])),
+    "generate_unsupported": wire.Generate(
+        id="r-4",
+        prompt="x",
+        response_format=Raw(encode({"type": "json"})),
+        tools=Raw(encode([])),
+        tool_choice=Raw(encode("auto")),
+        logit_bias=Raw(encode({"1": 2.0})),
+        lora=Raw(encode("adapter")),
+    ),
+    "cancel": wire.Cancel(call=1, id="r-1"),
+    "getstatus": wire.GetStatus(call=2),
+    "getsnapshot": wire.GetSnapshot(call=3),
+    "getrequests": wire.GetRequests(call=4, id="r-1"),
+    "getevents": wire.GetEvents(call=5, from_seq=3, limit=10),
+    "getpartition": wire.GetPartition(call=6),
+    "predictpartition": wire.PredictPartition(call=7, plan=PLAN),
+    "setpartition": wire.SetPartition(
+        call=8, plan=PLAN, ttl_s=None, guard=False, reason="stalls", by="ana", if_epoch=4, deadline_unix_s=1.7e9
+    ),
+    "releasepartition": wire.ReleasePartition(call=9, by="ana", reason="done", if_epoch=5, deadline_unix_s=1.7e9),
+    "setpolicy": wire.SetPolicy(call=10, policy="hybrid:512", by="ana", if_epoch=5, deadline_unix_s=1.7e9),
+    "drain": wire.Drain(call=11, on=False, by="ana"),
+}
+REPLIES: dict[str, wire.Reply] = {
+    "welcome": WELCOME,
+    "pong": wire.Pong(call=1, at_mono_ns=5),
+    "accepted": wire.Accepted(id="r-1", prompt_tokens=14, seed=42, resumed=True),
+    "deltas": wire.Deltas(items=[DELTA]),
+    "finished": FINISHED,
+    "failed": wire.Failed(
+        code="queue_full",
+        message="the queue is full",
+        hint="try again later",
+        id="r-1",
+        call=3,
+        retry_after_s=1.5,
+        output_tokens=2,
+    ),
+    "status": STATUS,
+    "snapshotreply": wire.SnapshotReply(call=3, snapshot=SNAPSHOT),
+    "requestlist": wire.RequestList(call=4, rows=[ROW]),
+    "eventlist": wire.EventList(call=5, oldest_seq=1, next_seq=4, events=[EVENT]),
+    "partition": PARTITION,
+    "prediction": wire.Prediction(
+        call=7,
+        legal=True,
+        note="profile cpu-2-smollm2",
+        prefill_units=1,
+        itl_p95_s=0.04,
+        ttft_p95_s=1.2,
+        prefill_tokens_per_s=800.0,
+        breaches_slo=False,
+    ),
+    "controlreply": wire.ControlReply(call=8, epoch=6, text="accepted"),
+}

@@ -1,0 +1,65 @@
+"""A program that stands in for the front or the engine: keeps the supervisor's contract and tells a test about it.
+
+    python stand_in.py NAME FOLDER BEHAVIOUR[,BEHAVIOUR...] --config FILE --channel FD
+
+The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
+and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; a number exits with it.
+Every event goes as one JSON datagram to FOLDER/events.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from rapidd.ipc import Channel, ChildReport
+
+
+def main() -> int:
+    name, folder, behaviours, _, config_file, _, channel_fd = sys.argv[1:]
+    events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    events.connect(f"{folder}/events")
+
+    def tell(event: str, **details: object) -> None:
+        events.send(json.dumps({"child": name, "pid": os.getpid(), "event": event, **details}).encode())
+
+    starts = Path(folder) / f"{name}.starts"
+    with starts.open("a") as file:
+        file.write("x")
+    choices = behaviours.split(",")
+    behaviour = choices[min(len(starts.read_text()), len(choices)) - 1]
+    config = json.loads(Path(config_file).read_bytes())
+    tell("started", listen=config["server"]["listen"], group=os.getpgid(0), notify="NOTIFY_SOCKET" in os.environ)
+    if behaviour.isdigit():
+        return int(behaviour)
+
+    wakeup, signals = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    sock = socket.socket(fileno=int(channel_fd))
+    channel = Channel(sock)
+    if behaviour == "noisy":
+        sock.send(b'\xff\n{"kind":"other"}\nnull\n' + b"[" * 2000 + b"\n")
+    channel.send(ChildReport("loading", "loading weights", 63.0))
+    channel.send(ChildReport("ready", f"{name} detail"))
+    while True:
+        readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
+        if signals.fileno() in readable:
+            signals.recv(1)
+            tell("told to stop")
+            if behaviour != "stubborn":
+                return 0
+        if channel.fileno() in readable:
+            for line in channel.lines():
+                tell("note", note=json.loads(line))
+            if channel.closed:
+                tell("end of file")
+                return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
