@@ -41,7 +41,7 @@ class Finding(Struct, frozen=True):
     hint: str = ""
 
 
-class _Torch(Struct):
+class TorchView(Struct):
     """What torch sees, as printed by `_PROBE`."""
 
     version: str
@@ -107,7 +107,7 @@ def _cores() -> Finding:
             "cores", "warn", f"{total} cores, no affinity here ({error.strerror}): mode split is not available"
         )
     text = f"{usable} of {total} cores usable"
-    quota = _cpu_quota()
+    quota = cpu_quota()
     if quota is not None and quota < usable:
         return Finding(
             "cores",
@@ -120,7 +120,7 @@ def _cores() -> Finding:
     return Finding("cores", "ok", text)
 
 
-def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
     """Cores' worth of time that the control group may use (cgroup v2), null without a limit."""
     try:
         quota, period = path.read_text().split()
@@ -131,7 +131,7 @@ def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 def _device(config: Config) -> Iterator[Finding]:
     wanted = config.engine.device
-    torch = _ask_torch()
+    torch = ask_torch()
     if isinstance(torch, str):
         yield Finding("device", "fail", f"torch does not work: {torch}", INSTALL_HINT)
         return
@@ -147,7 +147,7 @@ def _device(config: Config) -> Iterator[Finding]:
         yield Finding("device", "ok", text)
 
 
-def _ask_torch() -> _Torch | str:
+def ask_torch() -> TorchView | str:
     """What torch sees, or why it cannot be asked."""
     try:
         answer = subprocess.run(
@@ -156,7 +156,7 @@ def _ask_torch() -> _Torch | str:
     except subprocess.TimeoutExpired:
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
     try:
-        return msgspec.json.decode(answer.stdout, type=_Torch)
+        return msgspec.json.decode(answer.stdout, type=TorchView)
     except ValueError:
         lines = answer.stderr.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit status {answer.returncode}"

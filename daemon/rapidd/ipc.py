@@ -7,7 +7,10 @@ installation, so there is no version range: `EngineHello.build` must match or th
 Lives apart from `rapidctl.wire`, which is public and versioned. Imports no torch.
 """
 
+import os
+import select
 import socket
+import threading
 from typing import Final, Literal
 
 import msgspec
@@ -335,6 +338,21 @@ class Channel:
     def close(self) -> None:
         """Give the descriptor back."""
         self._sock.close()
+
+
+def exit_with_supervisor(channel: Channel) -> None:
+    """End this process when the supervisor does, even while it loads, or hangs: a thread waits for the hang-up.
+
+    For a child whose main loop may not look at the channel for long; nothing is cleaned up.
+    """
+
+    def watch() -> None:
+        poller = select.poll()
+        poller.register(channel.fileno(), 0)  # no events: only the hang-up, which is always reported
+        poller.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="supervisor watch", daemon=True).start()
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -36,8 +36,8 @@ MAX_FIRST_FAILURES: Final = 5
 DRAIN_GRACE_S: Final = 5.0
 """What the front gets beyond its own drain timeout."""
 ENGINE_STOP_S: Final = 5.0
-LOCK_WAIT_S: Final = 10.0
-"""For the children of a supervisor that was killed to end."""
+LOCK_WAIT_S: Final = 30.0
+"""For the children of a supervisor that was killed to end; a device's memory takes a while to be given back."""
 LOAD_EXTENSION_S: Final = 120.0
 """systemd's start timeout moves by this at each report of progress."""
 PERCENT_STEP: Final = 10
@@ -58,7 +58,6 @@ def child_commands() -> Commands:
 def serve(config: Config, commands: Commands | None = None) -> int:
     """Serve until told to stop; the exit status. Raises `EndpointInUse`, `RuntimeDirError`, `wire.EndpointError`."""
     endpoint = config.server.listen or wire.default_endpoint()
-    os.umask(0o007)  # sockets are for the group too, nothing is for others
     directory = RuntimeDir(endpoint)
     directory.prepare()
     lock = directory.lock(LOCK_WAIT_S)
@@ -170,7 +169,8 @@ class Supervisor:
             detail = self._engine.report.detail if self._engine.report is not None else ""
             since_s = child.started_s if self._was_ready else self._started_s
             what = f"{child.name} ready again" if self._was_ready else "ready"
-            self._say(f"{what} on {self._directory.endpoint} ({detail}) in {now_s - since_s:.1f} s")
+            served = f" ({detail})" if detail else ""
+            self._say(f"{what} on {self._directory.endpoint}{served} in {now_s - since_s:.1f} s")
             self._was_ready = True
             notify("READY=1")
 

@@ -123,6 +123,8 @@ class Book:
         """Control state before the last change of epoch, for undo."""
         self._ring = Ring((*_SERIES, *_COUNTERS), int(HISTORY_S / SLOT_S))
         self._counters = {name: _Monotone() for name in _COUNTERS}
+        self._engine = ""
+        """Boot id of the last engine seen: there may be none for a while between two."""
         self._event_boot = ""
         self._event_seq = -1
 
@@ -205,7 +207,9 @@ class Book:
     def _note_changes(self, old: Snapshot | None, new: Snapshot) -> None:
         if old is None:
             return
-        if old.boot_id and new.boot_id and old.boot_id != new.boot_id:
+        self._engine = self._engine or old.boot_id
+        if new.boot_id and self._engine and new.boot_id != self._engine:
+            self._engine = new.boot_id
             self.note(new.at_unix_s, "warn", "the engine restarted: weights and KV were loaded again")
         if old.front_boot_id != new.front_boot_id:
             self.note(new.at_unix_s, "warn", "the front restarted: streams were ended")

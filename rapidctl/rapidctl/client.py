@@ -33,6 +33,8 @@ DEFAULT_PATIENCE_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 1.0
 """How long `Client.connect` waits for somebody to listen; local sockets answer in a millisecond."""
 MAX_MESSAGES_A_POLL: Final = 1000
+CLOSE_LINGER_MS: Final = 200
+"""How long a cancel that was just sent may take to leave; only what was sent to a live daemon is held."""
 
 _Link = Literal["down", "open", "greeting", "up"]  # open: connected, Hello not sent; greeting: not answered yet
 Reply = (
@@ -125,7 +127,11 @@ class Client:
     # --- connection ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -159,7 +165,7 @@ class Client:
         if self._socket is not None:
             self._socket.disable_monitor()
             for socket in self.sockets:
-                socket.close()
+                socket.close(linger=CLOSE_LINGER_MS if self.connected else 0)
             self._socket = self._monitor = None
         self._link = "down"
 

@@ -14,7 +14,6 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -847,10 +846,9 @@ def _read(value: Raw | None, expected: object) -> object:
 
 def _readable(message: str) -> str:
     """msgspec's "Expected `int` - at `$.plan.chunk`" as "plan.chunk: expected int"."""
-    problem, _, path = message.rpartition(" - at `$.")
-    if problem:
-        message = f"{path.removesuffix('`')}: {problem[0].lower()}{problem[1:]}"
-    return message.replace("`", "")
+    problem, _, path = message.partition(" - at `$.")
+    problem = f"{problem[0].lower()}{problem[1:]}".replace("`", "")
+    return f"{path.removesuffix('`')}: {problem}" if path else problem
 
 
 def decode_reply(frame: bytes) -> Reply:
@@ -907,8 +905,8 @@ def default_endpoint() -> str:
     chosen = os.environ.get("RAPIDCTL_ENDPOINT")
     if chosen:
         return check_endpoint(chosen)
-    system = Path("/run/rapidd/request.sock")
-    if system.exists():
+    system = "/run/rapidd/request.sock"
+    if os.path.exists(system):  # noqa: PTH110 - loading pathlib takes longer than the rest of this module
         return f"ipc://{system}"
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/rapidd-{os.getuid()}"
     return check_endpoint(f"ipc://{runtime}/rapidd/request.sock")
@@ -931,5 +929,4 @@ def check_endpoint(endpoint: str) -> str:
 
 def metrics_endpoint(endpoint: str) -> str:
     """Where the daemon behind ``endpoint`` publishes snapshots and events."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    return check_endpoint(f"ipc://{path.with_name(path.stem + '-metrics.sock')}")
+    return check_endpoint(f"{endpoint.removesuffix('.sock')}-metrics.sock")

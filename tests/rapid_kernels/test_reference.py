@@ -69,16 +69,19 @@ def exact_attention(scene: Scene, window: int | None) -> Tensor:
     return out.flatten(1)
 
 
-row_lengths = st.one_of(
-    st.tuples(st.integers(0, 40), st.just(1)),  # decode
-    st.tuples(st.just(0), st.integers(1, 20)),  # a prompt
-    st.tuples(st.integers(1, 30), st.integers(1, 12)),  # a chunk after a cached prefix
+decode_row = st.tuples(st.integers(0, 40), st.just(1))
+prompt_row = st.tuples(st.just(0), st.integers(1, 20))
+later_chunk_row = st.tuples(st.integers(1, 30), st.integers(1, 12))
+batches = st.one_of(
+    st.lists(decode_row, min_size=1, max_size=8),
+    st.lists(prompt_row | later_chunk_row, min_size=1, max_size=3),
+    st.lists(decode_row | prompt_row | later_chunk_row, min_size=2, max_size=8),
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(row_lengths, min_size=1, max_size=6),
+    rows=batches,
     kv_heads=st.integers(1, 3),
     group=st.integers(1, 5),
     dim=st.sampled_from([8, 64, 80, 128]),

@@ -217,9 +217,12 @@ def test_an_engine_that_dies_while_the_front_drains_is_replaced(daemon: Daemon) 
     assert daemon.end()[0] == 0
 
 
-def test_no_child_outlives_a_killed_supervisor_and_the_endpoint_is_free_again(daemon: Daemon) -> None:
-    """The children see end of file. The next daemon waits for them instead of failing on their lock."""
-    daemon.start()
+@pytest.mark.parametrize("engine", ["serve", "busy"])
+def test_no_child_outlives_a_killed_supervisor_and_the_endpoint_is_free_again(daemon: Daemon, engine: str) -> None:
+    """The children see end of file, even one that loads or hangs. The next daemon waits for them instead of failing
+    on the lock that they hold.
+    """
+    daemon.start(engine=engine)
     daemon.until_ready()
     children = [os.pidfd_open(daemon.pid(child)) for child in ("front", "engine")]
     daemon.signal(signal.SIGKILL)

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from msgspec.structs import replace
+from textual.pilot import Pilot
 
 from rapidctl.client import Call
+from rapidctl.console.app import Console
 from rapidctl.errors import Refused
 from rapidctl.source import Answer, Connection, Received, Streamed, Update
 from rapidctl.wire import (
@@ -342,3 +346,54 @@ def sent_split(source: ScriptedSource) -> tuple[int, SetPartition]:
     [(ticket, request)] = source.commands()
     assert isinstance(request, SetPartition)
     return ticket, request
+
+
+@dataclass
+class Desk:
+    """A running console and everything a test needs to play its world."""
+
+    app: Console
+    source: ScriptedSource
+    clock: Clock
+    pilot: Pilot[int]
+
+    async def settle(self) -> None:
+        """Take in what was put, and draw."""
+        self.app.tick()
+        await self.pilot.pause()
+
+    async def show(self, *snapshots: Snapshot) -> None:
+        """The daemon published these."""
+        self.source.feed(*snapshots)
+        await self.settle()
+
+    async def press(self, *keys: str) -> None:
+        """The operator's fingers."""
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+        await self.settle()
+
+    async def later(self, seconds: float) -> None:
+        """Nothing happens for a while."""
+        self.clock.now += seconds
+        await self.settle()
+
+    @property
+    def text(self) -> str:
+        """The screen as text, one line a row."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+@asynccontextmanager
+async def desk(width: int = 120, height: int = 36, *, control: bool = False, live: bool = True) -> AsyncIterator[Desk]:
+    """A console of that size, with a minute of history unless told otherwise."""
+    clock = Clock()
+    source = ScriptedSource(clock)
+    app = Console(source, endpoint=ENDPOINT, control=control, clock=clock, wall=lambda: EPOCH_UNIX_S)
+    async with app.run_test(size=(width, height)) as pilot:
+        found = Desk(app, source, clock, pilot)
+        if live:
+            source.feed(*(snapshot(tick) for tick in range(240)))
+        await found.settle()
+        yield found

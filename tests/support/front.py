@@ -7,7 +7,7 @@ thread nor a sleep. The engine is a declared seam (transport): what it says is w
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import zmq
 from msgspec import Struct
@@ -34,6 +34,12 @@ TEXT = TextModel(
     byte_tokenizer(VOCAB), ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
 )
 KV = replace(samples.KV, blocks_total=63, blocks_used=10)
+
+
+class Reader(Protocol):
+    """Somebody whose socket is to be read while the front turns."""
+
+    def read(self) -> None: ...
 
 
 class FakeClock:
@@ -217,17 +223,20 @@ class Rig:
         self.server = self.start(send_hwm)
 
     def start(self, send_hwm: int = 1000) -> Server:
-        self.server = Server(
-            self.config, self.runtime, TEXT, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm
-        )
+        self.server = Server(self.config, self.runtime, TEXT, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm)
         return self.server
 
     @property
     def front(self) -> Any:
         return self.server.front
 
-    def until(self, happened: Callable[[], bool], *readers: Peer | ScriptedEngine) -> None:
-        """Turn the front's loop until ``happened``; ``readers`` are read meanwhile."""
+    def until(
+        self,
+        happened: Callable[[], bool],
+        *readers: Reader,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Turn the front's loop until ``happened``, reading ``readers``; ``meanwhile`` runs before each turn."""
         give_up = time.monotonic() + PATIENCE_S
         while True:
             for reader in readers:
@@ -235,6 +244,7 @@ class Rig:
             if happened():
                 return
             assert time.monotonic() < give_up, "the front did not get there"
+            meanwhile()
             self.server.turn(longest_ms=2)
 
     def pass_time(self, seconds: float) -> None:

@@ -3,7 +3,8 @@
     python stand_in.py NAME FOLDER BEHAVIOUR[,BEHAVIOUR...] --config FILE --channel FD
 
 The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
-and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; a number exits with it.
+and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
+at its channel; a number exits with it.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -15,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from rapidd.ipc import Channel, ChildReport
+from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
 
 
 def main() -> int:
@@ -44,6 +45,11 @@ def main() -> int:
     channel = Channel(sock)
     if behaviour == "noisy":
         sock.send(b'\xff\n{"kind":"other"}\nnull\n' + b"[" * 2000 + b"\n")
+    if behaviour == "busy":
+        exit_with_supervisor(channel)
+        channel.send(ChildReport("ready", f"{name} detail"))
+        while True:
+            signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
     channel.send(ChildReport("ready", f"{name} detail"))
     while True:

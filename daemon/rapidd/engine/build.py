@@ -63,7 +63,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     except ValueError as error:
         raise ConfigError([f"engine.policy: {error}"]) from error
     loaded = load_model(config.model)
-    dtype = _choose_dtype(config.model.dtype)
+    dtype = _choose_dtype(config.model.dtype, loaded.spec.file_dtype)
     max_model_len = _context(config, loaded.spec)
     torch.set_num_threads(len(cores))
     model = _load(loaded, dtype, max_model_len, report)
@@ -82,7 +82,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         num_slots=config.engine.max_batch_requests,
         max_model_len=max_model_len,
     )
-    lanes = _make_lanes(runner, table, cores, wake)
+    lanes = make_lanes(runner.run, table, cores, wake.set)
     scheduler = Scheduler(
         kv_blocks=kv_blocks,
         block_tokens=config.engine.block_tokens,
@@ -91,7 +91,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         bound=pace.bound,
         key=secrets.token_bytes(16),
     )
-    _warm_up(runner, lanes, table, pace, config.engine.block_tokens, min(WARMUP_TOKENS, max_model_len // 2))
+    _warm_up(lanes, table, pace, config.engine.block_tokens, min(WARMUP_TOKENS, max_model_len // 2))
     hello = ipc.EngineHello(
         build=__version__,
         boot_id=secrets.token_hex(8),
@@ -126,9 +126,14 @@ def _choose_device(config: Config) -> None:
     )
 
 
-def _choose_dtype(name: str) -> torch.dtype:
+def _choose_dtype(name: str, file_dtype: str | None) -> torch.dtype:
+    """ "auto": bfloat16 where the weights are (or are random) and the processor is fast at it, else float32.
+
+    Quantised weights are not bfloat16's to round again: their float32 answers are the model's own.
+    """
     if name == "auto":
-        return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+        fits = file_dtype in (None, "bfloat16", "BF16")
+        return torch.bfloat16 if fits and cpu_has_bfloat16() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
@@ -171,23 +176,24 @@ def _kv_blocks(config: Config, model: Llama, max_model_len: int) -> int:
     return blocks + 1
 
 
-def _make_lanes(runner: Runner, table: PartitionTable, cores: list[int], wake: Wake) -> dict[Lane, LaneExecutor]:
+def make_lanes(
+    run: Callable[[Batch], BatchResult], table: PartitionTable, cores: list[int], on_done: Callable[[], None]
+) -> dict[Lane, LaneExecutor]:
     """A worker for every unit count that a lane may get, made one after another; decode takes the low cores."""
     pinned = table.unsupported is None or len(cores) == 1
     lanes: dict[Lane, LaneExecutor] = {}
     for name in LANES:
-        sizes = [*(table.splits if name == "decode" else (table.units_total - n for n in table.splits))]
+        sizes = table.splits if name == "decode" else [table.units_total - units for units in table.splits]
+        nice = PREFILL_NICE if name == "prefill" else 0
         streams: dict[int, Stream] = {}
         for size in sorted({*sizes, table.units_total}):
             own = cores[:size] if name == "decode" else cores[len(cores) - size :]
-            nice = PREFILL_NICE if name == "prefill" else 0
-            streams[size] = Worker[BatchResult](f"{name}-{size}", own if pinned else None, size, nice, wake.set)
-        lanes[name] = LaneExecutor(name, streams, runner.run, DEPTH[name])
+            streams[size] = Worker[BatchResult](f"{name}-{size}", own if pinned else None, size, nice, on_done)
+        lanes[name] = LaneExecutor(name, streams, run, DEPTH[name])
     return lanes
 
 
 def _warm_up(
-    runner: Runner,
     lanes: dict[Lane, LaneExecutor],
     table: PartitionTable,
     pace: Pace,
@@ -195,14 +201,13 @@ def _warm_up(
     num_tokens: int,
 ) -> None:
     """Run a chunk and a decode step on every stream: libraries make what they need now, and speeds become known."""
-    bound: Callable[[Plan, int, int], int] = lambda plan, units, decoding: num_tokens  # noqa: E731
     for plan in _warm_up_plans(table):
         scheduler = Scheduler(
             kv_blocks=num_tokens // block_tokens + 4,
             block_tokens=block_tokens,
             max_running=1,
             max_model_len=num_tokens + 8,
-            bound=bound,
+            bound=lambda plan, units, decoding: num_tokens,
         )
         request = Request(1, array("I", [1] * num_tokens), array("I"), max_output=3, sampling=SamplingParams())
         scheduler.add(request)

@@ -1,6 +1,7 @@
 """The front process: ``python -P -m rapidd.front --config FILE --channel FD``, started by the supervisor."""
 
 import argparse
+import os
 import socket
 import sys
 from pathlib import Path
@@ -15,8 +16,6 @@ from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
 from rapidd.model.resolve import load_chat_template, load_model, load_tokenizer
 from rapidd.paths import RuntimeDir
-
-EX_CONFIG = 78
 
 
 def load_text(config: Config) -> TextModel:
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
         hint = getattr(error, "hint", "")
         print(f"rapidd front: {error}{f' ({hint})' if hint else ''}", file=sys.stderr)
-        return EX_CONFIG
+        return os.EX_CONFIG
     server = Server(config, runtime, text, channel)
     try:
         return server.run()

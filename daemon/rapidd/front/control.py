@@ -136,7 +136,7 @@ class Control:
 
     def _check_rights(self, client: Client, deadline_unix_s: float | None) -> None:
         self.check_control(client)
-        if deadline_unix_s is not None and not self._wall() <= deadline_unix_s:
+        if deadline_unix_s is not None and self._wall() > deadline_unix_s:
             raise RequestError(
                 "deadline_exceeded", "the command arrived after its deadline and was not carried out", "send it again"
             )

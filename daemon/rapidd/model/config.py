@@ -1,8 +1,13 @@
 """What a model is, read from its files and independent of where they came from. No torch, no weights."""
 
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
+
+from rapidd.errors import ModelError
+
+Architecture = Literal["llama", "mistral", "qwen2", "qwen3"]
 
 
 class Llama3Scaling(Struct, frozen=True):
@@ -37,7 +42,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     un-permutes. ``windows[i]`` is layer i's sliding window in tokens, null for full attention.
     """
 
-    architecture: Literal["llama", "mistral", "qwen2", "qwen3"]
+    architecture: Architecture
     name: str
     vocab_size: int
     hidden_size: int
@@ -75,3 +80,27 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
         )
         head = self.vocab_size * h * (1 if self.tied_head else 2)
         return self.num_layers * (attention + mlp + norms + biases) + head + h
+
+
+def check_spec(spec: ModelSpec, file: Path) -> ModelSpec:
+    """The spec itself when its numbers fit together. Raises `ModelError`."""
+    sizes = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_layers": spec.num_layers,
+        "num_heads": spec.num_heads,
+        "num_kv_heads": spec.num_kv_heads,
+        "head_dim": spec.head_dim,
+        "max_position": spec.max_position,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "rope_theta": spec.rope_theta,
+    }
+    for name, value in sizes.items():
+        if value <= 0:
+            raise ModelError(f"{file}: {name} is {value}")
+    if spec.num_heads % spec.num_kv_heads:
+        raise ModelError(f"{file}: {spec.num_heads} query heads do not divide into {spec.num_kv_heads} KV heads")
+    if spec.head_dim % 2:
+        raise ModelError(f"{file}: head_dim {spec.head_dim} is odd, rotary embeddings need pairs")
+    return spec

@@ -15,8 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from rapidd.errors import ModelError
-from rapidd.model.config import LinearScaling, Llama3Scaling, ModelSpec, YarnScaling
-from rapidd.model.hf import Architecture, check_spec
+from rapidd.model.config import Architecture, LinearScaling, Llama3Scaling, ModelSpec, YarnScaling, check_spec
 
 MAGIC: Final = b"GGUF"
 _SCALARS: Final = {

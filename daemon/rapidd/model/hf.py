@@ -4,16 +4,14 @@ What cannot be served exactly as trained is refused by name, never approximated.
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import tokenizers
 from msgspec import Struct
 
 from rapidd.errors import ModelError
-from rapidd.model.config import LinearScaling, Llama3Scaling, ModelSpec, YarnScaling
-
-Architecture = Literal["llama", "mistral", "qwen2", "qwen3"]
+from rapidd.model.config import Architecture, LinearScaling, Llama3Scaling, ModelSpec, YarnScaling, check_spec
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     "LlamaForCausalLM": "llama",
@@ -149,30 +147,6 @@ def parse_hf_config(path: Path) -> ModelSpec:
         ),
         file,
     )
-
-
-def check_spec(spec: ModelSpec, file: Path) -> ModelSpec:
-    """The spec itself when its numbers fit together. Raises `ModelError`."""
-    sizes = {
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_layers": spec.num_layers,
-        "num_heads": spec.num_heads,
-        "num_kv_heads": spec.num_kv_heads,
-        "head_dim": spec.head_dim,
-        "max_position": spec.max_position,
-        "rms_norm_eps": spec.rms_norm_eps,
-        "rope_theta": spec.rope_theta,
-    }
-    for name, value in sizes.items():
-        if value <= 0:
-            raise ModelError(f"{file}: {name} is {value}")
-    if spec.num_heads % spec.num_kv_heads:
-        raise ModelError(f"{file}: {spec.num_heads} query heads do not divide into {spec.num_kv_heads} KV heads")
-    if spec.head_dim % 2:
-        raise ModelError(f"{file}: head_dim {spec.head_dim} is odd, rotary embeddings need pairs")
-    return spec
 
 
 def read_special_ids(folder: Path) -> tuple[tuple[int, ...], int | None]:

@@ -366,7 +366,12 @@ class Console(App[int]):
 
 
 def run_console(endpoint: str, *, control: bool = False, mouse: bool = True) -> int:
-    """Show the daemon at ``endpoint``, whether or not it is there yet. Returns the exit code."""
+    """Show the daemon at ``endpoint``, whether or not it is there yet; returns the exit code.
+
+    Raises `RuntimeError` after a crash, which Textual has printed.
+    """
     app = Console(LiveSource(endpoint), endpoint=endpoint, control=control)
     code = app.run(mouse=mouse)
-    return app.return_code or 0 if code is None else code
+    if code is None:
+        raise RuntimeError("the console ended by itself; what went wrong is printed above")
+    return code

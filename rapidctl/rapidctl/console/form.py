@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Literal
 
 from rapidctl.book import Control
+from rapidctl.commands.common import duration_s
 from rapidctl.console.change import Command
 from rapidctl.wire import Mode, PartitionInfo, PlanRequest, ReleasePartition, SetPartition, SetPolicy
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TTL_S = 604_800
 
 
@@ -50,12 +51,10 @@ class Form:
 
 
 def parse_ttl(text: str) -> float | None:
-    """``30s``, ``5m``, ``2h``, ``1d``, seconds without a letter; 0 or nothing means until released (null)."""
-    text = text.strip()
-    number, scale = (text[:-1], _SECONDS[text[-1]]) if text and text[-1] in _SECONDS else (text or "0", 1)
+    """A duration as on the command line; 0 or nothing means until released (null)."""
     try:
-        seconds = float(number) * scale
-    except ValueError:
+        seconds = duration_s(text) if text.strip() else 0.0
+    except ArgumentTypeError:
         raise FormError(f"expires after {text!r}: use a duration such as 30s or 5m, or 0 for never") from None
     if not 0 <= seconds <= MAX_TTL_S:
         raise FormError(f"expires after {text!r}: at most 7d, or 0 for never")
@@ -81,9 +80,9 @@ def command_line(command: Command) -> str:
     guarded = "" if command.if_epoch is None else f" --if-epoch {command.if_epoch}"
     match command:
         case SetPolicy():
-            return f"rapidctl policy {shlex.quote(command.policy)}{guarded} --yes"
+            return f"rapidctl policy set {shlex.quote(command.policy)}{guarded}"
         case ReleasePartition():
-            return f"rapidctl partition auto{guarded} --yes"
+            return f"rapidctl partition auto{guarded}"
     words = ["rapidctl partition set --mode", command.plan.mode]
     if command.plan.decode_units is not None:
         words.append(f"--decode-units {command.plan.decode_units}")

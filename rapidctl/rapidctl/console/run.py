@@ -58,9 +58,9 @@ class Run:
                 self.finished = finished
                 self.text = printable(finished.choices[0].text, lines=True)
             case Failed() as failed:
-                self.problem = " — ".join(filter(None, (failed.message, failed.hint)))
+                self.problem = printable(" — ".join(filter(None, (failed.message, failed.hint))))
             case RapidctlError() as error:
-                self.problem = " — ".join(filter(None, (error.message, error.hint)))
+                self.problem = printable(" — ".join(filter(None, (error.message, error.hint))))
 
     def gaps(self) -> Quantiles:
         """Quantiles of the gaps so far, of this request alone."""

@@ -13,7 +13,8 @@ from typing import Final
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-UNKNOWN: Final = "—"
+from rapidctl.out import UNKNOWN
+
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 _PARTS: Final = " ▏▎▍▌▋▊▉█"
 
@@ -66,11 +67,6 @@ def decimal(value: float | None, digits: int = 1) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def percent(share: float | None) -> str:
-    """A share (0-1) as whole per cent."""
-    return UNKNOWN if share is None else f"{share * 100:.0f}%"
-
-
 def count(value: float | None) -> str:
     """A whole number with thin groups of three."""
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", " ")
@@ -81,18 +77,9 @@ def kilo(value: int) -> str:
     return str(value) if value < 10_000 else f"{value / 1000:.1f}k"
 
 
-def duration(seconds: float | None) -> str:
-    """A duration in its two largest parts: ``12 s``, ``4:12``, ``5h07``, ``3d04h``."""
-    if seconds is None:
-        return UNKNOWN
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02}"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+def unit_count(units: int, name: str) -> str:
+    """``2 cores``, ``304 CU``: only the English word has a plural."""
+    return f"{units} {name}" + ("s" if name == "core" and units != 1 else "")
 
 
 def gibibytes(size: int | None) -> str:

@@ -2,13 +2,16 @@
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from rapidd.engine.batch import BatchResult
 from rapidd.engine.request import LANES, Lane
+from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
-from support.machine import BLOCK_TOKENS, VOCAB, Machine, expected_output, make_request
+from support.machine import VOCAB, Machine, expected_output, make_request
 
 SERIAL = Plan("serial", 2, 2, 6)
 SERIAL_ALL = Plan("serial", 2, 2, "all")
@@ -103,3 +106,217 @@ TestChaos.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def kinds(machine: Machine, plan: Plan, turns: int = 40) -> list[str]:
+    """What ran, batch by batch, when each batch ends before the next turn."""
+    seen = []
+    for _ in range(turns):
+        seen += [batch.kind for batch in machine.launch(plan)]
+        for lane in LANES:
+            machine.complete(lane)
+    return seen
+
+
+def busy_machine(plan: Plan, kv_blocks: int = 60, **options: int) -> Machine:
+    """One request decoding, then a prompt of 20 tokens arrives."""
+    machine = Machine(kv_blocks, **options)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 30))
+    while not machine.scheduler.num_decoding:
+        machine.launch(plan)
+        machine.complete("prefill")
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, list(range(10, 30)), 3))
+    return machine
+
+
+def test_serial_gives_one_decode_step_after_each_chunk() -> None:
+    machine = busy_machine(SERIAL, bound=8)
+    assert kinds(machine, SERIAL, 8) == ["decode", "prefill"] * 4
+
+
+def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
+    machine = busy_machine(SERIAL_ALL, bound=8)
+    assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
+
+
+def test_hybrid_puts_decode_rows_and_a_chunk_in_one_batch() -> None:
+    machine = busy_machine(HYBRID, bound=8)
+    assert kinds(machine, HYBRID, 4) == ["mixed"] * 4
+
+
+def test_split_keeps_both_lanes_busy() -> None:
+    machine = busy_machine(SPLIT, bound=8)
+    batches = machine.launch(SPLIT)
+    assert [(batch.lane, batch.units) for batch in batches] == [("decode", 1), ("prefill", 1)]
+
+
+def test_a_decode_step_is_enqueued_before_the_last_ones_token_is_known() -> None:
+    machine = busy_machine(SHARED, bound=40)
+    first = machine.launch(SHARED)
+    second = machine.launch(SHARED)
+    assert [batch.lane for batch in first] == ["decode", "prefill"]
+    decode = [row for batch in second for row in batch.rows if batch.lane == "decode"]
+    assert [row.start for row in decode] == [first[0].rows[0].start + 1]
+
+
+def test_a_request_joins_decode_only_after_its_last_chunk_was_seen_done() -> None:
+    machine = Machine(20, bound=40)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 5))
+    assert [batch.lane for batch in machine.launch(SHARED)] == ["prefill"]
+    assert machine.launch(SHARED) == []
+    machine.complete("prefill")
+    assert [batch.lane for batch in machine.launch(SHARED)] == ["decode"]
+
+
+def test_a_prefix_under_computation_is_waited_for_and_then_shared() -> None:
+    machine = Machine(40, bound=8)
+    prompt = list(range(1, 18))
+    machine.scheduler.add(make_request(1, prompt, 4))
+    machine.scheduler.add(make_request(2, prompt, 4))
+    for _ in range(2):
+        assert [row.request.rid for batch in machine.launch(SHARED) for row in batch.rows] == [1]
+        machine.complete("prefill")
+    machine.drain(SHARED)
+    assert machine.outputs[1] == machine.outputs[2] == expected_output(prompt, 4)
+    assert machine.scheduler.prefix_hits == 16
+
+
+def test_waiting_for_a_prefix_ends_when_its_owner_is_aborted() -> None:
+    machine = Machine(40, bound=8)
+    prompt = list(range(1, 18))
+    machine.scheduler.add(make_request(1, prompt, 4))
+    machine.scheduler.add(make_request(2, prompt, 4))
+    machine.launch(SHARED)
+    machine.scheduler.abort(1)
+    machine.drain(SHARED)
+    assert machine.outputs == {2: expected_output(prompt, 4)}
+
+
+def test_a_request_that_can_never_fit_is_refused() -> None:
+    machine = Machine(4)
+    with pytest.raises(RequestError, match="KV cache") as refusal:
+        machine.scheduler.add(make_request(1, list(range(10)), 3))
+    assert refusal.value.code == "kv_too_small"
+    machine.scheduler.add(make_request(2, list(range(9)), 3))
+    machine.drain(HYBRID)
+    assert machine.outputs[2] == expected_output(list(range(9)), 3)
+
+
+def test_a_prompt_leaves_the_blocks_that_running_rows_need_for_two_steps() -> None:
+    machine = busy_machine(SHARED, kv_blocks=10, bound=40)
+    machine.launch(SHARED)
+    assert machine.scheduler.pool.available >= machine.scheduler._reserved()
+    machine.drain(SHARED)
+    assert machine.scheduler.num_preempted == 0
+
+
+def test_higher_priority_preempts_and_the_preempted_request_resumes() -> None:
+    machine = Machine(7, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 12, 10))
+    for _ in range(3):
+        machine.launch(SHARED)
+        machine.complete("prefill")
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, [2] * 12, 6, priority=5))
+    machine.drain(SHARED)
+    assert machine.scheduler.num_preempted >= 1
+    assert machine.outputs == {1: expected_output([1] * 12, 10), 2: expected_output([2] * 12, 6)}
+
+
+def test_a_row_preempted_while_its_batch_is_formed_is_not_run() -> None:
+    """A prompt of higher priority took the blocks of a decode row that was already in the same hybrid batch.
+
+    The row's batch was not counted in the fence of the released blocks, so it could write to another's KV.
+    """
+    whole = Plan("hybrid", 2, 2, None)
+    machine = Machine(6, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 11, 8))
+    machine.launch(whole)
+    machine.complete("decode")
+    machine.scheduler.add(make_request(2, [2] * 11, 8, priority=5))
+    batches = machine.launch(whole)
+    rids = [row.request.rid for batch in batches for row in batch.rows]
+    assert 1 not in rids
+    assert machine.scheduler.num_preempted == 1
+    machine.drain(whole)
+    assert machine.outputs == {1: expected_output([1] * 11, 8), 2: expected_output([2] * 11, 8)}
+
+
+def test_out_of_memory_fails_the_batch_only() -> None:
+    machine = busy_machine(SHARED, bound=40)
+    prefill = next(batch for batch in machine.launch(SHARED) if batch.lane == "prefill")
+    machine.queues["prefill"].clear()
+    done = machine.scheduler.finish(prefill, BatchResult(error=MemoryError("no")))
+    assert [(drop.request.rid, drop.code) for drop in done.drops] == [(2, "out_of_memory")]
+    machine.drain(SHARED)
+    assert machine.outputs == {1: expected_output([1, 2, 3], 30)}
+
+
+def test_a_row_without_finite_logits_fails_alone() -> None:
+    machine = Machine(20, bound=40)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid, 2, 3], 5))
+    (batch,) = machine.launch(HYBRID)
+    machine.queues["decode"].clear()
+    done = machine.scheduler.finish(batch, BatchResult(token_ids=[7, 8], failed=[0]))
+    assert [(drop.request.rid, drop.code) for drop in done.drops] == [(1, "internal_error")]
+    assert [(outcome.request.rid, outcome.token_id) for outcome in done.outcomes] == [(2, 8)]
+
+
+def test_deadlines_end_requests_in_every_phase() -> None:
+    machine = busy_machine(SHARED, bound=4)
+    waiting = make_request(3, [5, 6], 5)
+    machine.scheduler.add(waiting)
+    machine.launch(SHARED)
+    for request in list(machine.scheduler.requests):
+        request.deadline_ns = 100
+    assert machine.scheduler.expired(99) == []
+    assert {drop.code for drop in machine.scheduler.expired(100)} == {"deadline_exceeded"}
+    machine.drain(SHARED)
+    assert machine.scheduler.pool.num_used == 0
+
+
+def test_an_aborted_requests_blocks_are_free_when_the_batches_in_flight_end() -> None:
+    machine = busy_machine(SHARED, bound=8)
+    machine.launch(SHARED)
+    for rid in (1, 2):
+        assert machine.scheduler.abort(rid)
+    assert machine.scheduler.pool.num_used > 0
+    machine.complete("decode")
+    machine.complete("prefill")
+    assert machine.scheduler.pool.num_used == 0
+    assert not machine.scheduler.abort(1)
+
+
+def test_100_000_random_operations_leave_nothing_behind() -> None:
+    """Admit, launch, complete, abort, preempt and switch modes, by a seeded die; then let the rest finish."""
+    rng = random.Random(2026)
+    machine = Machine(24, max_running=4, bound=8, max_model_len=32)
+    plan, wanted, live, rid = HYBRID, dict[int, list[int]](), set[int](), 0
+    for _ in range(100_000):
+        die = rng.random()
+        if die < 0.08 and len(live) < 8:
+            rid += 1
+            prompt = [*rng.choice(([], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8])), *rng.choices(range(VOCAB), k=5)]
+            request = make_request(rid, prompt, rng.randint(1, 12), rng.choice((0, 0, 0, 1)))
+            machine.scheduler.add(request)
+            wanted[rid] = expected_output(prompt, request.max_output)
+            live.add(rid)
+        elif die < 0.5:
+            machine.launch(plan)
+        elif die < 0.96:
+            machine.complete(rng.choice(LANES))
+        elif die < 0.975 and live:
+            victim = rng.choice(sorted(live))
+            if machine.scheduler.abort(victim):
+                wanted.pop(victim)
+        elif die < 0.99 and machine.scheduler.running:
+            machine.scheduler._preempt(rng.choice(machine.scheduler.running))
+        else:
+            plan = rng.choice(PLANS)
+        live = {request.rid for request in machine.scheduler.requests}
+    machine.drain(plan)
+    assert rid > 3000
+    assert {rid: machine.outputs[rid] for rid in wanted} == wanted
+    assert (machine.scheduler.pool.num_used, machine.scheduler.slots.num_used) == (0, 0)

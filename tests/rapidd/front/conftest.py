@@ -1,3 +1,5 @@
+"""The front under test, with nobody connected yet."""
+
 from collections.abc import Iterator
 from pathlib import Path
 

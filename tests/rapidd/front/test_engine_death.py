@@ -32,7 +32,7 @@ def test_before_the_first_engine_requests_are_told_to_come_back(rig: Rig) -> Non
 def test_a_front_that_just_started_asks_for_an_engine(rig: Rig) -> None:
     """An engine that survived the last front cannot know that there is a new one."""
     engine = ScriptedEngine(rig)
-    rig.until(lambda: bool(engine.inbox) or bool(rig.pass_time(0.2)), engine)
+    rig.until(lambda: bool(engine.inbox), engine, meanwhile=lambda: rig.pass_time(0.2))
     assert engine.inbox[0] == ipc.Ping(0)
 
 
@@ -45,7 +45,7 @@ def test_streams_go_on_in_the_next_engine_without_losing_or_repeating_a_token(ri
     for _ in range(6):
         peer.expect(wire.Deltas)
     engine.die()
-    rig.until(lambda: state_of(peer).state == "engine_lost" or bool(rig.pass_time(0.5)))
+    rig.until(lambda: state_of(peer).state == "engine_lost", meanwhile=lambda: rig.pass_time(0.5))
 
     heir = ScriptedEngine(rig, "boot-2")
     heir.hello()
@@ -162,9 +162,7 @@ def test_the_next_engine_learns_the_epoch_and_the_policy(rig: Rig) -> None:
 def test_nonsense_on_the_engine_socket_is_reported_and_survived(rig: Rig, frame: bytes) -> None:
     peer, engine = rig.ready()
     engine.socket.send(frame)
-    rig.until(
-        lambda: any(e.kind == "warning" for e in peer.ask(wire.GetEvents(call=1), wire.EventList).events)
-    )
+    rig.until(lambda: any(e.kind == "warning" for e in peer.ask(wire.GetEvents(call=1), wire.EventList).events))
     rig.serves()
 
 

@@ -1,10 +1,10 @@
 """Tokenizers out of GGUF metadata; transformers' own GGUF reader is the reference."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tokenizers
 import transformers
@@ -25,7 +25,6 @@ CORPUS = [
     "def add(num1, num2):\n    return num1 + num2  # 0x1F\n",
 ]
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30) | st.sampled_from(CORPUS)
-TINY = {"token_embd.weight": np.ones((4, 8), np.float32)}
 
 
 def bpe_vocabulary(words: pre_tokenizers.PreTokenizer) -> tuple[list[str], list[str]]:
@@ -64,34 +63,14 @@ def ours(path: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer, Any]]:
+def pairs(gguf_writer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer, Any]]:
     """Our tokenizer and theirs from the same files, by pre-tokenizer."""
     made = {}
     for pre in ("gpt-2", "llama-bpe", "qwen2"):
         folder = tmp_path_factory.mktemp(pre)
-        path = write(folder / "model.gguf", byte_level_keys(pre))
+        path = gguf_writer(folder / "model.gguf", byte_level_keys(pre), {})
         made[pre] = ours(path), theirs(path)
     return made
-
-
-def write(path: Path, keys: dict[str, Any]) -> Path:
-    import gguf
-
-    writer = gguf.GGUFWriter(path, keys["general.architecture"])
-    for key, value in keys.items():
-        if isinstance(value, list):
-            writer.add_array(key, value)
-        elif isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        elif key != "general.architecture":
-            writer.add_string(key, value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
@@ -101,21 +80,19 @@ def test_byte_level_ids_equal_transformers(pairs: dict[str, tuple[Tokenizer, Any
     mine, reference = pairs[pre]
     expected = reference(text, add_special_tokens=False).input_ids
     if pre == "qwen2":  # transformers leaves out the NFC of Qwen's own tokenizer.json
-        import unicodedata
-
         expected = reference(unicodedata.normalize("NFC", text), add_special_tokens=False).input_ids
     assert mine.encode(text, add_special=False) == expected
 
 
-def test_smollm_splits_numbers_into_digits_before_words(tmp_path: Path) -> None:
-    tokenizer = ours(write(tmp_path / "model.gguf", byte_level_keys("smollm")))
+def test_smollm_splits_numbers_into_digits_before_words(write_gguf: Any) -> None:
+    tokenizer = ours(write_gguf(byte_level_keys("smollm"), {}))
     words = [word for word, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str("can't add 123 45")]
     assert words == ["can", "'t", "Ġadd", "Ġ", "1", "2", "3", "Ġ", "4", "5"]
 
 
-def test_added_tokens_are_whole_and_only_control_ones_are_special(tmp_path: Path) -> None:
+def test_added_tokens_are_whole_and_only_control_ones_are_special(write_gguf: Any) -> None:
     keys = byte_level_keys("gpt-2")
-    tokenizer = ours(write(tmp_path / "model.gguf", keys))
+    tokenizer = ours(write_gguf(keys, {}))
     end, think = (keys["tokenizer.ggml.tokens"].index(token) for token in ("<|im_end|>", "<think>"))
     ids = tokenizer.encode("a<|im_end|><think>", add_special=False)
     assert ids[1:] == [end, think]
@@ -126,11 +103,11 @@ def test_added_tokens_are_whole_and_only_control_ones_are_special(tmp_path: Path
     ("pre", "flag", "starts"),
     [("gpt-2", None, False), ("gpt-2", True, True), ("llama-bpe", None, True), ("llama-bpe", False, False)],
 )
-def test_start_token_by_flag_or_by_kind(tmp_path: Path, pre: str, flag: bool | None, starts: bool) -> None:
+def test_start_token_by_flag_or_by_kind(write_gguf: Any, pre: str, flag: bool | None, starts: bool) -> None:
     keys = byte_level_keys(pre)
     if flag is not None:
         keys["tokenizer.ggml.add_bos_token"] = flag
-    tokenizer = ours(write(tmp_path / "model.gguf", keys))
+    tokenizer = ours(write_gguf(keys, {}))
     bos = keys["tokenizer.ggml.bos_token_id"]
     assert (tokenizer.encode("hi", add_special=True)[0] == bos) == starts
     assert bos not in tokenizer.encode("hi", add_special=False)
@@ -154,17 +131,20 @@ def sentencepiece_keys(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sentencepiece(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return ours(write(tmp_path_factory.mktemp("sp") / "model.gguf", sentencepiece_keys(stories)))
+def sentencepiece(gguf_writer: Any, stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return ours(gguf_writer(tmp_path_factory.mktemp("sp") / "model.gguf", sentencepiece_keys(stories), {}))
+
+
+@pytest.fixture(scope="module")
+def original(stories: Path) -> tokenizers.Tokenizer:
+    return hf.read_tokenizer(stories)
 
 
 @given(text=TEXTS)
-def test_sentencepiece_ids_equal_the_original_s(stories: Path, sentencepiece: Tokenizer, text: str) -> None:
-    original = ORIGINAL.setdefault("stories", hf.read_tokenizer(stories))
+def test_sentencepiece_ids_equal_the_original_s(
+    original: tokenizers.Tokenizer, sentencepiece: Tokenizer, text: str
+) -> None:
     assert sentencepiece.encode(text, add_special=True) == original.encode(text).ids
-
-
-ORIGINAL: dict[str, tokenizers.Tokenizer] = {}
 
 
 @pytest.mark.parametrize(
@@ -181,17 +161,17 @@ ORIGINAL: dict[str, tokenizers.Tokenizer] = {}
         ({"tokenizer.ggml.bos_token_id": 70_000, "tokenizer.ggml.add_bos_token": True}, "bos token 70000"),
     ],
 )
-def test_refuses_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_refuses_by_name(write_gguf: Any, changes: dict[str, Any], message: str) -> None:
     keys = {key: value for key, value in (byte_level_keys("gpt-2") | changes).items() if value is not None}
     with pytest.raises(ModelError, match=message):
-        ours(write(tmp_path / "model.gguf", keys))
+        ours(write_gguf(keys, {}))
 
 
-def test_duplicate_tokens_are_refused(tmp_path: Path) -> None:
+def test_duplicate_tokens_are_refused(write_gguf: Any) -> None:
     keys = byte_level_keys("gpt-2")
     keys["tokenizer.ggml.tokens"][-1] = "a"
     with pytest.raises(ModelError, match="1 tokens occur twice"):
-        ours(write(tmp_path / "model.gguf", keys))
+        ours(write_gguf(keys, {}))
 
 
 def test_default_model_tokenises_its_chat_prompts_as_recorded(default_gguf: Path) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
@@ -27,7 +28,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:  # noqa: D102
         with Vertical(classes="dialog") as box:
-            box.border_title = self._question
+            box.border_title = Content(self._question)
             yield Static(self._detail, markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no", compact=True)

@@ -17,9 +17,10 @@ from textual.widgets import Button, Input, Label, Static
 from rapidctl.console.change import Change, Command
 from rapidctl.console.form import Form, FormError, command_line, describe, initial
 from rapidctl.console.screens.base import Dialog
-from rapidctl.console.text import Part, duration, line, milliseconds
+from rapidctl.console.text import Part, line, milliseconds, printable
 from rapidctl.console.view import View
 from rapidctl.console.widgets.choice import Choice
+from rapidctl.out import duration
 from rapidctl.source import Answer
 from rapidctl.wire import Mode, PartitionInfo, PlanRequest, Prediction, PredictPartition
 
@@ -61,7 +62,6 @@ class Override(Dialog):
 
     def compose(self) -> ComposeResult:  # noqa: D102
         info, start = self._info, self._start
-        options = [(f"{units} of {info.units_total}", units) for units in info.splits]
         with VerticalScroll(classes="dialog", id="override", can_focus=False) as box:
             box.border_title = f"OVERRIDE {info.unit_name} PARTITION"
             yield Static(id="now")
@@ -73,7 +73,7 @@ class Override(Dialog):
             with Horizontal(classes="fields"):
                 yield Label("decode units")
                 units = "" if start.decode_units is None else str(start.decode_units)
-                yield Choice([str(split) for split in info.splits], units, id="units", stepper=True)
+                yield Choice([str(split) for split in info.splits], units, id="split", stepper=True)
                 yield Static(id="rest")
             with Horizontal(classes="fields"):
                 yield Label("chunk")
@@ -117,7 +117,7 @@ class Override(Dialog):
             self._prediction = answer.result
             self._prediction_text = ""
         else:
-            self._prediction_text = f"no dry run: {answer.result}"
+            self._prediction_text = f"no dry run: {printable(str(answer.result))}"
         self._draw_plan()
 
     def on_choice_changed(self) -> None:
@@ -152,7 +152,7 @@ class Override(Dialog):
     # --- inside -----------------------------------------------------------------------------------------------
 
     def _form(self) -> Form:
-        units = self.query_one("#units", Choice).value
+        units = self.query_one("#split", Choice).value
         return Form(
             mode=cast(Mode, self.query_one("#mode", Choice).value),
             decode_units=int(units) if units else None,
@@ -165,7 +165,7 @@ class Override(Dialog):
     def _refresh(self) -> None:
         """After any edit: check, ask for a new dry run if the plan changed, draw."""
         form = self._form()
-        self.query_one("#units", Choice).disabled = form.mode != "split"
+        self.query_one("#split", Choice).disabled = form.mode != "split"
         self.query_one("#rest", Static).update(_rest(form, self._info))
         try:
             command = form.command(self._info.epoch, self._operator.by)
@@ -210,7 +210,7 @@ class Override(Dialog):
         self._allow()
 
     def _say(self, text: str, style: str) -> None:
-        self.query_one("#status", Static).update(line((text, style)))
+        self.query_one("#status", Static).update(line((printable(text), style)))
 
 
 def _rest(form: Form, info: PartitionInfo) -> str:
@@ -224,7 +224,9 @@ def _now(decided: PartitionInfo, latest: PartitionInfo) -> Content:
     plan = latest.plan
     text = f"now {plan.mode.upper()} prefill {plan.prefill_units} / decode {plan.decode_units}"
     override = latest.override
-    pinned = "" if override is None else f"  override by {override.by or '—'}, {duration(override.ttl_s)} left"
+    pinned = (
+        "" if override is None else f"  override by {printable(override.by) or '—'}, {duration(override.ttl_s)} left"
+    )
     parts: list[Part] = [f"{text}  {latest.source} {latest.policy}  epoch {latest.epoch}{pinned}"]
     if latest.epoch != decided.epoch:
         parts.append((f"  ! was {decided.epoch} when this was opened: esc and look again", "bold $bad"))
@@ -234,11 +236,11 @@ def _now(decided: PartitionInfo, latest: PartitionInfo) -> Content:
 def prediction_line(found: Prediction, info: PartitionInfo) -> Content:
     """The dry run in one line; nulls stay unknown."""
     if not found.legal:
-        return line((f"! not legal: {found.note}", "bold $bad"))
+        return line((f"! not legal: {printable(found.note)}", "bold $bad"))
     if found.itl_p95_s is None and found.ttft_p95_s is None:
-        return line((f"dry run: {found.note or 'no prediction'}", "$muted"))
+        return line((f"dry run: {printable(found.note) or 'no prediction'}", "$muted"))
     parts: list[Part] = [
-        f"dry run ({info.profile or 'no profile'}): ITL p95 {milliseconds(found.itl_p95_s)} ms, "
+        f"dry run ({printable(info.profile or 'no profile')}): ITL p95 {milliseconds(found.itl_p95_s)} ms, "
         f"TTFT p95 {milliseconds(found.ttft_p95_s)} ms"
     ]
     if found.breaches_slo:

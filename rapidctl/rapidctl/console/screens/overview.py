@@ -24,10 +24,10 @@ from rapidctl.console.widgets.strip import Strip
 from rapidctl.console.widgets.units import Units
 
 KEYS = (
-    ("?", "help"), ("n", "prompt"), ("o", "override"), ("^o", "unlock"), ("w", "window"), ("p", "freeze"),
-    ("5", "log"), ("/", "filter"), ("x", "cancel"), ("t", "theme"), ("^p", "palette"), ("q", "quit"),
+    ("?", "help"), ("q", "quit"), ("n", "prompt"), ("o", "override"), ("^o", "unlock"), ("5", "log"),
+    ("w", "window"), ("p", "freeze"), ("/", "filter"), ("x", "cancel"), ("t", "theme"), ("^p", "palette"),
 )  # fmt: skip
-SMALL_KEYS = (("?", "help"), ("n", "prompt"), ("o", "override"), ("5", "log"), ("q", "quit"))
+SMALL_KEYS = (("?", "help"), ("q", "quit"), ("n", "prompt"), ("o", "override"), ("5", "log"))
 
 
 class Overview(Page):

@@ -67,8 +67,8 @@ class Prompt(Page):
         run = view.run
         output = self.query_one("#output", VerticalScroll)
         model = None if view.snapshot is None else view.snapshot.model
-        output.border_title = "OUTPUT" + ("" if run is None else f" {run.request.id}  {run.state}")
-        output.border_subtitle = "" if model is None else clip(model.name, 40)
+        output.border_title = Content("OUTPUT" + ("" if run is None else f" {run.request.id}  {run.state}"))
+        output.border_subtitle = Content("" if model is None else clip(model.name, 40))
         drawn = (run, 0 if run is None else run.tokens, "" if run is None else run.state)
         if drawn != self._drawn:
             self._drawn = drawn

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from rapidctl.console.text import Part, clip, decimal, duration, line
+from rapidctl.console.text import Part, clip, decimal, line, unit_count
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import duration
 
 
 class Banner(Panel):
@@ -49,7 +50,9 @@ def _left(view: View) -> list[Ranked]:
     if snapshot.model is not None:
         parts.append((4, (f"  {clip(snapshot.model.name, 28)}", "")))
     if snapshot.device is not None:
-        parts.append((5, (f"  {snapshot.device.kind} {snapshot.device.units} {snapshot.device.unit_name}", "$label")))
+        parts.append(
+            (5, (f"  {snapshot.device.kind} {unit_count(snapshot.device.units, snapshot.device.unit_name)}", "$label"))
+        )
     return [*parts, (7, (f"  up {duration(snapshot.uptime_s)}", "$label"))]
 
 

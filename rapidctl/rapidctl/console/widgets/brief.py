@@ -7,10 +7,11 @@ from typing import Literal
 from textual.content import Content
 
 from rapidctl.book import kv_used, lane, squeeze, unit_phases
-from rapidctl.console.text import UNKNOWN, bar, clip, line, milliseconds, percent, unit_map
+from rapidctl.console.text import bar, clip, line, milliseconds, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.decisions import last_event
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import UNKNOWN, percent
 from rapidctl.wire import Quantiles, Snapshot
 
 

@@ -30,7 +30,7 @@ class Choice(Widget, can_focus=True):
         options: Sequence[str],
         value: str,
         *,
-        id: str,
+        id: str,  # noqa: A002 - Textual's own name
         off: Sequence[str] = (),
         stepper: bool = False,
     ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from textual.content import Content
 
 from rapidctl.book import kv_used
-from rapidctl.console.text import UNKNOWN, bar, clip, count, duration, gibibytes, line, percent
+from rapidctl.console.text import bar, clip, count, gibibytes, line
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import UNKNOWN, duration, percent
 from rapidctl.wire import KvStats, Snapshot
 
 _NEARLY_FULL = 0.95

@@ -85,7 +85,7 @@ class Lines(ScrollView, can_focus=True):
         return 0 if self._head is None else 1
 
     def _draw(self, content: Content, width: int, style: Style) -> Strip:
-        strips = Visual.to_strips(self, content, width, 1, self.visual_style + style)
+        strips = Visual.to_strips(self, content.truncate(width, ellipsis=True), width, 1, self.visual_style + style)
         return strips[0].crop_extend(0, width, self.rich_style)
 
 

@@ -19,8 +19,8 @@ class Panel(Widget):
     def show(self, view: View) -> None:
         """Take a new frame."""
         self.view = view
-        self.border_title = self.title(view)
-        self.border_subtitle = self.keys(view)
+        self.border_title = Content(self.title(view))
+        self.border_subtitle = Content(self.keys(view))
         content = self._content()
         if not content.is_same(self._shown):
             self.refresh()
@@ -35,15 +35,16 @@ class Panel(Widget):
         raise NotImplementedError
 
     def title(self, view: View) -> str:
-        """Markup for the upper border."""
+        """Text of the upper border."""
         return ""
 
     def keys(self, view: View) -> str:
-        """Markup for the lower border: keys that concern this panel."""
+        """Text of the lower border: keys that concern this panel."""
         return ""
 
     def _content(self) -> Content:
         width, height = self.content_size
         if self.view is None or not width or not height:
             return Content.empty()
-        return Content("\n").join(self.lines(self.view, width, height)[:height])
+        lines = self.lines(self.view, width, height)[:height]
+        return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)

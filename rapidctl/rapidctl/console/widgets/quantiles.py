@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from rapidctl.console.text import UNKNOWN, Part, count, decimal, line, milliseconds, percent, sparks
+from rapidctl.console.text import Part, count, decimal, line, milliseconds, sparks
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import UNKNOWN, percent
 from rapidctl.wire import LatencyWindow, Quantiles, Slo
 
 GOOD_SHARE = 0.9

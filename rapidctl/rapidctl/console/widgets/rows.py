@@ -129,9 +129,13 @@ def _comparable(value: Value) -> tuple[float, str]:
 
 
 def shown_columns(width: int) -> list[Column]:
-    """The columns for a width; the last one takes what is left."""
+    """The columns for a width; words in the last one get what is left."""
     rank = next(rank for least, rank in _RANK_WIDTHS if width >= least)
-    return [column for column in COLUMNS if column.rank <= rank]
+    columns = [column for column in COLUMNS if column.rank <= rank]
+    left = width - sum(column.width + 1 for column in columns[:-1])
+    if not columns[-1].right:
+        columns[-1] = columns[-1]._replace(width=max(6, left))
+    return columns
 
 
 def head(width: int, order: Order) -> Content:
@@ -139,18 +143,18 @@ def head(width: int, order: Order) -> Content:
     mark = "↓" if order.reverse else "↑"
     cells = []
     for column in shown_columns(width):
-        sorted_by = column is COLUMNS[order.column]
-        cells.append(_cell(column.name[: column.width - 1] + mark if sorted_by else column.name, column))
-    return line((clip(" ".join(cells), width), "$label"))
+        chosen = column.name == COLUMNS[order.column].name
+        cells.append(_cell(column.name[: column.width - 1] + mark if chosen else column.name, column))
+    return line((" ".join(cells), "$label"))
 
 
 def draw(row: RequestRow, width: int) -> Content:
-    """One request, at most ``width`` cells."""
+    """One request."""
     parts: list[Part] = []
     for column in shown_columns(width):
-        text = _cell(column.text(row), column) + " "
-        parts.append((text, _PHASE_STYLE[row.phase]) if column.name == "PHASE" else text)
-    return line(*parts)
+        style = _PHASE_STYLE[row.phase] if column.name == "PHASE" else ""
+        parts += [(_cell(column.text(row), column), style), " "]
+    return line(*parts[:-1])
 
 
 def _cell(text: str, column: Column) -> str:

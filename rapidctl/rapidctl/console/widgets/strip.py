@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from rapidctl.book import Series
-from rapidctl.console.text import Part, chart, decimal, line, milliseconds, percent
+from rapidctl.console.text import Part, chart, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import percent
 
 
 class Strip(Panel):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from textual.content import Content
 
 from rapidctl.console.run import Run
-from rapidctl.console.text import UNKNOWN, Part, clip, decimal, line, milliseconds
+from rapidctl.console.text import Part, clip, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import UNKNOWN
 from rapidctl.wire import Slo
 
 
@@ -19,11 +20,11 @@ class Timeline(Panel):
 
     def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
         slo = None if view.snapshot is None else view.snapshot.slo
-        return timeline(view.run, slo, width)
+        return timeline(view.run, slo, width, height)
 
 
-def timeline(run: Run | None, slo: Slo | None, width: int) -> list[Content]:
-    """The panel's lines."""
+def timeline(run: Run | None, slo: Slo | None, width: int, height: int) -> list[Content]:
+    """Ten lines where there is room, else the four that matter most."""
     if run is None:
         return [line(("type a prompt and press enter", "$muted"))]
     done = run.finished
@@ -36,15 +37,20 @@ def timeline(run: Run | None, slo: Slo | None, width: int) -> list[Content]:
     cached = "" if done is None else f" {done.cached_tokens} cached"
     plan = None if run.partition is None else run.partition.plan
     start = UNKNOWN if plan is None else f"{plan.mode} P{plan.prefill_units}/D{plan.decode_units}"
+    first = _row("TTFT", milliseconds(ttft), *_against(ttft, limit))
+    worst = _row("ITL p95", milliseconds(gaps.p95), *_against(gaps.p95, None if slo is None else slo.itl_s))
+    rate = _row("tokens", str(run.tokens), f"{decimal(run.tokens_per_s)} tok/s")
+    if height < 10:
+        return [first, worst, _row("ITL max", milliseconds(gaps.max), f"n={gaps.n}"), rate]
     return [
         _row("queued", milliseconds(None if timing is None else timing.queued_s)),
         _row("prefill", milliseconds(None if timing is None else timing.prefill_s), f"{prompt} tok{cached}"),
-        _row("TTFT", milliseconds(ttft), *_against(ttft, limit)),
+        first,
         _row("", milliseconds(here), "here"),
         _row("ITL p50", milliseconds(gaps.p50), f"n={gaps.n}"),
-        _row("ITL p95", milliseconds(gaps.p95), *_against(gaps.p95, None if slo is None else slo.itl_s)),
+        worst,
         _row("ITL max", milliseconds(gaps.max)),
-        _row("tokens", str(run.tokens), f"{decimal(run.tokens_per_s)} tok/s"),
+        rate,
         line(clip(f"start     {start}", width)),
         line(clip(f"end       {UNKNOWN if done is None else done.choices[0].finish_reason}", width)),
     ]

@@ -7,9 +7,10 @@ from typing import Literal
 from textual.content import Content
 
 from rapidctl.book import lane, squeeze, unit_phases
-from rapidctl.console.text import UNKNOWN, Part, bar, clip, duration, line, percent, unit_map
+from rapidctl.console.text import Part, bar, clip, line, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import UNKNOWN, duration, percent
 from rapidctl.wire import PartitionInfo, Snapshot
 
 Lane = Literal["decode", "prefill"]

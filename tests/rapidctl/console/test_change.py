@@ -1,0 +1,80 @@
+"""A command's end: applied only when the daemon says so, unknown when it says nothing."""
+
+import pytest
+
+from rapidctl.console.change import UNKNOWN_AFTER_S, Change
+from rapidctl.errors import Refused, TimedOut
+from rapidctl.source import Answer
+from rapidctl.wire import ControlReply, PlanRequest, ReleasePartition, SetPartition
+from support.console import event, moved, partition, snapshot
+
+COMMAND = SetPartition(call=0, plan=PlanRequest(mode="shared"))
+
+
+@pytest.fixture
+def change() -> Change:
+    return Change(7, COMMAND, "shared", now=100.0)
+
+
+def accepted(epoch: int) -> Answer:
+    return Answer(7, ControlReply(call=1, epoch=epoch, text="accepted"))
+
+
+def test_accepted_is_not_applied(change: Change):
+    change.answered(accepted(1842))
+    assert (change.state, change.over) == ("pending", False)
+    change.observed(moved(snapshot(), partition(epoch=1842)))
+    assert change.state == "pending", "the lanes have not adopted it yet"
+
+
+def test_applied_by_the_event_of_its_own_epoch(change: Change):
+    change.answered(accepted(1842))
+    change.happened(event(1, "applied", epoch=1841))
+    assert change.state == "pending"
+    change.happened(event(2, "applied", epoch=1842))
+    assert (change.state, change.over) == ("applied", True)
+
+
+def test_the_event_may_overtake_the_answer(change: Change):
+    change.happened(event(2, "applied", epoch=1842))
+    assert change.state == "sent"
+    change.answered(accepted(1842))
+    assert change.state == "applied"
+
+
+def test_a_release_moves_no_lane_so_a_snapshot_proves_it():
+    change = Change(7, ReleasePartition(call=0), "release", now=100.0)
+    change.observed(moved(snapshot(), partition(epoch=1842)))
+    change.answered(accepted(1842))
+    assert change.state == "pending"
+    change.observed(moved(snapshot(), partition(epoch=1842)))
+    assert change.state == "applied"
+
+
+def test_refused_in_the_daemons_words(change: Change):
+    change.answered(Answer(7, Refused("epoch_conflict", "the epoch is 1843, not 1841", "look again")))
+    assert (change.state, change.text) == ("refused", "the epoch is 1843, not 1841 (look again)")
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_silence_ends_in_unknown_and_never_in_applied(change: Change, acknowledged: bool):
+    if acknowledged:
+        change.answered(accepted(1842))
+    change.tick(100.0 + UNKNOWN_AFTER_S - 0.1)
+    assert not change.over
+    change.tick(100.0 + UNKNOWN_AFTER_S)
+    assert change.state == "unknown"
+    change.answered(accepted(1842))
+    change.happened(event(2, "applied", epoch=1842))
+    assert change.state == "unknown", "an end is an end"
+
+
+def test_no_answer_in_time_is_unknown_because_the_daemon_may_have_acted(change: Change):
+    change.answered(Answer(7, TimedOut("no answer within 3 s")))
+    assert change.state == "unknown"
+    assert "may or may not" in change.text
+
+
+def test_answers_to_others_are_ignored(change: Change):
+    change.answered(Answer(8, Refused("too_soon", "wait")))
+    assert change.state == "sent"

@@ -1,0 +1,95 @@
+"""How commands speak: safe text, JSON on one line, numbers with units."""
+
+import io
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapidctl import out
+from rapidctl.out import Out
+
+
+def test_a_document_is_one_line_that_begins_with_its_schema_version() -> None:
+    stream = io.StringIO()
+    Out(json=True, color="never", stdout=stream).document({"text": "a\nb", "x_s": math.nan, "none": None})
+    line = stream.getvalue()
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    assert list(json.loads(line)) == ["schema_version", "text", "x_s", "none"]
+    assert json.loads(line)["x_s"] is None
+
+
+@given(st.text())
+def test_no_control_character_reaches_a_terminal(text: str) -> None:
+    for safe, kept in ((out.safe_text(text), "\n\t"), (out.safe_line(text), "")):
+        controls = [char for char in safe if (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0) and char not in kept]
+        assert controls == []
+    printable = [char for char in text if char.isprintable()]
+    assert [char for char in out.safe_text(text) if char.isprintable()] == printable
+
+
+def test_escape_sequences_become_plain_text() -> None:
+    assert out.safe_text("\x1b]0;title\x07\x9b31mred\r\n\tx") == "]0;title31mred\n\tx"
+
+
+def test_columns_line_up() -> None:
+    stream = io.StringIO()
+    Out(json=False, color="never", stdout=stream).table(["ID", ">OUT"], [["r-1", "7"], ["r-long", "1234"]])
+    assert stream.getvalue() == "ID       OUT\nr-1        7\nr-long  1234\n"
+
+
+@pytest.mark.parametrize(
+    ("color", "environment", "terminal", "styled"),
+    [
+        ("always", {"NO_COLOR": "1"}, False, True),
+        ("never", {"FORCE_COLOR": "1"}, True, False),
+        ("auto", {}, True, True),
+        ("auto", {}, False, False),
+        ("auto", {"TERM": "dumb"}, True, False),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"FORCE_COLOR": "1"}, False, True),
+    ],
+)
+def test_when_text_is_styled(
+    color: str, environment: dict[str, str], terminal: bool, styled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    assert ("\x1b" in Out(json=False, color=color, stdout=stream).style("x", "bold")) is styled
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0.0312, "31.2 ms"), (0.212, "212 ms"), (0.9996, "1 s"), (1.49, "1.49 s"), (0.0, "0 ms")],
+)
+def test_short_times(value: float | None, text: str) -> None:
+    assert out.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (45, "45s"), (59.7, "1m00s"), (297.5, "4m58s"), (3725, "1h02m"), (273_600, "3d04h")],
+)
+def test_long_times(value: float | None, text: str) -> None:
+    assert out.duration(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "—"), (0, "0 B"), (1023, "1.02e+03 B"), (1 << 20, "1 MiB"), (3 << 40, "3 TiB")]
+)
+def test_sizes(value: int | None, text: str) -> None:
+    assert out.size(value) == text
+
+
+def test_a_share_of_nothing_is_unknown() -> None:
+    assert out.share(1, 0) is None
+    assert out.share(None, 4) is None
+    assert out.percent(out.share(1, 4)) == "25%"
+    assert out.percent(None) == "—"

@@ -1,0 +1,225 @@
+"""Public messages: frames of every release stay readable, and bad frames get the refusal that fits."""
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapidctl import wire
+from rapidctl.wire import WireError, decode_request
+from support import goldens, samples
+
+
+def encode(value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def refusal(frame: bytes) -> WireError:
+    with pytest.raises(WireError) as caught:
+        decode_request(frame)
+    return caught.value
+
+
+# --- golden frames ----------------------------------------------------------------------------------------------
+
+
+def test_every_message_type_has_a_sample() -> None:
+    assert {type(message) for message in samples.REQUESTS.values()} == set(get_args(wire.Request))
+    assert {type(message) for message in samples.REPLIES.values()} == set(get_args(wire.Reply))
+
+
+def test_this_version_still_writes_and_reads_its_golden_frames() -> None:
+    stored = {path.name: path.read_bytes() for path in (goldens.FOLDER / goldens.VERSION).iterdir()}
+    assert stored == goldens.frames()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(goldens.FOLDER.glob("*/*.bin")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_frames_of_every_release_decode(path: Path) -> None:
+    decode = {
+        "request": wire.decode_request,
+        "reply": wire.decode_reply,
+        "published_snapshot": wire.decode_snapshot,
+        "published_event": wire.decode_event,
+    }[path.stem if path.stem.startswith("published") else path.stem.partition("_")[0]]
+    decoded = decode(path.read_bytes())
+    if path.parent.name == goldens.VERSION:
+        expected: dict[str, object] = {f"request_{name}": sample for name, sample in samples.REQUESTS.items()}
+        expected |= {f"reply_{name}": sample for name, sample in samples.REPLIES.items()}
+        expected |= {"published_snapshot": samples.SNAPSHOT, "published_event": samples.EVENT}
+        assert decoded == expected[path.stem]
+
+
+def test_unknown_fields_of_a_newer_daemon_are_skipped() -> None:
+    newer = msgspec.msgpack.decode(wire.encode(samples.WELCOME)) | {"novelty": [1]}
+    assert wire.decode_reply(encode(newer)) == samples.WELCOME
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *((f"sampling.{name}", value) for name in msgspec.structs.asdict(wire.Sampling()) for value in ("no", [1.5])),
+        *(
+            (f"sampling.{name}", value)
+            for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+            for value in (math.nan, math.inf, -math.inf, -101.0)
+        ),
+        ("deadline_s", math.nan),
+        ("deadline_s", 0.0),
+        ("n", 0),
+        ("n", wire.MAX_CHOICES + 1),
+        ("sampling.max_tokens", 0),
+        ("sampling.seed", -1),
+        ("sampling.seed", 2**63),
+        ("sampling.logprobs", wire.MAX_LOGPROBS + 1),
+        ("sampling.stop_token_ids", [0] * (wire.MAX_STOP_TOKENS + 1)),
+        ("stop", ["x"] * (wire.MAX_STOP_STRINGS + 1)),
+        ("stop[0]", [""]),
+        ("id", ""),
+        ("id", "x" * (wire.MAX_ID_CHARS + 1)),
+        ("slo_class", "best"),
+        ("messages[0].role", [{"role": "", "content": "x"}]),
+    ],
+)
+def test_a_bad_field_is_an_invalid_request_that_names_the_field(path: str, value: object) -> None:
+    body: dict[str, object] = {"kind": "generate", "id": "r-1", "prompt": "x"}
+    head, _, rest = path.partition(".")
+    body[head.partition("[")[0]] = {rest: value} if head == "sampling" else value
+    error = refusal(encode(body))
+    assert error.code == "invalid_request"
+    assert str(error).startswith(f"{path}: ") or str(error).startswith(f"{path}[")
+    if path != "id":
+        assert error.id == "r-1"
+
+
+def test_no_request_takes_nan_or_infinity_anywhere() -> None:
+    for name, message in samples.REQUESTS.items():
+        body = msgspec.msgpack.decode(wire.encode(message))
+        for part in (body, body.get("sampling", {})):
+            for key in [key for key, value in part.items() if isinstance(value, float)]:
+                for bad in (math.nan, math.inf, -math.inf):
+                    kept, part[key] = part[key], bad
+                    assert refusal(encode(body)).code == "invalid_request", (name, key)
+                    part[key] = kept
+
+
+def test_a_misspelt_field_is_named() -> None:
+    error = refusal(encode({"kind": "getstatus", "call": 4, "cal": 5}))
+    assert (error.code, error.call) == ("invalid_request", 4)
+    assert "cal" in str(error)
+
+
+def test_an_unknown_kind_is_told_apart_and_correlated() -> None:
+    error = refusal(encode({"kind": "teleport", "call": 7, "id": "r-9", "speed": 1}))
+    assert (error.code, error.call, error.id) == ("unknown_kind", 7, "r-9")
+    assert "teleport" in str(error)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        b"\x81",
+        b"plain text",
+        encode(None),
+        encode([1, 2]),
+        encode({1: 2}),
+        encode({}),
+        encode({"kind": 3}),
+        encode({"kind": ["ping"]}),
+        encode({"kind": "ping"}) + b"\x00",
+        wire.encode(wire.Ping())[:-1],
+        b"\x81\xa4kind\xa2\xff\xfe",
+        b"\x91" * 1000 + b"\xc0",
+        b"\x82\xa4kind\xa8generate\xa5tools" + b"\x91" * 1000 + b"\xc0",
+    ],
+)
+def test_what_is_no_message_is_malformed(frame: bytes) -> None:
+    assert refusal(frame).code == "malformed"
+
+
+def test_invalid_utf8_is_malformed_and_still_correlated() -> None:
+    error = refusal(b"\x83\xa4kind\xa8generate\xa2id\xa3r-1\xa6prompt\xa2\xff\xfe")
+    assert (error.code, error.id) == ("malformed", "r-1")
+    assert "UTF-8" in str(error)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused_and_nothing_else_happens(frame: bytes) -> None:
+    assert refusal(frame).code in ("malformed", "unknown_kind")
+
+
+@given(st.sampled_from(sorted(samples.REQUESTS)), st.data())
+def test_mutated_requests_decode_or_are_refused(name: str, data: st.DataObject) -> None:
+    frame = bytearray(wire.encode(samples.REQUESTS[name]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(frame) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "insert"])):
+            case "flip":
+                frame[at] = data.draw(st.integers(0, 255))
+            case "cut":
+                del frame[max(1, at) :]
+            case _:
+                frame[at:at] = data.draw(st.binary(min_size=1, max_size=8))
+    try:
+        message = decode_request(bytes(frame))
+    except WireError as error:
+        outcome: str = error.code
+    else:
+        outcome = type(message).__name__
+    assert outcome in {
+        "malformed",
+        "unknown_kind",
+        "invalid_request",
+        *(kind.__name__ for kind in get_args(wire.Request)),
+    }
+
+
+@given(st.binary(max_size=200))
+def test_unreadable_replies_are_wire_errors(frame: bytes) -> None:
+    for decode in (wire.decode_reply, wire.decode_snapshot, wire.decode_event):
+        with pytest.raises(WireError):
+            decode(frame)
+
+
+# --- token ids and endpoints --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2**32 - 1)))
+def test_token_ids_travel_unchanged(ids: list[int]) -> None:
+    packed = wire.pack_ids(ids)
+    assert packed == b"".join(id_.to_bytes(4, "little") for id_ in ids)
+    assert wire.unpack_ids(packed) == ids
+
+
+def test_a_torn_token_id_is_refused() -> None:
+    with pytest.raises(WireError, match="multiple of 4"):
+        wire.unpack_ids(b"\x00" * 5)
+
+
+def test_an_endpoint_too_long_for_linux_is_refused_with_its_length() -> None:
+    fits = "ipc://" + "/" + "x" * (wire.MAX_ENDPOINT_BYTES - 1)
+    assert wire.check_endpoint(fits) == fits
+    with pytest.raises(wire.EndpointError, match="108 bytes"):
+        wire.check_endpoint(fits + "x")
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:1", "ipc://", "/run/x.sock", ""])
+def test_only_local_sockets_are_endpoints(endpoint: str) -> None:
+    with pytest.raises(wire.EndpointError):
+        wire.check_endpoint(endpoint)
+
+
+def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDCTL_ENDPOINT", "ipc:///tmp/mine.sock")
+    assert wire.default_endpoint() == "ipc:///tmp/mine.sock"
+    assert wire.metrics_endpoint("ipc:///tmp/mine.sock") == "ipc:///tmp/mine-metrics.sock"

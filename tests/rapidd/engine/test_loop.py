@@ -1,0 +1,191 @@
+"""The engine's loop: what it does when the front dies, freezes, or asks; time and sockets are seams."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import zmq
+
+from rapidctl.wire import PlanRequest, pack_ids
+from rapidd import ipc
+from rapidd.config import Config, EngineConfig, ModelConfig
+from rapidd.engine.build import build
+from rapidd.engine.loop import Engine
+from rapidd.paths import RuntimeDir
+from support.tiny import MODEL
+
+T = TypeVar("T", bound=ipc.EngineMessage)
+
+
+class FakeClock:
+    """Nanoseconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 10**12
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Bench:
+    """A real engine on a real socket, turned by hand; the test is its front."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        endpoint = f"ipc://{tmp_path}/request.sock"
+        directory = RuntimeDir(endpoint)
+        directory.prepare()
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind(directory.engine_endpoint)
+        self.ours, theirs = socket.socketpair()
+        config = Config(
+            model=ModelConfig(path=str(MODEL), dtype="float32"),
+            engine=EngineConfig(kv_blocks=64, max_batch_requests=4, policy="hybrid:32"),
+        )
+        self.engine: Engine = build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
+        self.clock = FakeClock()
+        self.engine._clock = self.clock
+        self.engine._heard_ns = self.clock()
+
+    def send(self, message: ipc.FrontMessage) -> None:
+        self.socket.send_multipart([ipc.ENGINE_IDENTITY, ipc.encode(message)])
+
+    def until(self, kind: type[T], turns: int = 2000) -> T:
+        """Turn the engine until it says something of this kind."""
+        for _ in range(turns):
+            self.engine._link.socket.poll(1)
+            self.engine.turn()
+            while self.socket.poll(1):
+                message = ipc.decode_engine(self.socket.recv_multipart()[1])
+                if isinstance(message, kind):
+                    return message
+        raise AssertionError(f"the engine never said {kind}")
+
+    def greet(self, boot_id: str = "front-1", epoch: int = 0, policy: str | None = None) -> None:
+        self.engine._link.send(self.engine._hello)
+        self.until(ipc.EngineHello)
+        self.send(ipc.FrontHello(boot_id, epoch, policy))
+        self.until(ipc.EngineState)
+
+    def submit(self, rid: int, prompt: list[int], max_tokens: int = 400) -> None:
+        self.send(
+            ipc.Submit(
+                rid, 0, pack_ids(prompt), b"", max_tokens, 0, [], [], 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, None, 0,
+                None, "interactive", self.clock(),
+            )
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.engine._link.close()
+        self.engine._channel.close()
+        self.ours.close()
+        self.socket.close()
+        self.context.term()
+
+
+@pytest.fixture(scope="module")
+def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("e"))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def bench(shared_bench: Bench) -> Iterator[Bench]:
+    shared_bench.greet()
+    yield shared_bench
+    shared_bench.engine._forget_requests()
+
+
+def live(bench: Bench) -> set[int]:
+    return {request.rid for request in bench.engine._scheduler.requests}
+
+
+def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> None:
+    bench.submit(1, [1, 400, 401], max_tokens=5)
+    tokens: list[ipc.Token] = []
+    while not tokens or tokens[-1].finish is None:
+        step = bench.until(ipc.Step)
+        tokens += step.tokens
+    assert [token.rid for token in tokens] == [1] * 5
+    assert tokens[0].cached == 0
+    assert tokens[-1].finish == "length"
+
+
+def test_pings_go_through_the_loop(bench: Bench) -> None:
+    bench.send(ipc.Ping(41))
+    assert bench.until(ipc.Pong) == ipc.Pong(41, "front-1")
+
+
+def test_a_front_that_asks_is_told_who_is_here(bench: Bench) -> None:
+    bench.send(ipc.Ping(0))
+    assert bench.until(ipc.EngineHello) == bench.engine._hello
+
+
+def test_a_new_front_makes_it_drop_the_requests_of_the_old_one(bench: Bench) -> None:
+    bench.submit(7, [1, 2, 3])
+    bench.until(ipc.Step)
+    bench.greet("front-2")
+    assert live(bench) == set()
+    bench.engine._scheduler.check()
+
+
+def test_the_same_front_again_keeps_its_requests(bench: Bench) -> None:
+    bench.submit(8, [1, 2, 3])
+    bench.until(ipc.Step)
+    bench.greet("front-1")
+    assert live(bench) == {8}
+
+
+def test_a_frozen_front_loses_its_requests_and_is_greeted_when_it_returns(bench: Bench) -> None:
+    bench.submit(9, [1, 2, 3])
+    bench.until(ipc.Step)
+    bench.clock.now += int(ipc.FRONT_LOST_S * 1e9) + 1
+    bench.engine.turn()
+    assert live(bench) == set()
+    bench.send(ipc.Ping(5))
+    assert bench.until(ipc.EngineHello) == bench.engine._hello
+
+
+def test_a_request_that_can_never_fit_is_dropped_with_its_code(bench: Bench) -> None:
+    bench.engine._scheduler.pool.total, total = 3, bench.engine._scheduler.pool.total
+    bench.submit(10, list(range(1, 100)))
+    dropped = bench.until(ipc.Dropped)
+    bench.engine._scheduler.pool.total = total
+    assert (dropped.rid, dropped.code) == (10, "kv_too_small")
+
+
+def test_abort_frees_the_blocks_when_the_batches_in_flight_end(bench: Bench) -> None:
+    bench.submit(11, [1, 2, 3])
+    bench.until(ipc.Step)
+    bench.send(ipc.Abort([11, 999]))
+    while live(bench):
+        bench.engine.turn()
+    while not all(lane.idle for lane in bench.engine._lanes.values()):
+        bench.engine.turn()
+    assert bench.engine._scheduler.pool.num_used == 0
+
+
+def test_an_override_is_applied_and_says_where_the_lanes_run(bench: Bench) -> None:
+    bench.submit(12, [1, 2, 3])
+    bench.send(ipc.SetPlan(3, PlanRequest(mode="shared"), 60.0, True, "look", "ana", None))
+    done = bench.until(ipc.ControlDone)
+    assert (done.token, done.code) == (3, None)
+    kinds = []
+    while "applied" not in kinds:
+        notice = bench.until(ipc.Notice)
+        kinds.append(notice.kind)
+    assert kinds == ["override", "decision", "applied"]
+    assert notice.placement is not None
+    assert [lane.lane for lane in notice.placement.lanes] == ["decode", "prefill"]
+    bench.send(ipc.SetPlan(4, None, None, False, "", "ana", None))
+    bench.until(ipc.ControlDone)
+
+
+def test_a_policy_given_by_the_front_is_restored_and_epochs_go_on(bench: Bench) -> None:
+    bench.greet("front-3", epoch=100, policy="shared")
+    state = bench.until(ipc.EngineState)
+    assert (state.partition.policy, state.partition.epoch) == ("shared", 100)

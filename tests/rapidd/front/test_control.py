@@ -1,0 +1,197 @@
+"""Operator verbs: rights, passing on to the engine, and one answer for every call."""
+
+import pytest
+from msgspec.structs import replace
+
+from rapidctl import wire
+from rapidctl.wire import PlanRequest
+from rapidd import ipc
+from support import samples
+from support.front import Peer, Rig, ScriptedEngine
+
+SPLIT = PlanRequest(mode="split", decode_units=1)
+VERBS: list[wire.Request] = [
+    wire.SetPartition(call=9, plan=SPLIT),
+    wire.ReleasePartition(call=9),
+    wire.SetPolicy(call=9, policy="shared"),
+    wire.Drain(call=9),
+]
+
+
+def names(message: object) -> str:
+    return type(message).__name__
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=names)
+def test_operator_verbs_need_control(rig: Rig, verb: wire.Request) -> None:
+    rig.ready()
+    peer = Peer(rig)
+    assert not peer.hello(control=False).control
+    peer.send(verb)
+    failed = peer.fails()
+    assert (failed.code, failed.call) == ("not_permitted", 9)
+    assert failed.hint
+
+
+def test_a_plan_is_passed_on_and_answered_with_its_epoch(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.SetPartition(call=1, plan=SPLIT, ttl_s=60.0, guard=False, reason="stalls", by="ana", if_epoch=3))
+    asked = engine.expect(ipc.SetPlan)
+    assert (asked.plan, asked.ttl_s, asked.guard, asked.reason, asked.by, asked.if_epoch) == (
+        SPLIT, 60.0, False, "stalls", "ana", 3,
+    )  # fmt: skip
+    engine.send(ipc.ControlDone(asked.token, 4, "accepted", None, ""))
+    assert peer.expect(wire.ControlReply) == wire.ControlReply(call=1, epoch=4, text="accepted")
+
+
+def test_who_asks_is_named_when_they_do_not_say(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.ReleasePartition(call=1))
+    asked = engine.expect(ipc.SetPlan)
+    assert asked.plan is None
+    assert asked.by.startswith("test/")
+
+
+def test_the_engines_refusal_is_the_answer_and_counts_as_no_change(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    for call in (1, 2):
+        peer.send(wire.SetPartition(call=call, plan=SPLIT, if_epoch=3))
+        token = engine.expect(ipc.SetPlan).token
+        engine.send(ipc.ControlDone(token, 8, "the epoch is 8", "epoch_conflict", "look again"))
+        failed = peer.fails()
+        assert (failed.code, failed.call, failed.hint) == ("epoch_conflict", call, "look again")
+
+
+def test_one_change_of_the_partition_every_two_seconds_but_release_always(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.SetPartition(call=1, plan=SPLIT))
+    peer.send(wire.SetPartition(call=2, plan=SPLIT))
+    assert peer.fails().code == "too_soon"  # the first is not even answered
+    engine.send(ipc.ControlDone(engine.expect(ipc.SetPlan).token, 1, "accepted", None, ""))
+    peer.expect(wire.ControlReply)
+    rig.pass_time(1.9)
+    peer.send(wire.SetPartition(call=3, plan=SPLIT))
+    failed = peer.fails()
+    assert failed.code == "too_soon"
+    assert failed.retry_after_s == pytest.approx(0.1)
+    peer.send(wire.ReleasePartition(call=4))
+    engine.send(ipc.ControlDone(engine.expect(ipc.SetPlan).token, 2, "released", None, ""))
+    assert peer.expect(wire.ControlReply).call == 4
+    rig.pass_time(0.1)
+    peer.send(wire.SetPartition(call=5, plan=SPLIT))
+    engine.expect(ipc.SetPlan)
+
+
+def test_a_command_that_waited_too_long_is_not_carried_out(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.SetPartition(call=1, plan=SPLIT, deadline_unix_s=rig.clock.wall() - 1))
+    assert peer.fails().code == "deadline_exceeded"
+    peer.send(wire.SetPartition(call=2, plan=SPLIT, deadline_unix_s=rig.clock.wall() + 1))
+    assert engine.expect(ipc.SetPlan).plan == SPLIT
+
+
+def test_predictions_are_the_engines_and_need_no_control(rig: Rig) -> None:
+    _, engine = rig.ready()
+    peer = Peer(rig)
+    peer.hello(control=False)
+    peer.send(wire.PredictPartition(call=6, plan=SPLIT))
+    token = engine.expect(ipc.Predict).token
+    engine.send(ipc.Predicted(token, True, "no profile", 1, None, None, None, None))
+    assert peer.expect(wire.Prediction) == wire.Prediction(call=6, legal=True, note="no profile", prefill_units=1)
+
+
+def test_the_partition_is_the_engines_last_word(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.GetPartition(call=1))
+    assert peer.fails().code == "starting"
+    engine.state()
+    rig.until(lambda: rig.front.link.state is not None)
+    info = peer.ask(wire.GetPartition(call=2), wire.PartitionInfo)
+    assert info == replace(samples.PARTITION, override=None, call=2)
+
+
+def test_a_call_gets_its_answer_when_the_engine_dies_or_is_silent(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.SetPolicy(call=1, policy="shared"))
+    engine.expect(ipc.SetPolicy)
+    for _ in range(6):
+        rig.pass_time(1)
+    assert (failed := peer.fails()).code == "engine_lost"
+    assert failed.call == 1
+    peer.send(wire.SetPolicy(call=2, policy="shared"))
+    engine.expect(ipc.SetPolicy)
+    engine.die()
+    rig.until(lambda: not rig.front.link.connected, meanwhile=lambda: rig.pass_time(1))
+    assert peer.fails().call == 2
+    peer.send(wire.SetPolicy(call=3, policy="shared"))
+    assert (failed := peer.fails()).code == "engine_lost"
+    assert failed.call == 3
+    ScriptedEngine(rig, "boot-2").hello()
+    rig.serves()
+
+
+def test_drain_refuses_new_work_lets_the_old_finish_and_can_be_taken_back(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate("old")
+    assert peer.ask(wire.Drain(call=1), wire.ControlReply).text == "draining"
+    peer.send(wire.Generate(id="new", prompt="x"))
+    failed = peer.fails()
+    assert (failed.code, failed.id) == ("draining", "new")
+    assert failed.retry_after_s is not None
+    engine.say(engine.submitted().rid, "ok", "length")
+    assert peer.expect(wire.Finished).id == "old"
+    assert peer.ask(wire.GetStatus(call=2), wire.Status).state == "drained"
+    assert peer.ask(wire.Drain(call=3, on=False), wire.ControlReply).text == "serving"
+    rig.serves()
+
+
+def test_a_stop_waits_for_live_requests_and_then_tells_the_rest(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate("quick")
+    peer.generate("slow")
+    quick, slow = engine.submitted(), engine.submitted()
+    rig.front.stop()
+    peer.send(wire.Generate(id="new", prompt="x"))
+    assert peer.fails().code == "draining"
+    engine.say(quick.rid, "ok", "length")
+    assert peer.expect(wire.Finished).id == "quick"
+    for _ in range(6):
+        peer.ask(wire.Ping(), wire.Pong)
+        rig.pass_time(4.9)
+    assert not rig.front.stopped
+    rig.pass_time(0.6)
+    assert rig.front.stopped
+    failed = peer.expect(wire.Failed)
+    assert (failed.id, failed.code) == ("slow", "draining")
+    assert engine.expect(ipc.Abort).rids == [slow.rid]
+
+
+def test_a_second_stop_is_now(rig: Rig) -> None:
+    peer, _ = rig.ready()
+    peer.generate()
+    rig.front.stop()
+    assert not rig.front.stopped
+    rig.front.stop()
+    assert rig.front.stopped
+    assert peer.expect(wire.Failed).code == "draining"
+
+
+def test_the_guard_hears_how_latency_is_while_an_override_runs(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    for _ in range(3):
+        engine.say(rid, "x")
+        peer.expect(wire.Deltas)
+        rig.clock.advance(0.6)
+    engine.state()
+    rig.until(lambda: rig.front.link.state is not None)
+    rig.pass_time(1)
+    engine.read()
+    assert not [message for message in engine.inbox if isinstance(message, ipc.SloReport)]
+    engine.state(partition=samples.PARTITION)
+    rig.until(lambda: rig.front.link.state.partition.override is not None)
+    rig.pass_time(1)
+    report = engine.expect(ipc.SloReport)
+    assert report.itl_p95_ratio == pytest.approx(2.0, rel=0.01)
+    assert report.ttft_p95_ratio is not None

@@ -1,0 +1,69 @@
+"""The journal under random lives: counts add up, numbers are never reused, and no output id is lost."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from rapidctl import wire
+from rapidd.front.admission import Capacity, admit
+from rapidd.front.journal import Journal, Stream
+from support.front import EOS, TEXT, VOCAB
+
+CAPACITY = Capacity(max_model_len=64, kv_tokens=1000, vocab_size=VOCAB, eos_token_ids=(EOS,), max_output_tokens=None)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    streams: Bundle[Stream] = Bundle("streams")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal = Journal()
+        self.given: set[int] = set()
+        self.outputs: dict[tuple[str, int], list[int]] = {}
+        self.names = 0
+
+    @rule(target=streams, n=st.integers(1, 3), prompt=st.text("ab", min_size=1, max_size=9))
+    def open(self, n: int, prompt: str) -> Stream:
+        self.names += 1
+        request = wire.Generate(id=str(self.names), prompt=prompt, n=n, stop=["!"])
+        stream = admit(request, b"client", TEXT, CAPACITY, 0)
+        self.journal.add(stream)
+        for choice in stream.choices:
+            self.outputs[stream.id, choice.index] = []
+        return stream
+
+    @rule(data=st.data())
+    def engine_starts(self, data: st.DataObject) -> None:
+        for choice in list(self.journal.live()):
+            submit = self.journal.submit(choice)
+            assert submit.rid not in self.given
+            self.given.add(submit.rid)
+            assert wire.unpack_ids(submit.output_ids) == self.outputs[choice.stream.id, choice.index]
+            self.journal.set_phase(choice, data.draw(st.sampled_from(["waiting", "prefilling", "decoding"])))
+
+    @rule(stream=streams, byte=st.sampled_from(b"xy!"), finish=st.sampled_from([None, None, "length"]))
+    def token(self, stream: Stream, byte: int, finish: None) -> None:
+        for choice in stream.live[:1]:
+            if choice.submitted:
+                choice.take(byte, finish)
+                self.outputs[stream.id, choice.index].append(byte)
+                if choice.finish_reason is not None:
+                    self.journal.end(choice)
+
+    @rule(stream=consumes(streams))
+    def remove(self, stream: Stream) -> None:
+        running = {choice.rid for choice in stream.live if choice.submitted}
+        assert set(self.journal.remove(stream)) == running
+
+    @invariant()
+    def counts_add_up(self) -> None:
+        live = list(self.journal.live())
+        waiting = [choice for choice in live if choice.phase == "waiting"]
+        assert self.journal.num_waiting == len(waiting)
+        assert self.journal.waiting_tokens == sum(choice.stream.prompt_tokens for choice in waiting)
+        assert set(self.journal.choices.values()) == set(live)
+        assert all(self.journal.choices[choice.rid] is choice for choice in live)
+
+
+TestJournal = JournalMachine.TestCase
+TestJournal.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,181 @@
+"""Snapshots and events as subscribers and callers see them."""
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from msgspec.structs import replace
+
+from rapidctl import wire
+from rapidd import ipc
+from support.front import KV, Peer, Rig, ScriptedEngine
+
+
+class Subscriber:
+    def __init__(self, rig: Rig) -> None:
+        self.snapshots: list[wire.Snapshot] = []
+        self.events: list[wire.Event] = []
+        self.rig = rig
+        self.socket: zmq.Socket[bytes] = rig.context.socket(zmq.SUB)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.subscribe(b"")
+        self.socket.connect(rig.runtime.metrics_endpoint)
+        rig.until(lambda: bool(self.snapshots), self, meanwhile=lambda: rig.pass_time(1))
+        self.snapshots.clear()
+
+    def read(self) -> None:
+        while self.socket.poll(0):
+            frame = self.socket.recv()
+            assert not self.socket.get(zmq.RCVMORE)
+            if frame.startswith(wire.SNAPSHOT_TOPIC):
+                self.snapshots.append(wire.decode_snapshot(frame))
+            else:
+                self.events.append(wire.decode_event(frame))
+
+    def wait_for(self, num_snapshots: int) -> None:
+        self.rig.until(lambda: len(self.snapshots) >= num_snapshots, self)
+
+
+@pytest.fixture
+def subscriber(rig: Rig) -> Iterator[Subscriber]:
+    subscriber = Subscriber(rig)
+    yield subscriber
+    subscriber.socket.close()
+
+
+def snapshot_of(peer: Peer) -> wire.Snapshot:
+    return peer.ask(wire.GetSnapshot(call=1), wire.SnapshotReply).snapshot
+
+
+def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Rig, subscriber: Subscriber) -> None:
+    peer, engine = rig.ready()
+    rig.pass_time(1)
+    subscriber.wait_for(1)
+    subscriber.snapshots.clear()
+    for _ in range(8):
+        rig.pass_time(0.25)
+    subscriber.wait_for(2)
+    assert len(subscriber.snapshots) == 2
+    peer.generate()
+    engine.submitted()
+    subscriber.snapshots.clear()
+    for _ in range(8):
+        rig.pass_time(0.25)
+    subscriber.wait_for(8)
+    assert len(subscriber.snapshots) == 8
+    seqs = [snapshot.seq for snapshot in subscriber.snapshots]
+    assert seqs == list(range(seqs[0], seqs[0] + 8))
+
+
+def test_a_snapshot_tells_requests_without_their_text(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate("secret", prompt="top secret", n=2)
+    first, _ = engine.submitted(), engine.submitted()
+    engine.state([ipc.RequestState(first.rid, "prefilling", 4, 8, 2, 1, rig.clock())])
+    rig.until(lambda: rig.front.link.state is not None)
+    rig.clock.advance(2)
+    snapshot = snapshot_of(peer)
+    assert b"top secret" not in wire.encode(snapshot)
+    assert (snapshot.requests.waiting, snapshot.requests.prefilling, snapshot.requests.decoding) == (1, 1, 0)
+    assert snapshot.requests.waiting_tokens == len("top secret")
+    assert snapshot.rows_total == 2
+    row = snapshot.rows[0]
+    assert (row.id, row.phase, row.cached_tokens, row.computed_tokens, row.kv_blocks, row.preemptions) == (
+        "secret", "prefilling", 4, 8, 2, 1,
+    )  # fmt: skip
+    assert row.age_s == pytest.approx(2)
+    assert row.client.startswith("test/")
+
+
+def test_rows_are_bounded_in_snapshots_and_complete_on_request(rig: Rig) -> None:
+    peer, _ = rig.ready()
+    for number in range(5):
+        peer.generate(f"r{number}", n=16)
+    snapshot = snapshot_of(peer)
+    assert (len(snapshot.rows), snapshot.rows_total) == (64, 80)
+    assert snapshot.rows[0].id == "r0"
+    assert len(peer.ask(wire.GetRequests(call=2), wire.RequestList).rows) == 80
+    assert len(peer.ask(wire.GetRequests(call=3, id="r4"), wire.RequestList).rows) == 16
+    peer.send(wire.GetRequests(call=4, id="r9"))
+    assert peer.fails().code == "not_found"
+
+
+def test_latency_windows_count_what_finished(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate("good")
+    rid = engine.submitted().rid
+    rig.clock.advance(1)
+    engine.say(rid, "ab", "length")
+    peer.expect(wire.Finished)
+    peer.generate("late")
+    rid = engine.submitted().rid
+    rig.clock.advance(3)  # TTFT SLO on a CPU: 2 s
+    engine.say(rid, "ab", "length")
+    peer.expect(wire.Finished)
+    window = snapshot_of(peer).latency[0]
+    assert window.window_s == 10
+    assert window.ttft_s.n == 2
+    assert window.ttft_s.max == pytest.approx(3)
+    assert (window.ttft_met, window.itl_met, window.both_met) == (0.5, 1.0, 0.5)
+    assert peer.ask(wire.GetStatus(call=1), wire.Status).slo_met is False
+    assert snapshot_of(peer).streamed_tokens_total == 4
+
+
+def test_kv_headroom_is_told_while_the_cache_fills(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    for used in (10, 20):
+        engine.state(kv=replace(KV, blocks_used=used))
+        rig.until(lambda: rig.front.link.state is not None and rig.front.link.state.kv.blocks_used == used)  # noqa: B023
+        rig.clock.advance(2)
+    kv = snapshot_of(peer).kv
+    assert kv is not None
+    assert kv.headroom_s == pytest.approx((63 - 20) / 5)
+
+
+def test_without_an_engine_its_figures_are_null(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    engine.state()
+    rig.until(lambda: rig.front.link.state is not None)
+    engine.die()
+    rig.until(lambda: not rig.front.link.connected, meanwhile=lambda: rig.pass_time(1))
+    snapshot = snapshot_of(peer)
+    assert (snapshot.boot_id, snapshot.kv, snapshot.partition, snapshot.lanes) == ("", None, None, [])
+    assert snapshot.model is not None
+
+
+def test_events_are_numbered_published_and_kept(rig: Rig, subscriber: Subscriber) -> None:
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    engine.send(ipc.Notice("decision", "info", "split 1 because", "policy", 3, 41, None, None))
+    engine.send(ipc.Notice("preempted", "warn", "to make room", "engine", 3, 41, rid, None))
+    rig.until(lambda: any(event.kind == "preempted" for event in subscriber.events), subscriber)
+    decision, preempted = subscriber.events[-2:]
+    assert (decision.text, decision.epoch, decision.decision) == ("split 1 because", 3, 41)
+    assert preempted.request_id == "r"
+    assert preempted.seq == decision.seq + 1
+    listed = peer.ask(wire.GetEvents(call=1, from_seq=decision.seq), wire.EventList)
+    assert listed.events == [decision, preempted]
+    assert snapshot_of(peer).decisions[-1].text == "split 1 because"
+
+
+def test_the_ring_of_events_says_what_it_lost(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    for number in range(1010):
+        engine.send(ipc.Notice("warning", "info", str(number), "engine", 0, 0, None, None))
+    rig.until(lambda: rig.front.events.next_seq >= 1010)
+    listed = peer.ask(wire.GetEvents(call=1, from_seq=0, limit=5), wire.EventList)
+    assert listed.oldest_seq == listed.next_seq - 1000
+    assert [event.seq for event in listed.events] == list(range(listed.oldest_seq, listed.oldest_seq + 5))
+
+
+def test_loading_progress_is_one_line_for_people(rig: Rig) -> None:
+    peer = Peer(rig)
+    peer.hello()
+    rig.front.note(ipc.SupervisorNote(7, 8, "starting", "loading weights", 63.0, 1, 2))
+    status = peer.ask(wire.GetStatus(call=1), wire.Status)
+    assert (status.state, status.detail) == ("starting", "loading weights 63 %")
+    assert (status.supervisor.pid, status.engine.pid, status.engine.restarts, status.front.restarts) == (7, 8, 1, 2)
+    engine = ScriptedEngine(rig)
+    engine.hello()
+    assert peer.ask(wire.GetStatus(call=2), wire.Status).engine.pid == engine.hello_message.pid

@@ -1,0 +1,82 @@
+"""CPU cores as units: legal splits, workers that stay where they were put, and placement that is measured."""
+
+import os
+import threading
+
+import pytest
+import torch
+
+from rapidd.errors import DeviceError
+from rapidd.partition.cpu import Worker, cpu_table
+from rapidd.partition.table import MAX_SPLITS, spread
+
+
+@pytest.mark.parametrize(("units", "step"), [(1, 1), (2, 1), (7, 1), (64, 1), (132, 8), (304, 8), (16, 16)])
+def test_splits_are_multiples_that_leave_both_sides_a_step(units: int, step: int) -> None:
+    splits = spread(units, step)
+    assert len(splits) <= MAX_SPLITS
+    assert all(split % step == 0 and step <= split <= units - step for split in splits)
+    assert list(splits) == sorted(set(splits))
+    assert bool(splits) == (units >= 2 * step)
+
+
+def test_the_table_is_of_the_cores_this_process_may_use() -> None:
+    table, cores = cpu_table(None)
+    assert cores == sorted(os.sched_getaffinity(0))
+    assert table.units_total == len(cores)
+    one, cores = cpu_table(1)
+    assert (one.splits, one.unsupported, len(cores)) == ((), "one core cannot be split", 1)
+
+
+def test_more_units_than_cores_are_refused() -> None:
+    with pytest.raises(DeviceError, match="may use"):
+        cpu_table(10_000)
+
+
+def test_each_worker_keeps_its_own_thread_count_and_cores() -> None:
+    """torch's first operation in a thread re-reads the last count set by any thread: workers are made in turn."""
+    _, cores = cpu_table(None)
+    workers = [
+        Worker[tuple[int, set[int]]](f"w{i}", own, threads, 0, lambda: None)
+        for i, (own, threads) in enumerate([(cores, len(cores)), (cores[:1], 1), (cores[-1:], 1), (cores, len(cores))])
+    ]
+    results = [worker.submit(lambda: (torch.get_num_threads(), os.sched_getaffinity(0))) for worker in workers]
+    for task in results:
+        task.wait()
+    assert [task.value[0] for task in results] == [len(cores), 1, 1, len(cores)]
+    assert [task.value[1] for task in results] == [set(cores), {cores[0]}, {cores[-1]}, set(cores)]
+    for worker in workers:
+        worker.close()
+
+
+def test_placement_names_the_cores_that_the_team_ran_on() -> None:
+    _, cores = cpu_table(None)
+    worker = Worker[float]("pinned", cores[-1:], 1, 0, lambda: None)
+    worker.submit(lambda: float(torch.ones(1 << 20).sum())).wait()
+    assert worker.placement() == cores[-1:]
+    worker.close()
+
+
+def test_a_task_starts_only_after_the_one_it_follows_on_another_worker() -> None:
+    first = Worker[str]("first", None, 1, 0, lambda: None)
+    second = Worker[str]("second", None, 1, 0, lambda: None)
+    gate = threading.Event()
+    order: list[str] = []
+
+    def slow() -> str:
+        gate.wait()
+        order.append("first")
+        return "first"
+
+    def quick() -> str:
+        order.append("second")
+        return "second"
+
+    earlier = first.submit(slow)
+    later = second.submit(quick, after=earlier)
+    assert not later.done
+    gate.set()
+    later.wait()
+    assert (order, earlier.value, later.value) == (["first", "second"], "first", "second")
+    first.close()
+    second.close()

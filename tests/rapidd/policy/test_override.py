@@ -1,0 +1,124 @@
+"""Control state: epochs, overrides with an end, guards, and two operators who cannot overwrite each other unseen."""
+
+import pytest
+
+from rapidctl.wire import PlanRequest
+from rapidd.ipc import ControlDone, Predict, SetPlan, SetPolicy, SloReport
+from rapidd.partition.table import PartitionTable
+from rapidd.policy.override import GUARD_NS, Control
+from rapidd.policy.plan import State
+
+TABLE = PartitionTable(units_total=4, unit_name="core", splits=(1, 2, 3))
+SECOND = 1_000_000_000
+
+
+def state() -> State:
+    return State(
+        units_total=4,
+        splits=(1, 2, 3),
+        num_decoding=0,
+        num_prefilling=0,
+        num_waiting=0,
+        prefill_tokens=0,
+        running=None,
+        running_age_s=0,
+    )
+
+
+def split(control: Control, now_s: int = 0, units: int = 2, **options: object) -> ControlDone:
+    fields = {"ttl_s": 60.0, "guard": True, "reason": "test", "by": "ana", "if_epoch": None} | options
+    plan = PlanRequest(mode="split", decode_units=units)
+    return control.set_plan(SetPlan(1, plan, **fields), now_s * SECOND)  # type: ignore[arg-type]
+
+
+def release(control: Control, if_epoch: int | None = None) -> ControlDone:
+    return control.set_plan(SetPlan(2, None, None, False, "", "ana", if_epoch), 0)
+
+
+def mode(control: Control, now_s: int = 0) -> str:
+    control.tick(now_s * SECOND)
+    return control.decide(state(), now_s * SECOND).describe()
+
+
+def test_an_override_stands_above_the_policy_until_it_expires() -> None:
+    control = Control("hybrid:32", TABLE)
+    assert mode(control) == "hybrid:32"
+    assert split(control, ttl_s=60.0).epoch == 1
+    assert mode(control, 59) == "split 2/2"
+    info = control.override_info(59 * SECOND)
+    assert info is not None
+    assert (info.ttl_s, info.by, info.reason) == (1.0, "ana", "test")
+    assert mode(control, 60) == "hybrid:32"
+    assert (control.epoch, control.decision) == (2, 3)
+    assert [notice.kind for notice in control.notices] == ["decision", "override", "decision", "ttl", "decision"]
+
+
+def test_release_and_releasing_nothing() -> None:
+    control = Control("auto", TABLE)
+    split(control, ttl_s=None)
+    assert release(control).epoch == 2
+    assert release(control).epoch == 2
+    assert mode(control) == "hybrid"
+
+
+def test_an_unexpected_epoch_changes_nothing() -> None:
+    control = Control("auto", TABLE)
+    split(control)
+    for refused in (
+        split(control, if_epoch=0),
+        release(control, if_epoch=0),
+        control.set_policy(SetPolicy(3, "shared", "bo", 0)),
+    ):
+        assert (refused.code, refused.epoch) == ("epoch_conflict", 1)
+    assert mode(control) == "split 2/2"
+    assert split(control, units=3, if_epoch=1).code is None
+
+
+def test_an_illegal_override_is_refused_and_the_old_one_stays() -> None:
+    control = Control("auto", TABLE)
+    split(control)
+    refused = split(control, units=4)
+    assert (refused.code, control.epoch) == ("invalid_request", 1)
+    assert "legal: 1, 2, 3" in refused.text
+
+
+def test_the_guard_releases_after_ten_seconds_of_breach_without_a_pause() -> None:
+    control = Control("auto", TABLE)
+    split(control)
+    breach, fine = SloReport(1.6, None), SloReport(1.4, 1.9)
+    control.observe(breach, 0)
+    control.observe(fine, GUARD_NS // 2)
+    control.observe(breach, GUARD_NS)
+    control.observe(breach, 2 * GUARD_NS - 1)
+    assert control.override_info(0) is not None
+    control.observe(breach, 2 * GUARD_NS)
+    assert control.override_info(0) is None
+    assert control.notices[-1].kind == "guard"
+
+
+@pytest.mark.parametrize("report", [SloReport(None, 2.1), SloReport(1.51, None)])
+def test_without_a_guard_a_breach_is_the_operators_business(report: SloReport) -> None:
+    control = Control("auto", TABLE)
+    split(control, guard=False)
+    for second in range(30):
+        control.observe(report, second * SECOND)
+    assert control.override is not None
+
+
+def test_the_policy_can_change_at_run_time_and_survives_the_engine() -> None:
+    control = Control("auto", TABLE)
+    assert control.set_policy(SetPolicy(1, "split:3", "ana", None)).epoch == 1
+    assert mode(control) == "split 3/1"
+    assert control.set_policy(SetPolicy(1, "split:9", "ana", None)).code == "invalid_request"
+    successor = Control("auto", TABLE)
+    successor.restore(control.epoch, control.policy)
+    assert (mode(successor), successor.epoch) == ("split 3/1", 1)
+
+
+def test_predictions_need_a_profile_and_say_what_is_illegal() -> None:
+    control = Control("auto", TABLE)
+    legal = control.predict(Predict(1, PlanRequest(mode="split", decode_units=1)))
+    assert (legal.legal, legal.prefill_units, legal.itl_p95_s) == (True, 3, None)
+    assert "no profile" in legal.note
+    assert not control.predict(Predict(1, PlanRequest(mode="split", decode_units=9))).legal
+    assert (control.epoch, control.notices) == (0, [])

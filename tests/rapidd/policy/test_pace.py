@@ -1,0 +1,49 @@
+"""Chunks are bounded by predicted time."""
+
+from rapidd.policy.pace import Pace
+from rapidd.policy.plan import Plan
+
+HYBRID = Plan("hybrid", 2, 2, None)
+SHARED = Plan("shared", 2, 2, None)
+
+
+def pace() -> Pace:
+    return Pace(max_chunk_s=0.5, itl_slo_s=0.3, block_tokens=16)
+
+
+def test_an_unknown_speed_gives_one_block() -> None:
+    assert pace().bound(SHARED, 2, 0) == 16
+
+
+def test_a_chunk_fits_the_time_bound_and_is_at_least_a_block() -> None:
+    speed = pace()
+    speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
+    assert speed.bound(SHARED, 2, 0) == 500
+    assert speed.bound(Plan("shared", 2, 2, 64), 2, 0) == 64
+    assert speed.bound(Plan("serial", 2, 2, "all"), 2, 0) == 500
+    for _ in range(50):
+        speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=10)
+    assert speed.bound(SHARED, 2, 0) == 16
+
+
+def test_speeds_are_kept_by_unit_count() -> None:
+    speed = pace()
+    speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
+    speed.observe(units=1, num_decode=0, prefill_tokens=100, seconds=0.2)
+    assert (speed.bound(SHARED, 2, 0), speed.bound(SHARED, 1, 0)) == (500, 250)
+
+
+def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective() -> None:
+    speed = pace()
+    speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
+    speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.0399)
+    assert speed.bound(HYBRID, 2, 4) == 200  # 0.8 x 300 ms less a decode step of 40 ms, at 1 ms a token
+    assert speed.bound(HYBRID, 2, 0) == 500
+    assert speed.bound(Plan("hybrid", 2, 2, 400), 2, 4) == 400
+
+
+def test_a_mixed_batch_is_charged_to_its_prompt_tokens() -> None:
+    speed = pace()
+    speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.1)
+    speed.observe(units=2, num_decode=4, prefill_tokens=100, seconds=0.2)
+    assert speed.bound(SHARED, 2, 0) == 500

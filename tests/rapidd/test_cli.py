@@ -1,0 +1,168 @@
+"""The contract of `rapidd` as a shell sees it: streams, exit status, JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rapidctl import __version__
+from rapidd.settings import FIELDS
+from support.process import WAIT_S, environment
+
+
+def rapidd(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "rapidd.cli", *arguments],
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> str:
+    """A configuration file that says nothing, so that this machine's own is not read."""
+    path = tmp_path / "rapidd.toml"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short enough for socket paths, unlike ``tmp_path`` under a long test name."""
+    return tmp_path_factory.mktemp("d")
+
+
+def test_version() -> None:
+    assert rapidd("version").stdout == f"rapidd {__version__}\n"
+    answer = rapidd("version", "--json").stdout
+    assert json.loads(answer) == {"schema_version": 1, "version": __version__}
+    assert answer.startswith('{"schema_version"')
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("config",),
+        ("serve", "--device", "tpu"),
+        ("serve", "--kv-blocks", "many"),
+        ("serve", "--no-such-option"),
+        ("serve", "--weights", "none"),
+    ],
+)
+def test_usage_errors_exit_2_and_say_how(arguments: tuple[str, ...]) -> None:
+    answer = rapidd(*arguments)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "usage: rapidd" in answer.stderr
+
+
+def test_serve_reports_every_problem_and_exits_78(tmp_path: Path) -> None:
+    file = tmp_path / "rapidd.toml"
+    file.write_text("[engine]\nblock-token = 1\n")
+    answer = rapidd(
+        "serve", "--config", str(file), "--kv-blocks", "1", "--policy", "fast", RAPIDD__SLO__ITL_S="-1"
+    )  # fmt: skip
+    assert (answer.returncode, answer.stdout) == (78, "")
+    assert answer.stderr.splitlines() == [
+        f"rapidd: {file}: engine.block-token: unknown key; did you mean engine.block-tokens?",
+        "rapidd: RAPIDD__SLO__ITL_S: slo.itl-s: Expected `float` > 0.0",
+        "rapidd: --kv-blocks: Expected `int` >= 2",
+        "rapidd: --policy: engine.policy: " + answer.stderr.splitlines()[3].partition("engine.policy: ")[2],
+    ]
+    assert "unknown policy 'fast'" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "fragment"),
+    [("tcp://127.0.0.1:5555", "no ipc endpoint"), (f"ipc:///{'x' * 200}", "201 bytes long"), ("ipc://a", "absolute")],
+)
+def test_serve_refuses_an_endpoint_that_cannot_be_bound(empty: str, listen: str, fragment: str) -> None:
+    answer = rapidd("serve", "--config", empty, "--listen", listen)
+    assert answer.returncode == 78
+    assert fragment in answer.stderr
+
+
+def test_serve_refuses_a_bad_endpoint_from_the_environment(empty: str) -> None:
+    answer = rapidd("serve", "--config", empty, RAPIDCTL_ENDPOINT="nonsense")
+    assert answer.returncode == 78
+    assert "'nonsense' is no ipc endpoint" in answer.stderr
+
+
+def test_serve_says_that_the_runtime_directory_cannot_be_made(empty: str, folder: Path) -> None:
+    in_the_way = folder / "file"
+    in_the_way.touch()
+    answer = rapidd("serve", "--config", empty, "--listen", f"ipc://{in_the_way}/request.sock")
+    assert answer.returncode == 78
+    assert str(in_the_way) in answer.stderr
+    assert "--listen" in answer.stderr
+
+
+def test_config_check(tmp_path: Path, empty: str) -> None:
+    good = rapidd("config", "check", "--config", empty)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "the configuration is valid\n", "")
+    assert json.loads(rapidd("config", "check", "--config", empty, "--json").stdout) == {
+        "schema_version": 1,
+        "ok": True,
+        "problems": [],
+    }
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[engine]\nkv-blocks = 1\nnope = 2\n")
+    text = rapidd("config", "check", "--config", str(bad))
+    assert (text.returncode, text.stdout) == (78, "")
+    document = rapidd("config", "check", "--config", str(bad), "--json")
+    assert (document.returncode, document.stderr) == (78, "")
+    problems = json.loads(document.stdout)["problems"]
+    assert [f"rapidd: {problem}" for problem in problems] == text.stderr.splitlines()
+    assert len(problems) == 2
+
+
+def test_config_show_is_a_file_that_says_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[model]\npath = "a \\"b\\""\n[engine]\nkv-blocks = 7\n')
+    shown = rapidd("config", "show", "--config", str(file), RAPIDD__ENGINE__POLICY="shared").stdout
+    assert shown == '[model]\npath = "a \\"b\\""\n\n[engine]\nkv-blocks = 7\npolicy = "shared"\n'
+    effective = rapidd("config", "show", "--config", str(file), "--effective", "--origin").stdout
+    assert f"kv-blocks = 7  # {file}\n" in effective
+    assert 'policy = "auto"  # built-in\n' in effective
+    again = tmp_path / "b.toml"
+    again.write_text(effective)
+    documents = [
+        json.loads(rapidd("config", "show", "--config", str(path), "--json").stdout)["config"] for path in (file, again)
+    ]
+    assert documents[0] == documents[1]
+
+
+def test_config_show_json_gives_every_key_and_its_origin(empty: str) -> None:
+    document = json.loads(rapidd("config", "show", "--config", empty, "--json", RAPIDD__SLO__ITL_S="0.1").stdout)
+    assert next(iter(document)) == "schema_version"
+    assert set(document["origins"]) == set(FIELDS)
+    assert document["config"]["slo"]["itl-s"] == 0.1
+    assert document["origins"]["slo.itl-s"] == "RAPIDD__SLO__ITL_S"
+    assert document["origins"]["engine.policy"] == "built-in"
+
+
+def test_config_schema_names_every_key() -> None:
+    schema = json.loads(rapidd("config", "schema").stdout)["$defs"]
+    sections = {name: entry["$ref"].rpartition("/")[2] for name, entry in schema["Config"]["properties"].items()}
+    keys = {f"{section}.{key}" for section, definition in sections.items() for key in schema[definition]["properties"]}
+    assert keys == set(FIELDS)
+
+
+def test_doctor_exits_1_and_says_what_to_do(empty: str, folder: Path) -> None:
+    answer = rapidd(
+        "doctor", "--config", empty, "--model", "/nowhere", "--listen", f"ipc://{folder}/run/request.sock", "--json"
+    )
+    document = json.loads(answer.stdout)
+    findings = {finding["check"]: finding for finding in document["findings"]}
+    assert (answer.returncode, answer.stderr, document["ok"]) == (1, "", False)
+    assert findings["model"]["level"] == "fail"
+    assert "no model at /nowhere" in findings["model"]["text"]
+    assert findings["model"]["hint"]
+    assert findings["device"]["text"].startswith("torch ")
+    assert not (folder / "run").exists()

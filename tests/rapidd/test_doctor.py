@@ -1,0 +1,115 @@
+"""What `rapidd doctor` concludes. What torch sees is the seam; everything else is really looked at."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rapidd import doctor
+from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
+from rapidd.doctor import Finding, TorchView
+from rapidd.paths import RuntimeDir
+
+STORIES = Path(__file__).parents[1] / "data" / "stories260K_hf"
+Examine = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("d")
+
+
+@pytest.fixture
+def examine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
+    """Findings by check, for a device as torch describes it and a device as configured."""
+
+    def run(
+        torch: dict[str, object] | str = "broken", wanted: str = "auto", model: str = str(STORIES)
+    ) -> dict[str, Finding]:
+        seen = torch if isinstance(torch, str) else msgspec.convert(torch, doctor.TorchView)
+        monkeypatch.setattr(doctor, "ask_torch", lambda: seen)
+        config = Config(
+            model=ModelConfig(path=model),
+            engine=msgspec.convert({"device": wanted}, EngineConfig),
+            server=ServerConfig(listen=f"ipc://{folder}/run/request.sock"),
+        )
+        return {finding.check: finding for finding in doctor.examine(config)}
+
+    return run
+
+
+CPU = TorchView("2.13.0", cuda=None, hip=None, devices=[])
+NVIDIA = TorchView("2.13.0", cuda="13.0", hip=None, devices=["NVIDIA H100"])
+BLIND = TorchView("2.13.0", cuda="13.0", hip=None, devices=[])
+AMD = TorchView("2.13.0", cuda=None, hip="7.1", devices=["AMD Instinct MI300X"])
+
+
+@pytest.mark.parametrize(
+    ("torch", "wanted", "level"),
+    [
+        (CPU, "auto", "ok"),
+        (CPU, "cpu", "ok"),
+        (CPU, "cuda", "fail"),
+        (NVIDIA, "auto", "ok"),
+        (NVIDIA, "cuda", "ok"),
+        (NVIDIA, "hip", "fail"),
+        (BLIND, "auto", "warn"),
+        (BLIND, "cuda", "fail"),
+        (BLIND, "cpu", "ok"),
+        (AMD, "hip", "ok"),
+        (AMD, "cuda", "fail"),
+        ("ImportError: libcudart", "cpu", "fail"),
+    ],
+)
+def test_the_device_that_is_wanted_must_be_seen(
+    examine: Examine, torch: TorchView | str, wanted: str, level: str
+) -> None:
+    finding = examine(torch, wanted)["device"]
+    assert finding.level == level
+    assert bool(finding.hint) == (level != "ok")
+
+
+def test_a_machine_that_can_serve_is_healthy_and_left_as_it_was(examine: Examine, folder: Path) -> None:
+    findings = examine(CPU)
+    assert doctor.healthy(list(findings.values()))
+    assert "stories260K" in findings["model"].text
+    assert "is free" in findings["endpoint"].text
+    assert list(folder.iterdir()) == []
+
+
+def test_a_model_that_is_not_there_fails(examine: Examine) -> None:
+    findings = examine(CPU, model="/nowhere")
+    assert not doctor.healthy(list(findings.values()))
+    assert findings["model"].level == "fail"
+
+
+def test_an_endpoint_that_is_served_names_the_daemon(examine: Examine, folder: Path) -> None:
+    directory = RuntimeDir(f"ipc://{folder}/run/request.sock")
+    directory.prepare()
+    lock = directory.lock(0.0)
+    assert f"served by pid {os.getpid()}" in examine(CPU)["endpoint"].text
+    os.close(lock)
+    assert "is free" in examine(CPU)["endpoint"].text
+
+
+def test_a_runtime_directory_that_cannot_be_made_fails(examine: Examine, folder: Path) -> None:
+    (folder / "run").write_text("in the way")
+    findings = examine(CPU)
+    assert "fail" in {finding.level for name, finding in findings.items() if name in ("endpoint", "runtime dir")}
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("200000 100000\n", 2.0), ("50000 100000\n", 0.5), ("max 100000\n", None), ("", None)]
+)
+def test_the_control_groups_quota_counts_in_cores(tmp_path: Path, content: str, cores: float | None) -> None:
+    path = tmp_path / "cpu.max"
+    path.write_text(content)
+    assert doctor.cpu_quota(path) == cores
+    assert doctor.cpu_quota(tmp_path / "absent") is None
+
+
+def test_hints_stand_under_what_they_help_with() -> None:
+    findings = [Finding("a", "ok", "fine"), Finding("long", "fail", "bad", "do this")]
+    assert list(doctor.render(findings)) == ["ok    a     fine", "fail  long  bad", "            -> do this"]
