@@ -155,6 +155,8 @@ def parse_spec(header: GgufHeader) -> ModelSpec:
         raise ModelError(f"{path}: mixtures of experts are not supported")
     if header.metadata.get(f"{named}.attention.sliding_window"):
         raise ModelError(f"{path}: a GGUF file with sliding windows is not supported", "use the Hugging Face folder")
+    if _get(header, "split.count", int, 1) > 1:
+        raise ModelError(f"{path} is one file of a split model", "join them with llama-gguf-split --merge")
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{path}: tensor token_embd.weight is missing or no matrix")
@@ -231,6 +233,10 @@ def _rope_scaling(
     if kind == "linear":
         return LinearScaling(factor)
     if kind == "yarn":
+        if _get(header, f"{named}.rope.scaling.attn_factor", float, 1.0) != 1.0:
+            raise ModelError(
+                f"{header.path}: yarn with an attention factor is not supported", "use the Hugging Face folder"
+            )
         return YarnScaling(factor, _get(header, f"{named}.rope.scaling.original_context_length", int))
     raise ModelError(f"{header.path}: rope type {kind!r} is not supported", "supported: none, linear, yarn, llama3")
 

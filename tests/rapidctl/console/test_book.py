@@ -32,7 +32,9 @@ def at(tick: int) -> float:
 
 
 @given(samples, st.integers(1, 12))
-def test_ring_keeps_the_newest_sample_of_each_of_the_newest_slots(steps: list[tuple[float, float | None]], size: int):
+def test_ring_keeps_the_newest_sample_of_each_of_the_newest_slots(
+    steps: list[tuple[float, float | None]], size: int
+) -> None:
     ring = Ring(("x",), size)
     slots: dict[int, tuple[float, float | None]] = {}
     now = 0.0
@@ -44,14 +46,14 @@ def test_ring_keeps_the_newest_sample_of_each_of_the_newest_slots(steps: list[tu
     assert len(ring) <= size
 
 
-def test_ring_gives_only_what_is_recent_enough():
+def test_ring_gives_only_what_is_recent_enough() -> None:
     ring = Ring(("x",), 10)
     for tick in range(10):
         ring.put(at(tick), {"x": float(tick)})
     assert [value for _, value in ring.since(at(7), "x")] == [7, 8, 9]
 
 
-def test_history_is_half_an_hour_however_long_the_console_runs():
+def test_history_is_half_an_hour_however_long_the_console_runs() -> None:
     ring = Ring(("x",), int(HISTORY_S / SLOT_S))
     for tick in range(3 * int(HISTORY_S / SLOT_S)):
         ring.put(at(tick), {"x": 0.0})
@@ -68,7 +70,7 @@ def long_book() -> Book:
 
 
 @given(now=st.integers(300, 400), columns=st.integers(1, 80), window=st.sampled_from([10.0, 60.0, 75.0]))
-def test_a_chart_only_ever_moves_by_whole_columns(long_book: Book, now: float, columns: int, window: float):
+def test_a_chart_only_ever_moves_by_whole_columns(long_book: Book, now: float, columns: int, window: float) -> None:
     width, now = window / columns, at(int(now))
     before = long_book.series("decode_busy", now, window, columns)
     after = long_book.series("decode_busy", now + width, window, columns)
@@ -77,7 +79,7 @@ def test_a_chart_only_ever_moves_by_whole_columns(long_book: Book, now: float, c
     assert after[: columns - shift] == before[shift:]
 
 
-def test_a_column_is_the_mean_for_shares_and_the_worst_for_latencies():
+def test_a_column_is_the_mean_for_shares_and_the_worst_for_latencies() -> None:
     book = Book()
     for tick in range(4):
         book.add(snapshot(tick * 6), 1000.0 + tick * SLOT_S)
@@ -88,7 +90,7 @@ def test_a_column_is_the_mean_for_shares_and_the_worst_for_latencies():
     assert book.series("itl_p95_s", 1000.9, 1.0, 1) == [worst]
 
 
-def test_columns_without_samples_are_unknown_and_never_zero():
+def test_columns_without_samples_are_unknown_and_never_zero() -> None:
     book = Book()
     assert book.series("decode_busy", 1000.0, 60.0, 5) == [None] * 5
     book.add(snapshot(1), 1000.0)
@@ -97,7 +99,7 @@ def test_columns_without_samples_are_unknown_and_never_zero():
     assert silent[2:] == [None] * 8
 
 
-def test_fine_columns_repeat_a_sample_only_for_a_moment():
+def test_fine_columns_repeat_a_sample_only_for_a_moment() -> None:
     book = Book()
     book.add(snapshot(1), 1000.0)
     course = book.series("decode_busy", 1004.95, 5.0, 50)
@@ -106,7 +108,7 @@ def test_fine_columns_repeat_a_sample_only_for_a_moment():
     assert course[-1] is None
 
 
-def test_a_figure_the_daemon_does_not_know_stays_unknown():
+def test_a_figure_the_daemon_does_not_know_stays_unknown() -> None:
     book = Book()
     book.add(replace(snapshot(1), lanes=[], kv=None, latency=[]), 1000.0)
     for name in ("decode_busy", "itl_p95_s", "kv_used"):
@@ -115,7 +117,7 @@ def test_a_figure_the_daemon_does_not_know_stays_unknown():
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=2, max_size=40))
-def test_counters_never_run_backwards_over_restarts(steps: list[tuple[int, bool]]):
+def test_counters_never_run_backwards_over_restarts(steps: list[tuple[int, bool]]) -> None:
     book = Book()
     raw, boot, grown = 0, 0, 0
     for tick, (more, restart) in enumerate(steps):
@@ -130,7 +132,7 @@ def test_counters_never_run_backwards_over_restarts(steps: list[tuple[int, bool]
 
 
 @given(st.floats(-1e9, 1e9))
-def test_a_jump_of_the_daemons_wall_clock_changes_nothing(jump: float):
+def test_a_jump_of_the_daemons_wall_clock_changes_nothing(jump: float) -> None:
     steady, jumping = Book(), Book()
     for tick in range(20):
         found = snapshot(tick)
@@ -140,7 +142,7 @@ def test_a_jump_of_the_daemons_wall_clock_changes_nothing(jump: float):
     assert jumping.age_s(at(20)) == steady.age_s(at(20))
 
 
-def test_stale_is_judged_by_the_age_of_the_last_snapshot():
+def test_stale_is_judged_by_the_age_of_the_last_snapshot() -> None:
     book = Book()
     assert book.stale(0.0)
     assert book.age_s(0.0) is None
@@ -149,7 +151,7 @@ def test_stale_is_judged_by_the_age_of_the_last_snapshot():
     assert book.stale(1000.1 + STALE_AFTER_S)
 
 
-def test_repeated_events_are_dropped_and_gaps_are_said():
+def test_repeated_events_are_dropped_and_gaps_are_said() -> None:
     book = Book()
     for seq in (3, 4, 4, 3, 7):
         book.add_event(event(seq))
@@ -158,7 +160,7 @@ def test_repeated_events_are_dropped_and_gaps_are_said():
     assert book.lost_events == 2
 
 
-def test_a_restarted_front_numbers_its_events_anew():
+def test_a_restarted_front_numbers_its_events_anew() -> None:
     book = Book()
     book.add_event(event(500))
     book.add_event(replace(event(0), front_boot_id="f2"))
@@ -166,7 +168,7 @@ def test_a_restarted_front_numbers_its_events_anew():
     assert book.lost_events == 0
 
 
-def test_the_log_is_bounded():
+def test_the_log_is_bounded() -> None:
     book = Book()
     for seq in range(LOG_LINES + 10):
         book.add_event(event(seq))
@@ -174,7 +176,7 @@ def test_the_log_is_bounded():
     assert book.log[0].event == event(10)
 
 
-def test_restarts_are_noted_in_the_log():
+def test_restarts_are_noted_in_the_log() -> None:
     book = Book()
     book.add(snapshot(1), 1.0)
     book.add(snapshot(2, boot=""), 2.0)  # no engine for a moment: not yet another one
@@ -185,11 +187,11 @@ def test_restarts_are_noted_in_the_log():
     assert len(book.log) == 2
 
 
-def test_the_control_state_before_the_last_change_is_kept_for_undo():
+def test_the_control_state_before_the_last_change_is_kept_for_undo() -> None:
     book = Book()
     pinned = override_info()
     book.add(snapshot(1), 1.0)
-    assert book.previous is None
+    assert not book.previous
     book.add(moved(snapshot(2), partition(epoch=1842, override=pinned)), 2.0)
     assert book.previous == Control("auto", None)
     book.add(moved(snapshot(3), partition(epoch=1843)), 3.0)
@@ -197,7 +199,7 @@ def test_the_control_state_before_the_last_change_is_kept_for_undo():
 
 
 @given(st.integers(1, 400), st.data())
-def test_units_are_lettered_by_where_lanes_were_measured(total: int, data: st.DataObject):
+def test_units_are_lettered_by_where_lanes_were_measured(total: int, data: st.DataObject) -> None:
     numbers = st.sets(st.integers(0, total + 3))
     decode, prefill = data.draw(numbers), data.draw(numbers)
     lanes = [
@@ -210,7 +212,7 @@ def test_units_are_lettered_by_where_lanes_were_measured(total: int, data: st.Da
     assert letters == "".join(expected[unit in decode, unit in prefill] for unit in range(total))
 
 
-def test_what_was_only_asked_for_is_no_placement():
+def test_what_was_only_asked_for_is_no_placement() -> None:
     info = partition(units=4, decode=2)
     found = placement(4, 2)
     asked = replace(found, lanes=[replace(lane, measured=False) for lane in found.lanes])
@@ -219,11 +221,11 @@ def test_what_was_only_asked_for_is_no_placement():
 
 
 @given(st.text("DPB·", max_size=400), st.integers(1, 120))
-def test_a_squeezed_map_fits_and_invents_no_phase(phases: str, width: int):
+def test_a_squeezed_map_fits_and_invents_no_phase(phases: str, width: int) -> None:
     squeezed = squeeze(phases, width)
     assert len(squeezed) == min(len(phases), width)
     assert set(squeezed) <= set(phases)
 
 
-def test_a_squeezed_map_shows_what_most_of_each_part_does():
+def test_a_squeezed_map_shows_what_most_of_each_part_does() -> None:
     assert squeeze("D" * 160 + "P" * 144, 19) == "D" * 10 + "P" * 9

@@ -27,14 +27,14 @@ PARSER = build_parser()
 SPLIT = Form(mode="split", decode_units=200, chunk="", ttl="5m", guard=True, reason="stalls")
 
 
-def test_a_form_becomes_a_command_bound_to_the_epoch_it_was_decided_on():
+def test_a_form_becomes_a_command_bound_to_the_epoch_it_was_decided_on() -> None:
     assert SPLIT.command(1841, "ana") == SetPartition(
         call=0, plan=PlanRequest(mode="split", decode_units=200), ttl_s=300, guard=True, reason="stalls", by="ana",
         if_epoch=1841,
     )  # fmt: skip
 
 
-def test_units_go_with_split_mode_only():
+def test_units_go_with_split_mode_only() -> None:
     assert replace_form(mode="shared").plan() == PlanRequest(mode="shared")
     with pytest.raises(FormError, match="choose one of the legal splits"):
         replace_form(decode_units=None).plan()
@@ -48,12 +48,12 @@ def replace_form(**changes: object) -> Form:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30s", 30), ("5m", 300), ("1h", 3600), ("7d", 604_800), ("90", 90), ("0", None), ("", None)]
 )
-def test_durations(text: str, seconds: float | None):
+def test_durations(text: str, seconds: float | None) -> None:
     assert parse_ttl(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "-5s", "8d", "nan", "inf", "5 m 3"])
-def test_bad_durations_say_what_would_do(text: str):
+def test_bad_durations_say_what_would_do(text: str) -> None:
     with pytest.raises(FormError, match="expires after"):
         parse_ttl(text)
 
@@ -61,12 +61,12 @@ def test_bad_durations_say_what_would_do(text: str):
 @pytest.mark.parametrize(
     ("text", "mode", "chunk"), [("", "hybrid", None), ("512", "shared", 512), ("all", "serial", "all")]
 )
-def test_chunks(text: str, mode: Mode, chunk: object):
+def test_chunks(text: str, mode: Mode, chunk: object) -> None:
     assert parse_chunk(text, mode) == chunk
 
 
 @pytest.mark.parametrize(("text", "mode"), [("all", "hybrid"), ("0", "serial"), ("1.5", "serial"), ("x", "serial")])
-def test_bad_chunks_say_what_would_do(text: str, mode: Mode):
+def test_bad_chunks_say_what_would_do(text: str, mode: Mode) -> None:
     with pytest.raises(FormError, match="chunk"):
         parse_chunk(text, mode)
 
@@ -81,7 +81,7 @@ def test_bad_chunks_say_what_would_do(text: str, mode: Mode):
     ),
     epoch=st.integers(0, 10**6),
 )
-def test_the_command_line_shown_is_the_command_sent(mode, chunk, ttl, guard, reason, epoch):  # type: ignore[no-untyped-def]
+def test_the_command_line_shown_is_the_command_sent(mode, chunk, ttl, guard, reason, epoch) -> None:  # type: ignore[no-untyped-def]
     plan = PlanRequest(mode=mode, decode_units=200 if mode == "split" else None, chunk=chunk)
     command = SetPartition(call=0, plan=plan, ttl_s=ttl, guard=guard, reason=reason, if_epoch=epoch)
     program, *words = shlex.split(command_line(command))
@@ -97,19 +97,19 @@ def test_the_command_line_shown_is_the_command_sent(mode, chunk, ttl, guard, rea
     [ReleasePartition(call=0, if_epoch=3), SetPolicy(call=0, policy="serial:all", if_epoch=3)],
     ids=["release", "policy"],
 )
-def test_other_commands_are_command_lines_too(command: ReleasePartition | SetPolicy):
+def test_other_commands_are_command_lines_too(command: ReleasePartition | SetPolicy) -> None:
     args = PARSER.parse_args(shlex.split(command_line(command))[1:])
     assert args.if_epoch == 3
 
 
-def test_the_form_starts_from_the_plan_in_force():
+def test_the_form_starts_from_the_plan_in_force() -> None:
     assert initial(partition(decode=160)).decode_units == 160
     odd = partition(decode=160)
     assert initial(replace(odd, plan=replace(odd.plan, decode_units=165))).decode_units == 160
     assert initial(partition(unsupported="no affinity")).mode == "shared"
 
 
-def test_undo_brings_the_other_state_back():
+def test_undo_brings_the_other_state_back() -> None:
     was = override_info(ttl_s=120.0)
     pinned, free = partition(epoch=9, override=was), partition(epoch=9)
     assert undo(free, None, "ana") is None

@@ -29,7 +29,7 @@ some_rows = st.lists(
 
 
 @given(some_rows, st.integers(0, len(COLUMNS) - 1), st.booleans(), st.randoms())
-def test_order_is_total_and_does_not_depend_on_the_order_of_arrival(found, column, reverse, random):  # type: ignore[no-untyped-def]
+def test_order_is_total_and_does_not_depend_on_the_order_of_arrival(found, column, reverse, random) -> None:  # type: ignore[no-untyped-def]
     order = Order(column, reverse)
     arranged = arrange(found, [], order)
     random.shuffle(found)
@@ -50,35 +50,35 @@ def test_order_is_total_and_does_not_depend_on_the_order_of_arrival(found, colum
         ("id=r-8f004", ["r-8f004"]),
     ],
 )
-def test_filters(text: str, expected: list[str]):
+def test_filters(text: str, expected: list[str]) -> None:
     assert sorted(ids(arrange(ROWS, parse_filter(text), Order()))) == expected
 
 
 @pytest.mark.parametrize(("text", "words"), [("nope:x", "no field 'nope'"), ("age>old", "compares with a number")])
-def test_a_bad_filter_says_what_would_do(text: str, words: str):
+def test_a_bad_filter_says_what_would_do(text: str, words: str) -> None:
     with pytest.raises(FilterError, match=words):
         parse_filter(text)
 
 
 @pytest.mark.parametrize("width", [40, 56, 60, 76, 78, 110, 116, 200])
 @pytest.mark.parametrize("row", ROWS, ids=row_id)
-def test_columns_line_up_with_their_heads(width: int, row: RequestRow):
+def test_columns_line_up_with_their_heads(width: int, row: RequestRow) -> None:
     names, cells = head(width, Order()).plain, draw(row, width).plain
     assert len(names) == len(cells) <= max(width, 50)
     end = names.index("PROMPT") + len("PROMPT")
     assert cells[:end].endswith(str(row.prompt_tokens))
 
 
-def test_choices_of_one_request_are_told_apart():
+def test_choices_of_one_request_are_told_apart() -> None:
     assert row_id(replace(ROWS[0], choice=2)) == "r-8f001#2"
     assert draw(replace(ROWS[0], choice=2), 116).plain.startswith("r-8f001#2")
 
 
-def test_a_hostile_client_name_cannot_break_the_table():
+def test_a_hostile_client_name_cannot_break_the_table() -> None:
     drawn = draw(replace(ROWS[0], client="\x1b[2J\n名前名前名前名前名前名前"), 116)
     assert "\x1b" not in drawn.plain
     assert drawn.cell_length == draw(ROWS[0], 116).cell_length
 
 
-def test_what_is_unknown_is_a_dash():
+def test_what_is_unknown_is_a_dash() -> None:
     assert draw(ROWS[4], 116).plain.count("—") == 3

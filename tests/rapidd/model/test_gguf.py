@@ -193,6 +193,8 @@ def test_rope_scaling_in_metadata(write_gguf: Any, rng: Any) -> None:
     assert scaling(rope__scaling__type="linear", rope__scaling__factor=4.0) == LinearScaling(4.0)
     yarn = scaling(rope__scaling__type="yarn", rope__scaling__factor=4.0, rope__scaling__original_context_length=4096)
     assert yarn == YarnScaling(4.0, 4096)
+    with pytest.raises(ModelError, match="attention factor"):
+        scaling(rope__scaling__type="yarn", rope__scaling__factor=4.0, rope__scaling__attn_factor=0.5)
     with pytest.raises(ModelError, match="'longrope'"):
         scaling(rope__scaling__type="longrope", rope__scaling__factor=4.0)
 
@@ -218,6 +220,8 @@ def test_refuses_by_name(write_gguf: Any, rng: Any, changes: dict[str, Any], mes
 def test_refuses_other_architectures_and_strange_tensors(write_gguf: Any, rng: Any) -> None:
     with pytest.raises(ModelError, match=r"gemma3 is not supported"):
         spec_of(write_gguf(metadata("gemma3"), matrices(rng)))
+    with pytest.raises(ModelError, match="one file of a split model"):
+        spec_of(write_gguf(metadata() | {"split.count": 3}, matrices(rng)))
     with pytest.raises(ModelError, match=r"token_embd\.weight is missing"):
         spec_of(write_gguf(metadata(), {"output_norm.weight": np.ones(4, np.float32)}))
     with pytest.raises(ModelError, match=r"blk\.0\.ssm_in\.weight has no place"):

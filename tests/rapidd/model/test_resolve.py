@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
+from rapidctl.wire import ChatMessage
 from rapidd.config import ModelConfig
 from rapidd.errors import ModelError
 from rapidd.model import resolve
@@ -128,6 +130,25 @@ def test_a_tokenizer_of_choice_brings_its_special_tokens(stories: Path, tmp_path
     chosen = load_model(ModelConfig(path=str(stories), tokenizer=str(tmp_path)))
     assert (chosen.weights, chosen.text) == (ModelFiles("hf", stories), ModelFiles("hf", tmp_path))
     assert load_tokenizer(chosen).eos_token_ids == (7, 8)
+
+
+def test_a_whole_folder_prompts_as_transformers_does(stories: Path, tmp_path: Path) -> None:
+    """Template, special tokens and ids from files, against AutoTokenizer on the same folder."""
+    template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text((stories / name).read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": "user", "content": "Tell me a story, s'il te plaît 😀"}]
+
+    model = load_model(ModelConfig(path=str(tmp_path)))
+    prompt = load_chat_template(model).render([ChatMessage(**turn) for turn in turns])
+    tokenizer = load_tokenizer(model)
+
+    assert prompt == reference.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.encode(prompt, add_special=False) == reference(prompt, add_special_tokens=False).input_ids
+    assert tokenizer.encode("Once upon", add_special=True) == reference("Once upon").input_ids
 
 
 @pytest.mark.parametrize(

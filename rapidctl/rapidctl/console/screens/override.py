@@ -229,7 +229,7 @@ def _now(decided: PartitionInfo, latest: PartitionInfo) -> Content:
     )
     parts: list[Part] = [f"{text}  {latest.source} {latest.policy}  epoch {latest.epoch}{pinned}"]
     if latest.epoch != decided.epoch:
-        parts.append((f"  ! was {decided.epoch} when this was opened: esc and look again", "bold $bad"))
+        parts.append((f"\n! it was epoch {decided.epoch} when this was opened: esc, look again", "bold $bad"))
     return line(*parts)
 
 
