@@ -4,9 +4,10 @@ A torch that this interpreter already has (2.11 or newer: a ROCm or CUDA build, 
 in the environment; elsewhere the one pinned in constraints.txt is installed. Running it again updates.
 """
 
+from __future__ import annotations  # an old interpreter must get as far as being told so
+
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -29,6 +30,9 @@ def main() -> int:
             venv.create(folder, with_pip=True, symlinks=True)
         except subprocess.CalledProcessError:
             return fail("this Python cannot make environments: on Debian, install the package python3-venv")
+    site_packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    if not site_packages.exists():
+        return fail(f"{folder} was made by another Python than {sys.version.split()[0]}: make clean, then again")
     constraints = ROOT / "constraints.txt"
     with tempfile.TemporaryDirectory() as scratch:
         own = own_torch(folder)
@@ -37,7 +41,6 @@ def main() -> int:
         else:
             version, site = own
             say(f"installing the packages; keeping torch {version} of {site}")
-            site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
             (site_packages / "own-torch.pth").write_text(f"{site}\n")
             constraints = Path(scratch) / "constraints.txt"
             constraints.write_text(f"torch=={version}\n")

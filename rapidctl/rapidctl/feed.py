@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_QUEUED_EVENTS: Final = 10_000
 RECONNECT_MS: Final = (50, 1000)  # first and longest pause between attempts
-REPLAY_RETRY_S: Final = 1.0
+REPLAY_RETRY_S: Final = 0.25
 
 
 class Feed:
@@ -79,8 +79,11 @@ class Feed:
     def poll(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s`` for something new and take it in. Returns whether there is anything."""
         deadline = time.monotonic() + timeout_s
-        if self._replay_due_s is not None and self._client is not None and time.monotonic() >= self._replay_due_s:
-            self._replay(self._client, timeout_s)
+        if self._replay_due_s is not None and self._client is not None:
+            if time.monotonic() >= self._replay_due_s:
+                self._replay(self._client, timeout_s)
+            if self._replay_due_s is not None:
+                deadline = min(deadline, self._replay_due_s)
         arrived = self._receive()
         if not arrived and not self._events and (left := deadline - time.monotonic()) > 0:
             self._sleep(left)

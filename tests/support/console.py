@@ -370,7 +370,6 @@ class Desk:
     async def press(self, *keys: str) -> None:
         """The operator's fingers."""
         await self.pilot.press(*keys)
-        await self.pilot.pause()
         await self.settle()
 
     async def later(self, seconds: float) -> None:

@@ -229,7 +229,7 @@ FINISHED = wire.Finished(
         prefill_s=0.1,
         ttft_s=0.12,
         e2e_s=0.5,
-        itl_s=Quantiles(n=1, p50=0.01, p95=0.01, p99=0.01, max=0.01),
+        itl_s=QUANTILES,
     ),
     mode="split",
     preemptions=1,

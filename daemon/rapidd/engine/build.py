@@ -214,6 +214,8 @@ def _warm_up(
         while list(scheduler.requests):
             for batch in scheduler.schedule(plan, {name: lane.idle for name, lane in lanes.items()}):
                 _run_now(lanes[batch.lane], batch, scheduler, pace)
+    for lane in lanes.values():
+        lane.forget()
 
 
 def _warm_up_plans(table: PartitionTable) -> Iterable[Plan]:

@@ -65,11 +65,16 @@ class LaneExecutor:
         self._clock = clock
         self._queue: deque[tuple[Batch, Done]] = deque()
         self._last: tuple[Stream, Done] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Start counting anew; after the warm-up, which served nobody."""
+        assert self.idle
         self._spans: deque[tuple[int, int]] = deque()
         self.batches = 0
         self.tokens = 0
         self.busy_ns = {"decode": 0, "prefill": 0, "mixed": 0}
-        self.units = max(streams)
+        self.units = max(self._streams)
         """Of the newest batch; all units before the first one."""
 
     @property

@@ -98,6 +98,12 @@ class Engine:
         self._placement: Placement | None = None
         self._stopping = False
 
+    @property
+    def summary(self) -> str:
+        """What is served on what, in a few words."""
+        model, device = self._hello.model, self._hello.device
+        return f"{model.name}, {device.units} {device.unit_name}s of {device.kind}, {model.dtype}"
+
     # --- main loop
 
     def stop(self) -> None:

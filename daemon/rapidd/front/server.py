@@ -34,6 +34,8 @@ BACKLOG: Final = 1024
 LINGER_MS: Final = 1000
 """How long the last messages may take to leave when the front exits."""
 FRAMES_A_TURN: Final = 64
+_FIRST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_LAST: Final = int(zmq.NOBLOCK)
 SOCKET_UMASK: Final = 0o007
 """The group may connect, others may not."""
 
@@ -163,7 +165,8 @@ class Server:
     def to_client(self, identity: bytes, frame: bytes) -> Outcome:
         """See `Transport`."""
         try:
-            self._requests.send_multipart((identity, frame), zmq.NOBLOCK)
+            self._requests.send(identity, _FIRST)
+            self._requests.send(frame, _LAST)
         except zmq.Again:
             return "full"
         except zmq.ZMQError as error:

@@ -191,7 +191,6 @@ def test_the_control_state_before_the_last_change_is_kept_for_undo() -> None:
     book = Book()
     pinned = override_info()
     book.add(snapshot(1), 1.0)
-    assert not book.previous
     book.add(moved(snapshot(2), partition(epoch=1842, override=pinned)), 2.0)
     assert book.previous == Control("auto", None)
     book.add(moved(snapshot(3), partition(epoch=1843)), 3.0)

@@ -109,10 +109,10 @@ async def test_the_selection_is_a_request_and_not_a_row() -> None:
 
 async def test_filtering_types_into_the_field_and_esc_drops_it() -> None:
     async with desk() as at:
-        await at.press("slash", *"client~ana")
+        await at.press("slash", *"~", "backspace", *"ana")
         assert "shown 2" in at.text
         await at.press("enter")
-        assert "filter client~ana" in at.text
+        assert "filter ana" in at.text
         await at.press("escape")
         assert "shown 5" in at.text
 
@@ -385,17 +385,17 @@ async def test_typing_owns_the_letters() -> None:
     async with desk() as at:
         await at.press("n")
         assert isinstance(at.app.screen, Prompt)
-        await at.press(*"quit? 1 no A/p")
-        assert at.app.screen.query_one("#prompt", Input).value == "quit? 1 no A/p"
+        await at.press(*"q?1 nA/p")
+        assert at.app.screen.query_one("#prompt", Input).value == "q?1 nA/p"
         assert isinstance(at.app.screen, Prompt)
 
 
 async def test_a_prompt_streams_stops_and_is_sent_again() -> None:
     async with desk() as at:
-        await at.press("n", *"why", "enter")
+        await at.press("n", "w", "enter")
         [request] = at.source.generated
         assert request.messages is not None
-        assert [message.content for message in request.messages] == ["why"]
+        assert [message.content for message in request.messages] == ["w"]
         at.source.stream(
             request.id,
             Accepted(id=request.id, prompt_tokens=14, seed=1),
