@@ -60,7 +60,7 @@ class FrontHello(_Message):
 
 
 class Submit(_Message):
-    """One choice of one request. ``rid`` is the front's number for it, never reused within a front's life.
+    """One choice of one request. ``rid`` is the front's number for it, never reused, nor by another front.
 
     ``output_ids`` are outputs it already has (resubmission): they are recomputed, not sent again, and count for
     penalties, ``max_tokens`` and positions of random numbers. ``eos_token_ids`` is empty under ignore_eos.

@@ -399,8 +399,10 @@ class Client:
         for stream in list(self.streams.values()):
             if restarted and not stream.resume:
                 self._end_restarted(stream, "the daemon's front was restarted")
-            else:
-                self._send(stream.resubmission())
+                continue
+            if restarted:
+                stream.front_changed()
+            self._send(stream.resubmission())
 
     def _end_restarted(self, stream: Stream, message: str) -> None:
         hint = "send the request again under the same id with the output ids received so far as resume_ids"

@@ -58,13 +58,18 @@ class Stream:
         self.ended = last
         self.events.append(last)
 
-    def resubmission(self) -> Generate:
-        """The request for what is missing: same id, the ids received so far, and the seed that drew them."""
-        sampling = self.request.sampling
+    def front_changed(self) -> None:
+        """The front that drew the seed is gone; from now on the request names it, so that the next one goes on alike.
+
+        Not before: to the front that runs it, a request with another seed would be another request.
+        """
         if self.accepted is not None:
-            sampling = replace(sampling, seed=self.accepted.seed)
+            self.request = replace(self.request, sampling=replace(self.request.sampling, seed=self.accepted.seed))
+
+    def resubmission(self) -> Generate:
+        """The request for what is missing: the same, with the ids received so far."""
         resume_ids = [pack_ids(ids) for ids in self.output_ids] if any(self.output_ids) else None
-        return replace(self.request, sampling=sampling, resume_ids=resume_ids)
+        return replace(self.request, resume_ids=resume_ids)
 
     @property
     def output_tokens(self) -> int:

@@ -378,6 +378,7 @@ def test_a_connection_lost_without_a_restart_goes_on_where_it_was(peer: Peer, cl
     restart(peer, samples.WELCOME.front_boot_id)
     poll_until_ended(client, stream)
     assert stream.output_ids == [[1, 2, 3]]
+    assert peer.hear(Generate) == Generate(id="r-1", prompt="x", resume_ids=[pack_ids([1, 2])])
 
 
 def test_streams_end_when_the_daemon_stays_away(peer: Peer) -> None:

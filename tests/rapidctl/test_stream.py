@@ -44,7 +44,16 @@ def test_a_resubmission_asks_only_for_the_rest() -> None:
     stream.accept(Accepted(id="r", prompt_tokens=1, seed=7))
     stream.extend(Delta(id="r", choice=1, index=0, token_ids=pack_ids([5])))
     again = stream.resubmission()
-    assert (again.resume_ids, again.sampling.seed) == ([b"", pack_ids([5])], 7)
+    assert again == Generate(id="r", prompt="x", n=2, resume_ids=[b"", pack_ids([5])])
+
+
+def test_only_another_front_is_told_the_seed() -> None:
+    """The front that runs a request compares what it is sent again: a seed that was not there makes it another one."""
+    stream = Stream(Generate(id="r", prompt="x"), resume=True)
+    stream.accept(Accepted(id="r", prompt_tokens=1, seed=7))
+    assert stream.resubmission().sampling.seed is None
+    stream.front_changed()
+    assert stream.resubmission().sampling.seed == 7
 
 
 def test_a_stream_that_begins_with_ids_counts_from_there() -> None:

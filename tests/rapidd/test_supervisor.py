@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from rapidd.child import Child
 from rapidd.errors import EndpointInUse
+from rapidd.ipc import Channel, ChildReport
 from rapidd.paths import RuntimeDir
 from support.process import ROOT, WAIT_S, environment, wait_for_end
 
@@ -274,3 +276,22 @@ def test_systemd_hears_of_loading_readiness_and_stopping(
     order = ["STATUS=loading weights 60 %", "EXTEND_TIMEOUT_USEC=120000000", "READY=1"]
     assert [state for state in heard if state in order] == order
     assert heard[-1].splitlines()[1].startswith("EXTEND_TIMEOUT_USEC=")
+
+
+def test_delays_grow_with_failures_in_a_row_and_a_healthy_minute_forgives_them() -> None:
+    child = Child("engine", [], (0.5, 1.0, 2.0))
+    ours, theirs = socket.socketpair()
+    child.channel = Channel(ours)
+
+    def ready(now_s: float) -> None:
+        Channel(theirs).send(ChildReport("ready"))
+        assert [report.state for report in child.hear(now_s)] == ["ready"]
+
+    assert [child.failed(now_s) for now_s in (0.0, 1.0, 2.0, 3.0)] == [0.5, 1.0, 2.0, 2.0]
+    ready(10.0)
+    assert child.failed(69.0) == 2.0
+    ready(100.0)
+    assert child.failed(160.0) == 0.5
+    assert child.retry_at_s == 160.5
+    child.channel.close()
+    theirs.close()

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from msgspec.structs import replace
 from textual.pilot import Pilot
 
+from rapidctl.book import Book
 from rapidctl.client import Call
 from rapidctl.console.app import Console
+from rapidctl.console.view import View
 from rapidctl.errors import Refused
 from rapidctl.source import Answer, Connection, Received, Streamed, Update
 from rapidctl.wire import (
@@ -49,6 +51,8 @@ from rapidctl.wire import (
 EventKind = Literal["decision", "override", "applied", "warning"]
 EPOCH_UNIX_S = 1_800_000_000.0
 """Wall clock of tick 0: 2027-01-15 08:00:00 UTC."""
+LIVE_TICKS = 231
+"""A minute of history that ends while prefill is busy."""
 ENDPOINT = "ipc:///run/rapidd/request.sock"
 
 
@@ -338,7 +342,7 @@ def override_info(ttl_s: float | None = 252.0) -> OverrideInfo:
 
 def moved(found: Snapshot, info: PartitionInfo) -> Snapshot:
     """The same moment under another partition."""
-    return replace(found, partition=info)
+    return snapshot(found.seq, info=info, boot=found.boot_id, front=found.front_boot_id)
 
 
 def sent_split(source: ScriptedSource) -> tuple[int, SetPartition]:
@@ -346,6 +350,28 @@ def sent_split(source: ScriptedSource) -> tuple[int, SetPartition]:
     [(ticket, request)] = source.commands()
     assert isinstance(request, SetPartition)
     return ticket, request
+
+
+def view(*snapshots: Snapshot, age_s: float = 0.2, **changes: Any) -> View:
+    """A frame of these snapshots, a quarter second apart, the last one ``age_s`` old."""
+    book = Book()
+    for index, found in enumerate(snapshots):
+        book.add(found, 1000.0 + index / 4)
+    now = 1000.0 + (len(snapshots) - 1) / 4 + age_s
+    latest = View(
+        book=book,
+        snapshot=book.snapshot,
+        connection=Connection(ENDPOINT, connected=True),
+        now_s=now,
+        age_s=book.age_s(now),
+        stale=book.stale(now),
+        paused=False,
+        window_s=60.0,
+        unlocked_s=None,
+        change=None,
+        run=None,
+    )
+    return dataclasses.replace(latest, **changes)
 
 
 @dataclass
@@ -393,6 +419,6 @@ async def desk(width: int = 120, height: int = 36, *, control: bool = False, liv
     async with app.run_test(size=(width, height)) as pilot:
         found = Desk(app, source, clock, pilot)
         if live:
-            source.feed(*(snapshot(tick) for tick in range(240)))
+            source.feed(*(snapshot(tick) for tick in range(LIVE_TICKS)))
         await found.settle()
         yield found

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -20,6 +21,7 @@ from support import samples
 
 Answer = Callable[..., Sequence[wire.Reply] | None]
 T = TypeVar("T")
+_NUMBERS = count()
 
 
 def default_script() -> dict[type, Answer]:
@@ -73,8 +75,9 @@ class Peer:
         self._publisher.linger = 0
         self._publisher.bind(wire.metrics_endpoint(self.endpoint))
         self._wake, self._woken = (context.socket(zmq.PAIR) for _ in range(2))
-        self._woken.bind(f"inproc://peer-{id(self)}")
-        self._wake.connect(f"inproc://peer-{id(self)}")
+        wake = f"inproc://peer-{next(_NUMBERS)}"  # an inproc name is free again only some time after its socket closed
+        self._woken.bind(wake)
+        self._wake.connect(wake)
         self._thread = threading.Thread(target=self._run, name="peer")
         self._thread.start()
 

@@ -11,7 +11,7 @@ import msgspec
 
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, RapiddError
-from rapidd.ipc import Channel, ChildReport
+from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
 from rapidd.paths import RuntimeDir
 
 
@@ -23,6 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     faulthandler.enable()
     channel = Channel(socket.socket(fileno=arguments.channel))
+    exit_with_supervisor(channel)
     config = msgspec.json.decode(arguments.config.read_bytes(), type=Config)
     assert config.server.listen is not None, "the supervisor resolves the endpoint"
 

@@ -1,7 +1,6 @@
 """The front process: ``python -P -m rapidd.front --config FILE --channel FD``, started by the supervisor."""
 
 import argparse
-import os
 import socket
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config
-from rapidd.errors import RapiddError
+from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
 from rapidd.model.resolve import load_chat_template, load_model, load_tokenizer
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
         hint = getattr(error, "hint", "")
         print(f"rapidd front: {error}{f' ({hint})' if hint else ''}", file=sys.stderr)
-        return os.EX_CONFIG
+        return EXIT_CONFIG
     server = Server(config, runtime, text, channel)
     try:
         return server.run()

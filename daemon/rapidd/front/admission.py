@@ -52,10 +52,10 @@ class Capacity(Struct, frozen=True):
 
     @classmethod
     def of(cls, hello: ipc.EngineHello, max_output_tokens: int | None) -> "Capacity":
-        """Block 0 is a dummy and holds nothing."""
+        """From what the engine says about itself; ``kv_blocks`` counts usable blocks, not the dummy."""
         return cls(
             max_model_len=hello.max_model_len,
-            kv_tokens=(hello.kv_blocks - 1) * hello.kv_block_tokens,
+            kv_tokens=hello.kv_blocks * hello.kv_block_tokens,
             vocab_size=hello.model.vocab_size,
             eos_token_ids=tuple(hello.eos_token_ids),
             max_output_tokens=max_output_tokens,

@@ -5,6 +5,7 @@ already has, under a new number each time, so that whatever an old engine still 
 sockets and no clocks; ids come in through `Choice.take`.
 """
 
+import secrets
 from array import array
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -18,6 +19,8 @@ from rapidd.telemetry.histogram import Histogram
 
 MAX_RESUBMISSIONS: Final = 2
 """A request that was running when the engine died for the third time may be what kills it."""
+RID_BITS: Final = 20
+"""Every front counts from its own random start: an engine may still speak of what an earlier front asked for."""
 
 
 class Choice:
@@ -139,7 +142,7 @@ class Journal:
         self.choices: dict[int, Choice] = {}
         self.num_waiting = 0
         self.waiting_tokens = 0
-        self._next_rid = 1
+        self._next_rid = secrets.randbits(31) << RID_BITS
 
     def add(self, stream: Stream) -> None:
         """Remember a stream; its choices that have not ended wait."""

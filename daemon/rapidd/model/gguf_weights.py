@@ -39,7 +39,7 @@ _LAYER: Final = {
 _NOT_WEIGHTS: Final = frozenset({"rope_freqs.weight"})
 """Read into `ModelSpec.rope_scaling`."""
 _FLOATS: Final = {GgmlType.F32: torch.float32, GgmlType.F16: torch.float16, GgmlType.BF16: torch.bfloat16}
-_PIECE_BLOCKS: Final = 8192
+_PIECE_BLOCKS: Final = 2048
 """Quantised blocks handed to the package at once: enough to hide its overhead, few enough for a core's cache."""
 
 

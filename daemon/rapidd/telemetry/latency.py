@@ -76,6 +76,8 @@ class LatencyRecorder:
         longest = WINDOWS_S[-1]
         self._arrived, self._finished = SlidingCounter(longest), SlidingCounter(longest)
         self._prompt_tokens, self._output_tokens = SlidingCounter(longest), SlidingCounter(longest)
+        self._longer: list[LatencyWindow] = []
+        self._longer_slice = -1
         self._ttft_met, self._itl_met, self._both_met = (SlidingCounter(longest) for _ in range(3))
 
     def arrived(self, now_ns: int) -> None:
@@ -107,8 +109,12 @@ class LatencyRecorder:
         self._both_met.add(verdict.both, now_ns)
 
     def windows(self, now_ns: int) -> list[LatencyWindow]:
-        """The published windows, shortest first."""
-        return [self._window(seconds, now_ns) for seconds in WINDOWS_S]
+        """The published windows, shortest first; the longer ones are worked out once a second, which is their grain."""
+        shortest, *longer = WINDOWS_S
+        if self._longer_slice != now_ns // SLICE_NS:
+            self._longer_slice = now_ns // SLICE_NS
+            self._longer = [self._window(seconds, now_ns) for seconds in longer]
+        return [self._window(shortest, now_ns), *self._longer]
 
     def slo_met(self, now_ns: int) -> bool | None:
         """Whether the goodput share of the last minute's finished requests met both; null without any."""

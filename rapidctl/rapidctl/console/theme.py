@@ -16,7 +16,7 @@ DARK: Final = Theme(
     foreground="#d6d9de",
     background="#0f1216",
     surface="#161a20",
-    panel="#2b323c",
+    panel="#343d49",
     variables={
         "prefill": "#ff9f43",
         "decode": "#4f9dff",

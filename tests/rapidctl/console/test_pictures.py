@@ -48,7 +48,7 @@ async def stale(at: Desk) -> None:
 
 async def override(at: Desk) -> None:
     """The dialog over a running override."""
-    await at.show(moved(snapshot(240), partition(override=override_info())))
+    await at.show(moved(snapshot(231), partition(override=override_info())))
     await at.press("o")
 
 

@@ -11,7 +11,7 @@ import zmq
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import ServerConfig
-from support.front import CONTEXT, VOCAB, Peer, Rig
+from support.front import CONTEXT, VOCAB, Peer, Rig, ScriptedEngine
 
 
 def frame(**fields: Any) -> bytes:
@@ -217,11 +217,9 @@ def test_the_queue_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_request_that_can_never_fit_the_cache_is_refused(tmp_path: Path) -> None:
-    from support.front import ScriptedEngine
-
     rig = Rig(tmp_path)
     try:
-        engine = ScriptedEngine(rig, kv_blocks=4)  # three usable blocks of four tokens
+        engine = ScriptedEngine(rig, kv_blocks=3)  # of four tokens each
         engine.hello()
         peer = Peer(rig)
         peer.hello()

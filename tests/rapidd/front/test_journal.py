@@ -67,3 +67,17 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_two_fronts_never_give_the_same_number() -> None:
+    """An engine that outlives its front may still send a step of the old front's requests to the new one.
+
+    Numbers used to start at 1 in every front, so such tokens would have gone to another client's stream.
+    """
+    numbers = []
+    for _ in range(2):
+        journal = Journal()
+        stream = admit(wire.Generate(id="s", prompt="a", n=3), b"client", TEXT, CAPACITY, 0)
+        journal.add(stream)
+        numbers.append({journal.submit(choice).rid for choice in stream.choices})
+    assert numbers[0].isdisjoint(numbers[1])

@@ -15,6 +15,7 @@ from rapidctl.console.view import View
 from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.lines import Line, Lines
+from rapidctl.console.widgets.panel import label_border
 
 _MARKS = {"info": ("  ", ""), "warn": ("! ", "$warning"), "error": ("✗ ", "bold $bad")}
 
@@ -25,6 +26,10 @@ class Log(Page):
     AUTO_FOCUS = "#log"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.overview", "back", id="log.back")]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = -1
+
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
         yield Lines(id="log", selectable=False)
@@ -33,12 +38,15 @@ class Log(Page):
     def show(self, view: View) -> None:
         """New lines keep the end in sight unless the reader scrolled up."""
         super().show(view)
+        if view.book.version == self._drawn:
+            return
+        self._drawn = view.book.version
         log = self.query_one(Lines)
         at_end = log.is_vertical_scroll_end
         width = log.scrollable_content_region.width
         log.put([Line("", log_line(entry, width)) for entry in view.book.log])
         lost = f"  {view.book.lost_events} lost" if view.book.lost_events else ""
-        log.border_title = f"LOG {len(view.book.log)} events{lost}"
+        label_border(log, f"LOG {len(view.book.log)} events{lost}")
         if at_end:
             log.to_end()
 

@@ -86,7 +86,7 @@ class Override(Dialog):
                 yield Static("release on an SLO breach of 10 s", id="guard-text")
             with Horizontal(classes="fields"):
                 yield Label("reason")
-                yield Input(max_length=200, id="reason", compact=True)
+                yield Input(placeholder="for the log of changes", max_length=200, id="reason", compact=True)
             yield Static(id="plan")
             yield Static(id="line", markup=False)
             yield Static(id="status")
@@ -225,7 +225,7 @@ def _now(decided: PartitionInfo, latest: PartitionInfo) -> Content:
     text = f"now {plan.mode.upper()} prefill {plan.prefill_units} / decode {plan.decode_units}"
     override = latest.override
     pinned = (
-        "" if override is None else f"  override by {printable(override.by) or '—'}, {duration(override.ttl_s)} left"
+        "" if override is None else f"\noverride by {printable(override.by) or '—'}, {duration(override.ttl_s)} left"
     )
     parts: list[Part] = [f"{text}  {latest.source} {latest.policy}  epoch {latest.epoch}{pinned}"]
     if latest.epoch != decided.epoch:

@@ -13,11 +13,11 @@ from textual.widgets import Input, Static
 
 from rapidctl.console.run import Run
 from rapidctl.console.screens.base import Page
-from rapidctl.console.text import clip
 from rapidctl.console.view import View
 from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.gaps import Gaps
 from rapidctl.console.widgets.keyline import Keyline
+from rapidctl.console.widgets.panel import label_border
 from rapidctl.console.widgets.timeline import Timeline
 
 MAX_TOKENS = 256
@@ -52,27 +52,29 @@ class Prompt(Page):
         field.border_title = f"PROMPT  temperature 0  max {MAX_TOKENS} tokens"
         yield field
         with Container(id="answer"):
-            with VerticalScroll(id="output", can_focus=False):
+            with VerticalScroll(id="output", can_focus=False) as output:
+                label_border(output, "OUTPUT")
                 yield Static(id="text", markup=False)
             yield Timeline(id="timeline")
         yield Gaps(id="gaps")
         yield Keyline(("enter", "send"), ("esc", "stop, back"), ("^r", "resend"), ("^p", "palette"), ("^q", "quit"))
 
-    def on_mount(self) -> None:
-        """Keep the newest text in sight."""
-        self.query_one("#output", VerticalScroll).anchor()
-
     def show(self, view: View) -> None:  # noqa: D102
         super().show(view)
         run = view.run
         output = self.query_one("#output", VerticalScroll)
-        model = None if view.snapshot is None else view.snapshot.model
-        output.border_title = Content("OUTPUT" + ("" if run is None else f" {run.request.id}  {run.state}"))
-        output.border_subtitle = Content("" if model is None else clip(model.name, 40))
         drawn = (run, 0 if run is None else run.tokens, "" if run is None else run.state)
         if drawn != self._drawn:
             self._drawn = drawn
-            self.query_one("#text", Static).update(_output(run))
+            label_border(output, "OUTPUT" + ("" if run is None else f" {run.request.id}  {run.state}"))
+            self._write(output, _output(run))
+
+    def _write(self, output: VerticalScroll, content: Content) -> None:
+        """The newest text stays in sight unless the reader scrolled up."""
+        at_end = output.is_vertical_scroll_end
+        self.query_one("#text", Static).update(content)
+        if at_end:
+            self.call_after_refresh(output.scroll_end, animate=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter sends."""

@@ -8,6 +8,12 @@ from textual.widget import Widget
 from rapidctl.console.view import View
 
 
+def label_border(widget: Widget, title: str, keys: str = "") -> None:
+    """Write plain text into a border. Setting a title repaints the widget even if it is the same: call on change."""
+    widget.border_title = Content(title)
+    widget.border_subtitle = Content(keys)
+
+
 class Panel(Widget):
     """Lines made from the view. Subclasses say `lines`, and `title` and `keys` for the border."""
 
@@ -15,12 +21,15 @@ class Panel(Widget):
         super().__init__(id=id)
         self.view: View | None = None
         self._shown = Content.empty()
+        self._frame = ("", "")
 
     def show(self, view: View) -> None:
         """Take a new frame."""
         self.view = view
-        self.border_title = Content(self.title(view))
-        self.border_subtitle = Content(self.keys(view))
+        frame = (self.title(view), self.keys(view))
+        if frame != self._frame:
+            label_border(self, *frame)
+            self._frame = frame
         content = self._content()
         if not content.is_same(self._shown):
             self.refresh()

@@ -11,6 +11,7 @@ from textual.content import Content
 from rapidctl.console.text import Part, clip, decimal, fit, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.lines import Line, Lines
+from rapidctl.console.widgets.panel import label_border
 from rapidctl.wire import RequestRow
 
 Value = float | str | None
@@ -171,6 +172,7 @@ class Rows(Lines):
         self.problem = ""
         self._tests: list[Test] = []
         self._view: View | None = None
+        self._title = ""
 
     def show(self, view: View) -> None:
         """Take a new frame."""
@@ -182,8 +184,10 @@ class Rows(Lines):
         total = "—" if view.snapshot is None else view.snapshot.rows_total
         order = COLUMNS[self.order.column].name + ("↓" if self.order.reverse else "↑")
         chosen = self.problem or self.filter or "none"
-        self.border_title = Content(f"REQUESTS {total}  shown {len(kept)}  sort {order}  filter {chosen}")
-        self.border_subtitle = "/ filter  , . sort  s reverse  j k select"
+        title = f"REQUESTS {total}  shown {len(kept)}  sort {order}  filter {chosen}"
+        if title != self._title:
+            self._title = title
+            label_border(self, title, "/ filter  , . sort  s reverse  j k select")
 
     def sort(self, order: Order) -> None:
         """Change the order."""

@@ -47,12 +47,14 @@ def units(view: View, width: int, height: int) -> list[Content]:
         return [line(("no engine: nothing to show", "$muted"))]
     if height <= 4:
         half = width // 2
-        return [
+        brief = [
             _lane(snapshot, info, "prefill", half) + line("  ") + _map(info, width - half - 2),
             _lane(snapshot, info, "decode", half) + line("  ") + _placement(view, info, width - half - 2),
-            (height == 3 and _pressing(view, info, width)) or _decision(info, width),
-            _pressing(view, info, width) or _mode_shares(snapshot, width),
         ]
+        pressing = _pressing(view, info, width)
+        if height == 3:
+            return [*brief, pressing or _decision(info, width)]
+        return [*brief, _decision(info, width), pressing or _mode_shares(snapshot, width)]
     return [
         line(clip(f"{_control(info)}   {duration(info.plan.age_s)} old", width)),
         _lane(snapshot, info, "decode", width),
