@@ -41,7 +41,6 @@ def main() -> int:
         return EXIT_CONFIG
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
-    channel.send(ChildReport("ready", engine.summary))
     engine.run()
     return 0
 

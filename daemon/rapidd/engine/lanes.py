@@ -75,7 +75,12 @@ class LaneExecutor:
         self.tokens = 0
         self.busy_ns = {"decode": 0, "prefill": 0, "mixed": 0}
         self.units = max(self._streams)
-        """Of the newest batch; all units before the first one."""
+        """Of the newest batch, or of the plan that an idle lane adopted."""
+
+    def adopt(self, units: int) -> None:
+        """A new plan's units. A lane that works adopts them at its next batch, by itself."""
+        if self.idle:
+            self.units = units
 
     @property
     def room(self) -> bool:

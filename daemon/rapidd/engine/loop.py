@@ -86,6 +86,7 @@ class Engine:
         self._memory_used = memory_used
         self._clock = clock
         self._front: str | None = None
+        self._is_ready = False
         self._heard_ns = clock()
         self._state_ns = 0
         self._state_epoch = -1
@@ -157,6 +158,9 @@ class Engine:
                 self._front = front_boot_id
                 self._control.restore(last_epoch, policy)
                 self._state_ns = 0
+                if not self._is_ready:  # before the front knew of this engine it would have refused every request
+                    self._is_ready = True
+                    self._channel.send(ipc.ChildReport("ready", self.summary))
             case ipc.Submit():
                 self._submit(message)
             case ipc.Abort(rids):
@@ -233,6 +237,8 @@ class Engine:
         self._scheduler.preempted.clear()
         if self._applying and self._scheduler.clock.passed(self._fence):
             self._applying = False
+            self._lanes["decode"].adopt(plan.decode_units)
+            self._lanes["prefill"].adopt(plan.prefill_units)
             self._placement = self._probe(now)
             self._control.notices.append(
                 self._make_notice("applied", "info", f"{plan.describe()} runs", None, self._placement)

@@ -6,7 +6,6 @@ are the rules between fields, the model's and the engine's limits, and the queue
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -29,6 +28,8 @@ _INSTEAD: Final = {
 }
 """What to do without each field of `wire.UNSUPPORTED_FIELDS`."""
 
+LONG_CHARS: Final = 4096
+"""Encoding this much takes a few milliseconds, which running streams do not feel."""
 MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
 
@@ -82,10 +83,33 @@ def check_queue(journal: Journal, num_choices: int, max_requests: int, max_token
     )
 
 
-def admit(request: wire.Generate, client: bytes, text: TextModel, capacity: Capacity, now_ns: int) -> Stream:
-    """The stream that ``request`` opens, with every choice ready to be submitted. Raises `RequestError`."""
+def is_long(request: wire.Generate) -> bool:
+    """Whether `encode` takes so long that streams would feel it."""
+    if request.messages is not None:
+        return sum(len(message.content) for message in request.messages) > LONG_CHARS
+    return request.prompt is not None and len(request.prompt) > LONG_CHARS
+
+
+def encode(request: wire.Generate, text: TextModel) -> list[int]:
+    """Prompt ids of ``request``; may run in another thread. Raises `RequestError`."""
     _check_fields(request)
-    prompt_ids = _prompt_ids(request, text, capacity)
+    if request.prompt_ids is not None:
+        return _unpack(request.prompt_ids, "prompt_ids")
+    if request.prompt:
+        return text.tokenizer.encode(request.prompt, add_special=True)
+    if request.messages:
+        return text.tokenizer.encode(text.template.render(request.messages), add_special=False)
+    return []
+
+
+def admit(
+    request: wire.Generate, prompt_ids: list[int], client: bytes, text: TextModel, capacity: Capacity, now_ns: int
+) -> Stream:
+    """The stream that ``request`` opens, with every choice ready to be submitted. Raises `RequestError`.
+
+    ``prompt_ids`` is what `encode` gave; ``now_ns`` is when the request arrived.
+    """
+    _check_prompt(prompt_ids, capacity)
     max_tokens = _max_tokens(request, len(prompt_ids), capacity)
     resume = _resume_ids(request, max_tokens, capacity)
     sampling = request.sampling
@@ -139,15 +163,7 @@ def _check_fields(request: wire.Generate) -> None:
         )
 
 
-def _prompt_ids(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[int]:
-    if request.prompt_ids is not None:
-        ids = _checked_ids(request.prompt_ids, "prompt_ids", capacity)
-    elif request.prompt is not None:
-        ids = text.tokenizer.encode(request.prompt, add_special=True) if request.prompt else []
-    elif request.messages:
-        ids = text.tokenizer.encode(text.template.render(request.messages), add_special=False)
-    else:
-        ids = []
+def _check_prompt(ids: list[int], capacity: Capacity) -> None:
     if not ids:
         raise RequestError("empty_prompt", "the prompt has no tokens", "give at least one character, message or id")
     longest = capacity.max_model_len - 1
@@ -158,7 +174,7 @@ def _prompt_ids(request: wire.Generate, text: TextModel, capacity: Capacity) -> 
             "and one of output",
             "shorten the prompt, or serve with a larger --max-model-len",
         )
-    return ids
+    _check_vocabulary(ids, "the prompt", capacity)
 
 
 def _max_tokens(request: wire.Generate, prompt_len: int, capacity: Capacity) -> int:
@@ -197,20 +213,24 @@ def _resume_ids(request: wire.Generate, max_tokens: int, capacity: Capacity) -> 
         raise RequestError(
             "invalid_request", f"resume_ids has {len(request.resume_ids)} entries for {request.n} choices"
         )
-    resumed = [_checked_ids(ids, "resume_ids", capacity) for ids in request.resume_ids]
+    resumed = [_unpack(ids, "resume_ids") for ids in request.resume_ids]
+    for ids in resumed:
+        _check_vocabulary(ids, "resume_ids", capacity)
     longest = max(map(len, resumed))
     if longest > max_tokens:
         raise RequestError("invalid_request", f"resume_ids holds {longest} ids, more than max_tokens {max_tokens}")
     return resumed
 
 
-def _checked_ids(data: bytes, name: str, capacity: Capacity) -> list[int]:
+def _unpack(data: bytes, name: str) -> list[int]:
     try:
-        ids: Sequence[int] = wire.unpack_ids(data)
+        return wire.unpack_ids(data)
     except wire.WireError as error:
         raise RequestError("invalid_request", f"{name}: {error}") from error
+
+
+def _check_vocabulary(ids: list[int], name: str, capacity: Capacity) -> None:
     if ids and max(ids) >= capacity.vocab_size:
         raise RequestError(
             "invalid_request", f"{name} holds token {max(ids)}; the model knows 0 to {capacity.vocab_size - 1}"
         )
-    return list(ids)

@@ -6,8 +6,11 @@ called at `next_ns` at the latest. No frame, whatever it holds, raises out of he
 """
 
 import secrets
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
+
+from msgspec import Struct
 
 from rapidctl import __version__, wire
 from rapidd import ipc
@@ -28,8 +31,20 @@ CHORES_NS: Final = 1_000_000_000
 _DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
 
 
+class _Encoding(Struct):
+    """A request whose prompt is being encoded beside the loop."""
+
+    client: bytes
+    request: wire.Generate
+    arrival_ns: int
+    cancelled: bool = False
+
+
 class Front:
-    """One front's life. ``report`` goes to the supervisor; ``wall`` is the unix clock in seconds."""
+    """One front's life. ``report`` goes to the supervisor; ``wall`` is the unix clock in seconds.
+
+    ``encode`` starts `admission.encode` of a long prompt in another thread; its outcome comes back by `encoded`.
+    """
 
     def __init__(
         self,
@@ -41,6 +56,7 @@ class Front:
         clock: Clock,
         wall: Callable[[], float],
         report: Callable[[ipc.ChildReport], None],
+        encode: Callable[[wire.Generate], None],
     ) -> None:
         self.boot_id = secrets.token_hex(8)
         self.stopped = False
@@ -50,6 +66,8 @@ class Front:
         self._text = text
         self._clock = clock
         self._report = report
+        self._encode = encode
+        self._encoding: dict[str, _Encoding] = {}
         self._capacity: Capacity | None = None
         self._draining = False
         self._stop_ns: int | None = None
@@ -98,7 +116,7 @@ class Front:
 
     def life(self) -> tuple[wire.DaemonState, str]:
         """The daemon's state, and one line about it for people."""
-        left = len(self.serving.journal.streams)
+        left = self._num_left
         if self._draining or self._stop_ns is not None:
             return ("draining", f"{left} requests left") if left else ("drained", "")
         life, note = self.link.life, self.link.note
@@ -112,12 +130,16 @@ class Front:
         now_ns = self._clock()
         if self._stop_ns is None:
             self._stop_ns = now_ns + int(self._config.server.drain_timeout_s * 1e9)
-            left = len(self.serving.journal.streams)
+            left = self._num_left
             self.events.emit("drain", f"shutting down; {left} requests left")
             self._report(ipc.ChildReport("draining", f"{left} requests left"))
         else:
             self._stop_ns = now_ns
         self.tick()
+
+    @property
+    def _num_left(self) -> int:
+        return len(self.serving.journal.streams) + len(self._encoding)
 
     @property
     def next_ns(self) -> int:
@@ -140,13 +162,17 @@ class Front:
 
     def _finish_stopping(self, now_ns: int, stop_ns: int) -> None:
         if now_ns >= stop_ns:
-            self.serving.fail_all(
+            error = RequestError(
                 "draining",
                 "the daemon shut down before this request was finished",
                 "send it again when the daemon is back",
             )
+            self.serving.fail_all(error)
+            for stream_id, encoding in self._encoding.items():
+                self._refuse(encoding.client, stream_id, None, error)
+            self._encoding.clear()
             self._aftermath()
-        if not self.serving.journal.streams:
+        if not self._num_left:
             self.stopped = True
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
@@ -302,6 +328,9 @@ class Front:
             self._refuse(identity, error.id, error.call, RequestError(error.code, str(error)))
         except RequestError as error:
             self._refuse(identity, stream_id, call, error)
+        except Exception as error:  # the boundary of the process: one message must not end everybody's streams
+            traceback.print_exc()
+            self._refuse(identity, stream_id, call, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
         self._aftermath()
 
     def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
@@ -343,6 +372,8 @@ class Front:
         if running is not None:
             self.serving.attach(client, request, running)
             return
+        if request.id in self._encoding:
+            raise RequestError("duplicate_id", f"{request.id!r} is just being accepted", "choose a new id, or wait")
         if self._draining or self._stop_ns is not None:
             raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
         if self._capacity is None:
@@ -350,20 +381,46 @@ class Front:
         server = self._config.server
         admission.check_queue(
             self.serving.journal,
-            request.n,
+            request.n + sum(encoding.request.n for encoding in self._encoding.values()),
             server.max_waiting_requests,
             server.max_waiting_tokens,
             self.latency.finished_per_s(self._clock()),
         )
-        self.serving.open(client, request, self._text, self._capacity)
+        if admission.is_long(request):
+            self._encoding[request.id] = _Encoding(client.identity, request, self._clock())
+            self._encode(request)
+        else:
+            prompt_ids = admission.encode(request, self._text)
+            self.serving.open(client, request, prompt_ids, self._text, self._capacity, self._clock())
+
+    def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
+        """What became of a prompt that was encoded beside the loop."""
+        encoding = self._encoding.pop(stream_id, None)
+        client = self.clients.get(encoding.client) if encoding else None
+        if encoding is None or client is None:
+            return  # the daemon gave it up, or its client left
+        assert self._capacity is not None
+        try:
+            if isinstance(outcome, RequestError):
+                raise outcome
+            self.serving.open(client, encoding.request, outcome, self._text, self._capacity, encoding.arrival_ns)
+        except RequestError as error:
+            self._refuse(encoding.client, stream_id, None, error)
+        stream = self.serving.journal.streams.get(stream_id)
+        if encoding.cancelled and stream is not None:
+            self.serving.cancel(stream)
+        self._aftermath()
 
     def _cancel(self, client: Client, request: wire.Cancel) -> None:
-        stream = self.serving.journal.streams.get(request.id)
+        stream = self.serving.journal.streams.get(request.id) or self._encoding.get(request.id)
         if stream is None:
             raise RequestError("not_found", f"no request {request.id!r} is running")
         if stream.client != client.identity:
             self.control.check_control(client)
-        self.serving.cancel(stream)
+        if isinstance(stream, _Encoding):
+            stream.cancelled = True
+        else:
+            self.serving.cancel(stream)
         reply = wire.ControlReply(call=request.call, epoch=self.link.epoch, text=f"cancelled {request.id}")
         self.clients.reply(client.identity, reply)
 

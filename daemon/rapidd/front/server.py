@@ -1,14 +1,18 @@
 """The front's sockets and its one loop: every frame in goes to `Front`, every frame out comes from it.
 
-One thread, plain sockets and a poller. Nothing here blocks but the poll: sends are NOBLOCK, and what a turn reads of
-one socket is bounded, so that no client's flood delays another's tokens.
+One thread, plain sockets and a poller; a second thread only encodes long prompts. Nothing here blocks but the poll:
+sends are NOBLOCK, and what a turn reads of one socket is bounded, so that no client's flood delays another's tokens.
 """
 
+import contextlib
 import os
 import signal
 import socket
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Final
 
@@ -18,6 +22,8 @@ import zmq
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config
+from rapidd.errors import RequestError
+from rapidd.front import admission
 from rapidd.front.admission import TextModel
 from rapidd.front.clients import Clock, Outcome
 from rapidd.front.core import Front
@@ -60,6 +66,9 @@ class Server:
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self._stop_signals = 0
+        self._text = text
+        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._encoded: deque[tuple[str, Future[list[int]]]] = deque()
         self._context = zmq.Context()
         umask = os.umask(SOCKET_UMASK)
         try:
@@ -68,7 +77,9 @@ class Server:
             self._engine = self._bind(zmq.ROUTER, runtime.engine_endpoint, 0, -1)
         finally:
             os.umask(umask)
-        self.front = Front(config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report)
+        self.front = Front(
+            config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report, encode=self._encode
+        )
         self._poller = zmq.Poller()
         self._poller.register(self._requests, zmq.POLLIN)
         self._poller.register(self._engine, zmq.POLLIN)
@@ -118,7 +129,7 @@ class Server:
         if self._requests in ready:
             self._read_requests()
         if self._wake_read.fileno() in ready:
-            self._read_signals()
+            self._read_wakeups()
         if self._clock() >= self.front.next_ns:
             self.front.tick()
 
@@ -154,11 +165,31 @@ class Server:
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         self._stop_signals += 1
 
-    def _read_signals(self) -> None:
+    def _read_wakeups(self) -> None:
         self._wake_read.recv(4096)
         while self._stop_signals:
             self._stop_signals -= 1
             self.front.stop()
+        while self._encoded:
+            stream_id, future = self._encoded.popleft()
+            error = future.exception()
+            if error is None:
+                self.front.encoded(stream_id, future.result())
+            elif isinstance(error, RequestError):
+                self.front.encoded(stream_id, error)
+            else:
+                traceback.print_exception(error)
+                self.front.encoded(stream_id, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
+
+    # --- prompts that take long to encode ------------------------------------------------------------------------
+
+    def _encode(self, request: wire.Generate) -> None:
+        def done(future: Future[list[int]]) -> None:  # in the encoder's thread
+            self._encoded.append((request.id, future))
+            with contextlib.suppress(BlockingIOError):  # full: the loop is about to look anyway
+                self._wake_write.send(b"\0")
+
+        self._encoder.submit(admission.encode, request, self._text).add_done_callback(done)
 
     # --- Transport -----------------------------------------------------------------------------------------------
 
@@ -195,6 +226,7 @@ class Server:
 
     def close(self) -> None:
         """Let the last messages leave, for a bounded time, and give everything back."""
+        self._encoder.shutdown(cancel_futures=True)
         for sock in (self._requests, self._metrics, self._engine):
             sock.close()
         self._context.term()

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Final, get_args
 
 from rapidctl import wire
-from rapidctl.wire import ErrorCode
 from rapidd import ipc
 from rapidd.errors import RequestError
 from rapidd.front import admission
@@ -50,9 +49,17 @@ class Serving:
 
     # --- opening ---------------------------------------------------------------------------------------------
 
-    def open(self, client: Client, request: wire.Generate, text: TextModel, capacity: Capacity) -> None:
+    def open(
+        self,
+        client: Client,
+        request: wire.Generate,
+        prompt_ids: list[int],
+        text: TextModel,
+        capacity: Capacity,
+        arrival_ns: int,
+    ) -> None:
         """Accept a new stream and submit its choices. Raises `RequestError`."""
-        stream = admission.admit(request, client.identity, text, capacity, self._clock())
+        stream = admission.admit(request, prompt_ids, client.identity, text, capacity, arrival_ns)
         self.journal.add(stream)
         client.stream_ids.add(stream.id)
         self.totals.accepted += 1
@@ -283,10 +290,10 @@ class Serving:
             ),
         )
 
-    def fail_all(self, code: ErrorCode, message: str, hint: str = "") -> None:
+    def fail_all(self, error: RequestError) -> None:
         """End every stream with the same error."""
         for stream in list(self.journal.streams.values()):
-            self.fail(stream, RequestError(code, message, hint))
+            self.fail(stream, error)
 
     def abandon(self, client: Client) -> list[Stream]:
         """Drop the streams of a client that cannot be told; returns them."""

@@ -1,5 +1,7 @@
 """The console under an operator's fingers, on a scripted daemon and a clock that moves when told."""
 
+import re
+
 import pytest
 from textual.widgets import Button, Input, Static
 
@@ -26,6 +28,9 @@ from rapidctl.wire import (
     pack_ids,
 )
 from support.console import ENDPOINT, Desk, desk, event, moved, override_info, partition, sent_split, snapshot
+
+TEXTUAL_CHROME = ("c5c8c6", "292929", "ff5f57", "febc2e", "28c840")
+"""Window frame and default text of every exported picture: no part of the console."""
 
 # --- the overview --------------------------------------------------------------------------------------------------
 
@@ -154,6 +159,24 @@ async def test_the_log_shows_events_and_what_the_console_noticed() -> None:
             assert word in at.text
         await at.press("escape")
         assert isinstance(at.app.screen, Overview)
+
+
+async def test_without_colour_the_letters_words_and_marks_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with desk() as at:
+        assert "DDDPPP" in at.text
+        assert "87% !" in at.text
+        coloured = re.findall(r"fill: #(..)(..)(..)", at.app.export_screenshot())
+        assert coloured
+        assert [rgb for rgb in coloured if len(set(rgb)) != 1 and "".join(rgb) not in TEXTUAL_CHROME] == []
+
+
+async def test_the_palette_offers_the_same_verbs_as_the_keys() -> None:
+    async with desk() as at:
+        verbs = {command.title for command in at.app.get_system_commands(at.app.screen)}
+        assert {"Override", "Release", "Undo", "Unlock", "Prompt", "Log", "Help", "Quit"} <= verbs
+        await at.press("ctrl+p")
+        assert "override" in at.text.lower()
 
 
 async def test_quitting_closes_the_source() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 import zmq
 
@@ -115,6 +116,19 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
     assert tokens[-1].finish == "length"
 
 
+def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
+    """It used to say so before its hello: the daemon was announced as ready and refused the first requests."""
+    told = ipc.Channel(shared_bench.ours)
+    shared_bench.engine._is_ready = False
+    shared_bench.engine.turn()
+    assert told.lines() == []
+    for front in ("front-1", "front-2"):
+        shared_bench.greet(front)
+    (line,) = told.lines()
+    report = msgspec.json.decode(line, type=ipc.ChildReport)
+    assert (report.state, report.detail) == ("ready", shared_bench.engine.summary)
+
+
 def test_pings_go_through_the_loop(bench: Bench) -> None:
     bench.send(ipc.Ping(41))
     assert bench.until(ipc.Pong) == ipc.Pong(41, "front-1")
@@ -183,6 +197,23 @@ def test_an_override_is_applied_and_says_where_the_lanes_run(bench: Bench) -> No
     assert [lane.lane for lane in notice.placement.lanes] == ["decode", "prefill"]
     bench.send(ipc.SetPlan(4, None, None, False, "", "ana", None))
     bench.until(ipc.ControlDone)
+
+
+def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -> None:
+    """Lanes that were idle showed the cores of the plan before, and so an overlap that was not there."""
+    splits = bench.engine._control.table.splits
+    if not splits:
+        pytest.skip("one core: split is not available")
+    bench.submit(13, [1, 2, 3], max_tokens=3)
+    bench.until(ipc.Step)
+    bench.send(ipc.SetPlan(5, PlanRequest(mode="split", decode_units=splits[0]), 60.0, True, "", "ana", None))
+    notice = bench.until(ipc.Notice)
+    while notice.kind != "applied":
+        notice = bench.until(ipc.Notice)
+    bench.send(ipc.SetPlan(6, None, None, False, "", "ana", None))
+    bench.until(ipc.ControlDone)
+    assert notice.placement is not None
+    assert notice.placement.overlap == 0
 
 
 def test_a_policy_given_by_the_front_is_restored_and_epochs_go_on(bench: Bench) -> None:

@@ -273,6 +273,7 @@ def test_mutated_frames_are_all_answered_and_none_ends_the_process(rig: Rig) -> 
             peer.raw(mutate(chance.choice(seeds), chance))
         peer.send(wire.Ping(call=1000 + batch))
         rig.until(lambda: any(isinstance(m, wire.Pong) and m.call == 1000 + batch for m in peer.inbox), peer)  # noqa: B023
+        assert not any(isinstance(m, wire.Failed) and m.code == "internal_error" for m in peer.inbox)
         peer.inbox.clear()
         rig.clock.advance(0.5)
     for stream_id in list(rig.front.serving.journal.streams):

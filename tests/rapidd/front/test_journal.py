@@ -26,7 +26,7 @@ class JournalMachine(RuleBasedStateMachine):
     def open(self, n: int, prompt: str) -> Stream:
         self.names += 1
         request = wire.Generate(id=str(self.names), prompt=prompt, n=n, stop=["!"])
-        stream = admit(request, b"client", TEXT, CAPACITY, 0)
+        stream = admit(request, list(prompt.encode()), b"client", TEXT, CAPACITY, 0)
         self.journal.add(stream)
         for choice in stream.choices:
             self.outputs[stream.id, choice.index] = []
@@ -77,7 +77,7 @@ def test_two_fronts_never_give_the_same_number() -> None:
     numbers = []
     for _ in range(2):
         journal = Journal()
-        stream = admit(wire.Generate(id="s", prompt="a", n=3), b"client", TEXT, CAPACITY, 0)
+        stream = admit(wire.Generate(id="s", prompt="a", n=3), [97], b"client", TEXT, CAPACITY, 0)
         journal.add(stream)
         numbers.append({journal.submit(choice).rid for choice in stream.choices})
     assert numbers[0].isdisjoint(numbers[1])

@@ -28,7 +28,7 @@ class Log(Page):
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn = -1
+        self._drawn: tuple[int, LogLine | None, int] | None = None
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
@@ -38,15 +38,16 @@ class Log(Page):
     def show(self, view: View) -> None:
         """New lines keep the end in sight unless the reader scrolled up."""
         super().show(view)
-        if view.book.version == self._drawn:
-            return
-        self._drawn = view.book.version
-        log = self.query_one(Lines)
-        at_end = log.is_vertical_scroll_end
+        log, entries = self.query_one(Lines), view.book.log
         width = log.scrollable_content_region.width
-        log.put([Line("", log_line(entry, width)) for entry in view.book.log])
+        drawn = (len(entries), entries[-1] if entries else None, width)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
+        at_end = log.is_vertical_scroll_end
+        log.put([Line("", log_line(entry, width)) for entry in entries])
         lost = f"  {view.book.lost_events} lost" if view.book.lost_events else ""
-        label_border(log, f"LOG {len(view.book.log)} events{lost}")
+        label_border(log, f"LOG {len(entries)} events{lost}")
         if at_end:
             log.to_end()
 
