@@ -47,8 +47,8 @@ lint: setup ## check style and types
 bench: setup model ## measure on this machine: a table, then one JSON line
 	$(PY) daemon/bench/run.py
 
-docs: setup model ## make the pictures in docs/ again
-	$(PY) scripts/make_pictures.py
+docs: setup ## make the pictures in docs/ again, from the tests that check them
+	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py
 
 clean: ## remove everything that was made, the environment and the model included
 	rm -rf .venv .models .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

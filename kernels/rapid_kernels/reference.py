@@ -16,8 +16,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from rapid_kernels.layout import CacheLayout, KVCache, Ragged, RopeTable
 
-MAX_TRANSPOSED_TOKENS = 64
-"""Up to so many tokens ``W x^T`` beats ``x W^T`` in MKL and oneDNN (measured: kernels/bench/bench_cpu.py)."""
+TRANSPOSED_TOKENS = range(4, 65)
+"""For so many tokens ``W x^T`` beats ``x W^T`` in MKL and oneDNN (kernels/bench/linear_cpu.py)."""
 PADDING_RATIO = 1.5
 """Decode rows share a call while padding to the longest costs less than this over the shortest."""
 
@@ -44,11 +44,13 @@ class ReferenceKernels:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """See `Kernels`. The result of few tokens is a transposed view."""
-        if not 1 < x.shape[0] <= MAX_TRANSPOSED_TOKENS:
+        tokens = x.shape[0]
+        if tokens == 1:  # bfloat16: a third less time than a matrix product of one row
+            row = x.squeeze(0)
+            return (torch.mv(weight, row) if bias is None else torch.addmv(bias, weight, row)).unsqueeze(0)
+        if tokens not in TRANSPOSED_TOKENS:
             return linear(x, weight, bias)
-        if bias is None:
-            return torch.mm(weight, x.t()).t()
-        return torch.addmm(bias[:, None], weight, x.t()).t()
+        return (torch.mm(weight, x.t()) if bias is None else torch.addmm(bias[:, None], weight, x.t())).t()
 
     def rope_and_cache(
         self,
@@ -97,7 +99,7 @@ class ReferenceKernels:
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Over the last dimension. Fewer passes and temporaries than torch's own, which on a CPU is not fused."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).mul_(weight).to(x.dtype)
 

@@ -201,7 +201,8 @@ class Book:
 
     def increase(self, name: Counter, now: float, window_s: float) -> float | None:
         """By how much a counter grew within the window, restarts of the daemon included; null when unknown."""
-        values = [value for _, value in self._ring.since(now - window_s, name) if value is not None]
+        samples = self._ring.since(now - window_s, name)
+        values = [value for time, value in samples if time <= now and value is not None]
         return values[-1] - values[0] if len(values) > 1 else None
 
     def _note_changes(self, old: Snapshot | None, new: Snapshot) -> None:

@@ -1,10 +1,11 @@
 """A batch's description, and the public surface of the package."""
 
 import pytest
-import rapid_kernels
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+import rapid_kernels
 from rapid_kernels import DUMMY_BLOCK, CacheLayout, make_ragged, select
 
 
@@ -53,7 +54,7 @@ def test_every_token_has_its_position_and_slot(rows: list[tuple[int, int]], bloc
     [([], [], []), ([0], [4], [[1]]), ([5], [4], [[1, 2]]), ([1, 1], [4], [[1]]), ([1], [5], [[1]])],
 )
 def test_contradictions_are_refused(query_lens: list[int], kv_lens: list[int], tables: list[list[int]]) -> None:
-    with pytest.raises(ValueError, match="fit together|need"):
+    with pytest.raises(ValueError, match=r"fit together|need"):
         make_ragged(query_lens, kv_lens, tables, block_tokens=4, units=1)
 
 

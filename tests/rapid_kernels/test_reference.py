@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
 from torch import Tensor
+
+from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
 
 BLOCK_TOKENS = 4
 EPS = 1e-5
@@ -48,9 +49,9 @@ def make_scene(
             cache.layers[1][table[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS] = token
         keys.append(kv[:, 0].double())
         values.append(kv[:, 1].double())
-    new = [row[1] for row in rows]
-    ragged = make_ragged(new, [sum(row) for row in rows], tables, BLOCK_TOKENS, units=2)
-    q = torch.randn((sum(new), kv_heads * group, dim), generator=generator).to(dtype)
+    new_lens = [new for _, new in rows]
+    ragged = make_ragged(new_lens, [sum(row) for row in rows], tables, BLOCK_TOKENS, units=2)
+    q = torch.randn((sum(new_lens), kv_heads * group, dim), generator=generator).to(dtype)
     return Scene(kernels, ragged, cache, q, keys, values)
 
 
@@ -155,7 +156,7 @@ def test_rope_and_cache(dim: int, with_norm: bool, transposed: bool) -> None:
     scene = make_scene(rows, kv_heads, group, dim, seed=4)
     heads = kv_heads * group
     qkv = torch.randn(scene.ragged.num_tokens, (heads + 2 * kv_heads) * dim)
-    q, k, v = qkv.clone().view(len(qkv), -1, dim).split((heads, kv_heads, kv_heads), 1)
+    q, k, v = torch.split(qkv.clone().view(len(qkv), -1, dim), [heads, kv_heads, kv_heads], 1)
     rope, positions = make_rope(dim), scene.ragged.positions
     q_weight, k_weight = torch.rand(dim) + 0.5, torch.rand(dim) + 0.5
     if with_norm:
@@ -192,15 +193,15 @@ def test_norms(dtype: torch.dtype, tokens: int) -> None:
     # A transposed x is what `linear` gives for few tokens.
     x, residual = torch.randn(96, tokens).to(dtype).t(), torch.randn(tokens, 96).to(dtype)
     weight = (torch.rand(96) + 0.5).to(dtype)
-    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
     kernels, ragged = select("cpu"), any_ragged()
     torch.testing.assert_close(
-        kernels.rms_norm(x, weight, EPS, ragged).double(), exact_rms_norm(x, weight), **tolerance
+        kernels.rms_norm(x, weight, EPS, ragged).double(), exact_rms_norm(x, weight), rtol=tolerance, atol=tolerance
     )
     total = x.double() + residual.double()
     normed, new_residual = kernels.add_rms_norm(x, residual, weight, EPS, ragged)
-    torch.testing.assert_close(new_residual.double(), total, **tolerance)
-    torch.testing.assert_close(normed.double(), exact_rms_norm(new_residual, weight), **tolerance)
+    torch.testing.assert_close(new_residual.double(), total, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(normed.double(), exact_rms_norm(new_residual, weight), rtol=tolerance, atol=tolerance)
 
 
 def test_rms_norm_of_large_activations_does_not_overflow() -> None:

@@ -6,18 +6,15 @@ called at `next_ns` at the latest. No frame, whatever it holds, raises out of he
 """
 
 import secrets
-import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from msgspec import Struct
-
-from rapidctl import __version__, wire
+from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config
 from rapidd.errors import RequestError
-from rapidd.front import admission
 from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.calls import Calls
 from rapidd.front.clients import Client, Clients, Clock, Transport
 from rapidd.front.control import Control, refusal
 from rapidd.front.engine_link import EngineLink
@@ -29,15 +26,6 @@ from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 CHORES_NS: Final = 1_000_000_000
 """Period of leases, late answers and SLO reports."""
 _DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
-
-
-class _Encoding(Struct):
-    """A request whose prompt is being encoded beside the loop."""
-
-    client: bytes
-    request: wire.Generate
-    arrival_ns: int
-    cancelled: bool = False
 
 
 class Front:
@@ -62,14 +50,8 @@ class Front:
         self.stopped = False
         """The drain that a stop began is over: close the sockets and exit."""
         self._config = config
-        self._endpoint = endpoint
-        self._text = text
         self._clock = clock
         self._report = report
-        self._encode = encode
-        self._encoding: dict[str, _Encoding] = {}
-        self._capacity: Capacity | None = None
-        self._draining = False
         self._stop_ns: int | None = None
         self._engine_was_connected = False
         self._engine_was_lost = False
@@ -95,21 +77,22 @@ class Front:
             latency=self.latency,
             life=self.life,
         )
-        self._calls: dict[type[wire.Request], Callable[[Client, Any], None]] = {
-            wire.Ping: self._ping,
-            wire.Generate: self._generate,
-            wire.Cancel: self._cancel,
-            wire.GetStatus: self._status,
-            wire.GetSnapshot: self._snapshot,
-            wire.GetRequests: self._requests,
-            wire.GetEvents: self._get_events,
-            wire.GetPartition: self.control.partition,
-            wire.PredictPartition: self.control.predict,
-            wire.SetPartition: self.control.set_plan,
-            wire.ReleasePartition: self.control.release,
-            wire.SetPolicy: self.control.set_policy,
-            wire.Drain: self._drain,
-        }
+        self.calls = Calls(
+            config=config.server,
+            endpoint=endpoint,
+            front_boot_id=self.boot_id,
+            text=text,
+            clock=clock,
+            encode=encode,
+            state=lambda: self.life()[0],
+            clients=self.clients,
+            link=self.link,
+            serving=self.serving,
+            control=self.control,
+            events=self.events,
+            finished_per_s=self.latency.finished_per_s,
+            publisher=self.publisher,
+        )
         self.events.emit("front_ready", "the front is ready")
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -117,7 +100,7 @@ class Front:
     def life(self) -> tuple[wire.DaemonState, str]:
         """The daemon's state, and one line about it for people."""
         left = self._num_left
-        if self._draining or self._stop_ns is not None:
+        if self.calls.draining or self.calls.stopping:
             return ("draining", f"{left} requests left") if left else ("drained", "")
         life, note = self.link.life, self.link.note
         detail = note.detail if note and life != "serving" else ""
@@ -129,6 +112,7 @@ class Front:
         """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""
         now_ns = self._clock()
         if self._stop_ns is None:
+            self.calls.stopping = True
             self._stop_ns = now_ns + int(self._config.server.drain_timeout_s * 1e9)
             left = self._num_left
             self.events.emit("drain", f"shutting down; {left} requests left")
@@ -139,7 +123,7 @@ class Front:
 
     @property
     def _num_left(self) -> int:
-        return len(self.serving.journal.streams) + len(self._encoding)
+        return len(self.serving.journal.streams) + len(self.calls.encoding)
 
     @property
     def next_ns(self) -> int:
@@ -168,9 +152,7 @@ class Front:
                 "send it again when the daemon is back",
             )
             self.serving.fail_all(error)
-            for stream_id, encoding in self._encoding.items():
-                self._refuse(encoding.client, stream_id, None, error)
-            self._encoding.clear()
+            self.calls.give_up(error)
             self._aftermath()
         if not self._num_left:
             self.stopped = True
@@ -229,7 +211,17 @@ class Front:
         self.control.engine_lost()
         self.publisher.engine_lost()
 
-    # --- the supervisor and the engine ----------------------------------------------------------------------------
+    # --- what comes in ----------------------------------------------------------------------------
+
+    def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+        """One message on the request socket, without its identity frame."""
+        self.calls.take(identity, frames, peer_address)
+        self._aftermath()
+
+    def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
+        """What became of a prompt that was encoded beside the loop."""
+        self.calls.encoded(stream_id, outcome)
+        self._aftermath()
 
     def note(self, note: ipc.SupervisorNote) -> None:
         """The supervisor says how the other processes are."""
@@ -260,7 +252,7 @@ class Front:
             self.link.drop()
             self._aftermath()
         change = self.link.greet(identity, hello)
-        self._capacity = Capacity.of(hello, self._config.server.max_output_tokens)
+        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
         self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
         if change != "known":
             self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
@@ -301,150 +293,3 @@ class Front:
         )
         if notice.kind in _DECIDING:
             self.events.decide(notice.decision, notice.epoch, notice.source, notice.text)
-
-    # --- clients ---------------------------------------------------------------------------------------------
-
-    def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
-        """One message on the request socket, without its identity frame."""
-        client = self.clients.get(identity)
-        if client is not None:
-            client.last_seen_ns = self._clock()
-        stream_id: str | None = None
-        call: int | None = None
-        try:
-            if len(frames) != 1:
-                raise RequestError(
-                    "malformed", f"a message is one frame, this one has {len(frames)}", "send it from a DEALER socket"
-                )
-            request = wire.decode_request(frames[0])
-            stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
-            if isinstance(request, wire.Hello):
-                self._hello(identity, request, peer_address)
-            elif client is None:
-                raise RequestError("hello_required", "the first message of a connection is Hello")
-            else:
-                self._calls[type(request)](client, request)
-        except wire.WireError as error:
-            self._refuse(identity, error.id, error.call, RequestError(error.code, str(error)))
-        except RequestError as error:
-            self._refuse(identity, stream_id, call, error)
-        except Exception as error:  # the boundary of the process: one message must not end everybody's streams
-            traceback.print_exc()
-            self._refuse(identity, stream_id, call, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
-        self._aftermath()
-
-    def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
-        """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
-        if call is None and stream_id is not None:
-            self.serving.totals.refused += 1
-        self.clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
-
-    def _hello(self, identity: bytes, request: wire.Hello, peer_address: str | None) -> None:
-        protocol = min(request.protocol_max, wire.PROTOCOL_MAX)
-        if protocol < max(request.protocol_min, wire.PROTOCOL_MIN):
-            raise RequestError(
-                "protocol",
-                f"this daemon speaks protocol {wire.PROTOCOL_MIN} to {wire.PROTOCOL_MAX}, "
-                f"the client {request.protocol_min} to {request.protocol_max}",
-                "install the same version of rapid-serve on both sides",
-            )
-        client = self.clients.hello(identity, request.client, peer_address, request.control)
-        hello = self.link.hello
-        self.clients.reply(
-            identity,
-            wire.Welcome(
-                protocol=protocol,
-                version=__version__,
-                boot_id=self.link.boot_id,
-                front_boot_id=self.boot_id,
-                metrics_endpoint=wire.metrics_endpoint(self._endpoint),
-                model=hello.model.name if hello else None,
-                control=client.control,
-                limits=wire.Limits(max_model_len=hello.max_model_len if hello else None),
-            ),
-        )
-
-    def _ping(self, client: Client, request: wire.Ping) -> None:
-        self.clients.reply(client.identity, wire.Pong(call=request.call, at_mono_ns=self._clock()))
-
-    def _generate(self, client: Client, request: wire.Generate) -> None:
-        running = self.serving.journal.streams.get(request.id)
-        if running is not None:
-            self.serving.attach(client, request, running)
-            return
-        if request.id in self._encoding:
-            raise RequestError("duplicate_id", f"{request.id!r} is just being accepted", "choose a new id, or wait")
-        if self._draining or self._stop_ns is not None:
-            raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
-        if self._capacity is None:
-            raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
-        server = self._config.server
-        admission.check_queue(
-            self.serving.journal,
-            request.n + sum(encoding.request.n for encoding in self._encoding.values()),
-            server.max_waiting_requests,
-            server.max_waiting_tokens,
-            self.latency.finished_per_s(self._clock()),
-        )
-        if admission.is_long(request):
-            self._encoding[request.id] = _Encoding(client.identity, request, self._clock())
-            self._encode(request)
-        else:
-            prompt_ids = admission.encode(request, self._text)
-            self.serving.open(client, request, prompt_ids, self._text, self._capacity, self._clock())
-
-    def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
-        """What became of a prompt that was encoded beside the loop."""
-        encoding = self._encoding.pop(stream_id, None)
-        client = self.clients.get(encoding.client) if encoding else None
-        if encoding is None or client is None:
-            return  # the daemon gave it up, or its client left
-        assert self._capacity is not None
-        try:
-            if isinstance(outcome, RequestError):
-                raise outcome
-            self.serving.open(client, encoding.request, outcome, self._text, self._capacity, encoding.arrival_ns)
-        except RequestError as error:
-            self._refuse(encoding.client, stream_id, None, error)
-        stream = self.serving.journal.streams.get(stream_id)
-        if encoding.cancelled and stream is not None:
-            self.serving.cancel(stream)
-        self._aftermath()
-
-    def _cancel(self, client: Client, request: wire.Cancel) -> None:
-        stream = self.serving.journal.streams.get(request.id) or self._encoding.get(request.id)
-        if stream is None:
-            raise RequestError("not_found", f"no request {request.id!r} is running")
-        if stream.client != client.identity:
-            self.control.check_control(client)
-        if isinstance(stream, _Encoding):
-            stream.cancelled = True
-        else:
-            self.serving.cancel(stream)
-        reply = wire.ControlReply(call=request.call, epoch=self.link.epoch, text=f"cancelled {request.id}")
-        self.clients.reply(client.identity, reply)
-
-    def _status(self, client: Client, request: wire.GetStatus) -> None:
-        self.clients.reply(client.identity, self.publisher.status(request.call))
-
-    def _snapshot(self, client: Client, request: wire.GetSnapshot) -> None:
-        reply = wire.SnapshotReply(call=request.call, snapshot=self.publisher.snapshot())
-        self.clients.reply(client.identity, reply)
-
-    def _requests(self, client: Client, request: wire.GetRequests) -> None:
-        rows = self.publisher.rows(request.id)
-        if request.id is not None and not rows:
-            raise RequestError("not_found", f"no request {request.id!r} is running")
-        self.clients.reply(client.identity, wire.RequestList(call=request.call, rows=rows))
-
-    def _get_events(self, client: Client, request: wire.GetEvents) -> None:
-        self.clients.reply(client.identity, self.events.replay(request.call, request.from_seq, request.limit))
-
-    def _drain(self, client: Client, request: wire.Drain) -> None:
-        self.control.check_control(client)
-        if request.on != self._draining:
-            self._draining = request.on
-            by = request.by or client.label
-            self.events.emit("drain", f"{by} stopped admission" if request.on else f"{by} admits requests again")
-        state, _ = self.life()
-        self.clients.reply(client.identity, wire.ControlReply(call=request.call, epoch=self.link.epoch, text=state))

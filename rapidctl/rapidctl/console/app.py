@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from textual.app import App, SystemCommand
@@ -15,9 +16,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from rapidctl.book import Book
-from rapidctl.client import new_id, operator_name
+from rapidctl.client import new_id
 from rapidctl.console import form, theme
-from rapidctl.console.change import Change, Command
+from rapidctl.console.operator import Operator
 from rapidctl.console.run import Run
 from rapidctl.console.screens.base import Shows
 from rapidctl.console.screens.confirm import Confirm
@@ -29,12 +30,11 @@ from rapidctl.console.screens.prompt import MAX_TOKENS, Prompt
 from rapidctl.console.view import WINDOWS_S, View
 from rapidctl.console.widgets.lines import Lines
 from rapidctl.source import Answer, Connection, LiveSource, Received, Source, Streamed
-from rapidctl.wire import Cancel, ChatMessage, Event, Generate, PredictPartition, Sampling
+from rapidctl.wire import Cancel, ChatMessage, Event, Generate, Sampling
 
 TICK_S: Final = 0.25
 STREAM_TICK_S: Final = 1 / 12
 """While a prompt streams: text comes in readable pieces, not token by token."""
-UNLOCK_S: Final = 300.0
 
 
 class Console(App[int]):
@@ -73,14 +73,12 @@ class Console(App[int]):
     ) -> None:
         super().__init__()
         self.book = Book()
-        self.by = operator_name()
+        self.operator = Operator(source, clock, unlocked=control)
         self._source = source
         self._clock = clock
         self._wall = wall
         self._connection = Connection(endpoint, connected=False)
         self._window = 1
-        self._unlocked_until_s = clock() + UNLOCK_S if control else None
-        self._change: Change | None = None
         self._run: Run | None = None
         self._frozen: View | None = None
         self._shown: tuple[object, ...] = ()
@@ -107,23 +105,22 @@ class Console(App[int]):
     def tick(self) -> None:
         """Take in what arrived and draw if anything changed."""
         for update in self._source.poll():
+            self.operator.take(update)
             match update:
                 case Received(snapshot, at_s):
                     self.book.add(snapshot, at_s)
-                    if self._change is not None:
-                        self._change.observed(snapshot)
                 case Event():
                     self.book.add_event(update)
-                    if self._change is not None:
-                        self._change.happened(update)
                 case Answer():
-                    self._answered(update)
+                    for screen in self._shown_screens():
+                        screen.answered(update)
                 case Streamed():
                     if self._run is not None and self._run.request.id == update.id:
                         self._run.take(update)
                 case Connection():
                     self._connected(update)
-        self._pass_time()
+        self.operator.tick()
+        self._set_pace()
         self._draw()
 
     def view(self) -> View:
@@ -138,14 +135,17 @@ class Console(App[int]):
             stale=self.book.stale(now),
             paused=False,
             window_s=WINDOWS_S[self._window],
-            unlocked_s=None if self._unlocked_until_s is None else max(0.0, self._unlocked_until_s - now),
-            change=self._change,
+            unlocked_s=self.operator.left_s,
+            change=self.operator.change,
             run=self._run,
         )
 
+    def _shown_screens(self) -> list[Shows]:
+        return [screen for screen in self.screen_stack if isinstance(screen, Shows) and screen.is_mounted]
+
     def _draw(self, *, force: bool = False) -> None:
         view = self._frozen_or(self.view())
-        change, run = self._change, self._run
+        change, run = view.change, view.run
         shown = (
             None if view.paused else self.book.version,
             view.stale,
@@ -157,38 +157,21 @@ class Console(App[int]):
         )
         if force or shown != self._shown:
             self._shown = shown
-            for screen in self.screen_stack:
-                if isinstance(screen, Shows) and screen.is_mounted:
-                    screen.show(view)
+            for screen in self._shown_screens():
+                screen.show(view)
 
     def _frozen_or(self, view: View) -> View:
+        """While frozen: the values of then under the state of now."""
         if self._frozen is None:
             return view
-        still = self._frozen
-        return View(
-            book=still.book, snapshot=still.snapshot, connection=view.connection, now_s=still.now_s,
-            age_s=view.age_s, stale=view.stale, paused=True, window_s=view.window_s,
-            unlocked_s=view.unlocked_s, change=view.change, run=view.run,
-        )  # fmt: skip
+        then = self._frozen
+        return replace(view, snapshot=then.snapshot, now_s=then.now_s, paused=True)
 
-    def _pass_time(self) -> None:
-        now = self._clock()
-        if self._change is not None:
-            self._change.tick(now)
-        if self._unlocked_until_s is not None and now >= self._unlocked_until_s:
-            self._lock()
-        streaming = self._run is not None and not self._run.over
-        if streaming:
+    def _set_pace(self) -> None:
+        if self._run is not None and not self._run.over:
             self._stream_ticker.resume()
         else:
             self._stream_ticker.pause()
-
-    def _answered(self, answer: Answer) -> None:
-        if self._change is not None:
-            self._change.answered(answer)
-        for screen in self.screen_stack:
-            if isinstance(screen, Shows):
-                screen.answered(answer)
 
     def _connected(self, connection: Connection) -> None:
         if connection.connected != self._connection.connected:
@@ -198,26 +181,9 @@ class Console(App[int]):
 
     # --- control ----------------------------------------------------------------------------------------------
 
-    def predict(self, request: PredictPartition) -> int:
-        """As `Operator.predict`."""
-        return self._source.ask(request)
-
-    def change(self, command: Command, title: str) -> Change | None:
-        """As `Operator.change`."""
-        if self._unlocked_until_s is None:
-            return None
-        ticket = self._source.ask(command, control=True)
-        self._change = Change(ticket, command, title, self._clock())
-        return self._change
-
-    def _lock(self) -> None:
-        self._unlocked_until_s = None
-        self._source.lock()
-        self._draw(force=True)
-
     def _may_control(self) -> bool:
         """Whether a command may be sent now; says why not."""
-        if self._unlocked_until_s is None:
+        if not self.operator.unlocked:
             self.notify("read-only: ^o unlocks control for 5 minutes", severity="warning")
         elif self.book.stale(self._clock()) or self.book.snapshot is None or self.book.snapshot.partition is None:
             self.notify("no live daemon: control is off until snapshots come again", severity="error")
@@ -226,17 +192,17 @@ class Console(App[int]):
         return False
 
     def action_unlock(self) -> None:
-        """Unlock for `UNLOCK_S`, or lock at once."""
-        if self._unlocked_until_s is None:
-            self._unlocked_until_s = self._clock() + UNLOCK_S
-            self._draw(force=True)
+        """Unlock for a while, or lock at once."""
+        if self.operator.unlocked:
+            self.operator.lock()
         else:
-            self._lock()
+            self.operator.unlock()
+        self._draw(force=True)
 
     def action_override(self) -> None:
         """Open the dialog on the partition as it is now."""
         if self._may_control() and self.book.snapshot is not None and self.book.snapshot.partition is not None:
-            self.push_screen(Override(self, self.book.snapshot.partition), lambda _: self._draw(force=True))
+            self.push_screen(Override(self.operator, self.book.snapshot.partition), lambda _: self._draw(force=True))
             self.call_after_refresh(self._draw, force=True)
 
     def action_release(self) -> None:
@@ -246,14 +212,14 @@ class Console(App[int]):
             if snapshot.partition.override is None:
                 self.notify("there is no override to release")
             else:
-                self.change(form.release(snapshot.partition, self.by), "release")
+                self.operator.send(form.release(snapshot.partition, self.operator.by), "release")
 
     def action_undo(self) -> None:
         """Offer to bring the previous control state back as a new change."""
         snapshot = self.book.snapshot
         if not self._may_control() or snapshot is None or snapshot.partition is None:
             return
-        found = form.undo(snapshot.partition, self.book.previous, self.by)
+        found = form.undo(snapshot.partition, self.book.previous, self.operator.by)
         if found is None:
             self.notify("nothing to undo: no other control state was seen since this console started")
             return
@@ -261,7 +227,7 @@ class Console(App[int]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.change(command, title)
+                self.operator.send(command, title)
 
         self.push_screen(Confirm(f"UNDO: {title}?", f"$ {form.command_line(command)}"), answered)
 

@@ -12,10 +12,8 @@ from rapidctl.errors import Refused
 from rapidctl.source import Answer
 from rapidctl.wire import ControlReply, Event, ReleasePartition, SetPartition, SetPolicy, Snapshot
 
-COMMAND_DEADLINE_S: Final = 3.0
-"""A command that waited longer than this in a queue is refused by the daemon: nobody wants it any more."""
 UNKNOWN_AFTER_S: Final = 10.0
-"""Longer than the deadline plus the longest prefill chunk that lanes finish before they adopt a plan."""
+"""Longer than a call may take plus the longest prefill chunk that lanes finish before they adopt a plan."""
 
 State = Literal["sent", "pending", "applied", "refused", "unknown"]
 Command = SetPartition | ReleasePartition | SetPolicy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rapidctl.book import Book
+from rapidctl.book import Book, latency_window
 from rapidctl.console.change import Change
 from rapidctl.console.run import Run
 from rapidctl.source import Connection
@@ -43,4 +43,4 @@ class View:
         """Latency over the chosen window."""
         if self.snapshot is None:
             return None
-        return next((window for window in self.snapshot.latency if window.window_s == self.window_s), None)
+        return latency_window(self.snapshot, self.window_s)

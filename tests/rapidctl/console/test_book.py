@@ -142,6 +142,14 @@ def test_a_jump_of_the_daemons_wall_clock_changes_nothing(jump: float) -> None:
     assert jumping.age_s(at(20)) == steady.age_s(at(20))
 
 
+def test_a_frozen_view_counts_nothing_that_came_later() -> None:
+    book = Book()
+    for tick in range(9):
+        found = snapshot(tick)
+        book.add(replace(found, requests=replace(found.requests, preempted_total=tick)), at(tick))
+    assert [book.increase("preempted", at(tick), 60.0) for tick in (0, 4, 8)] == [None, 4, 8]
+
+
 def test_stale_is_judged_by_the_age_of_the_last_snapshot() -> None:
     book = Book()
     assert book.stale(0.0)

@@ -47,6 +47,7 @@ class Bench:
             engine=EngineConfig(kv_blocks=64, max_batch_requests=4, policy="hybrid:32"),
         )
         self.engine: Engine = build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
+        assert self.engine._link.socket.poll(10_000, zmq.POLLOUT)  # connected: before that a hello would be lost
         self.clock = FakeClock()
         self.engine._clock = self.clock
         self.engine._heard_ns = self.clock()
@@ -65,11 +66,17 @@ class Bench:
                     return message
         raise AssertionError(f"the engine never said {kind}")
 
-    def greet(self, boot_id: str = "front-1", epoch: int = 0, policy: str | None = None) -> None:
+    def greet(self, boot_id: str = "front-1", epoch: int = 0, policy: str | None = None) -> ipc.EngineState:
+        assert self.engine._link.socket.poll(10_000, zmq.POLLOUT), "the engine never connected"
         self.engine._link.send(self.engine._hello)
         self.until(ipc.EngineHello)
         self.send(ipc.FrontHello(boot_id, epoch, policy))
-        self.until(ipc.EngineState)
+        assert self.engine._link.socket.poll(10_000)
+        self.engine.turn()
+        while self.socket.poll(1):
+            self.socket.recv_multipart()
+        self.engine._state_ns = 0
+        return self.until(ipc.EngineState)
 
     def submit(self, rid: int, prompt: list[int], max_tokens: int = 400) -> None:
         self.send(
@@ -119,6 +126,7 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
 def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
     """It used to say so before its hello: the daemon was announced as ready and refused the first requests."""
     told = ipc.Channel(shared_bench.ours)
+    told.lines()  # of other tests
     shared_bench.engine._is_ready = False
     shared_bench.engine.turn()
     assert told.lines() == []
@@ -217,6 +225,5 @@ def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -
 
 
 def test_a_policy_given_by_the_front_is_restored_and_epochs_go_on(bench: Bench) -> None:
-    bench.greet("front-3", epoch=100, policy="shared")
-    state = bench.until(ipc.EngineState)
+    state = bench.greet("front-3", epoch=100, policy="shared")
     assert (state.partition.policy, state.partition.epoch) == ("shared", 100)

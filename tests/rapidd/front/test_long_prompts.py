@@ -87,7 +87,7 @@ def test_its_client_may_leave_meanwhile(rig: Rig, pair: tuple[Peer, ScriptedEngi
         peer.ask(wire.Ping(), wire.Pong)
         peer.vanish()
         rig.until(lambda: len(rig.front.clients) == 0, meanwhile=lambda: rig.pass_time(31))
-    rig.until(lambda: not rig.front._encoding)
+    rig.until(lambda: not rig.front.calls.encoding)
     rig.serves()
     assert not [message for message in engine.inbox if isinstance(message, ipc.Submit)]
 

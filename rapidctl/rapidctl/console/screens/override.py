@@ -6,7 +6,7 @@ word APPLY typed. Nothing is called applied before the daemon's event says so.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -14,8 +14,9 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Input, Label, Static
 
-from rapidctl.console.change import Change, Command
+from rapidctl.console.change import Change
 from rapidctl.console.form import Form, FormError, command_line, describe, initial
+from rapidctl.console.operator import Operator
 from rapidctl.console.screens.base import Dialog
 from rapidctl.console.text import Part, line, milliseconds, printable
 from rapidctl.console.view import View
@@ -26,18 +27,6 @@ from rapidctl.wire import Mode, PartitionInfo, PlanRequest, Prediction, PredictP
 
 MODES: tuple[Mode, ...] = ("serial", "hybrid", "shared", "split")
 CONFIRM_WORD = "APPLY"
-
-
-class Operator(Protocol):
-    """What the dialog needs of the app."""
-
-    by: str
-
-    def predict(self, request: PredictPartition) -> int:
-        """Ask for a dry run; returns the ticket of its answer."""
-
-    def change(self, command: Command, title: str) -> Change | None:
-        """Send a command; null when control is locked."""
 
 
 class Override(Dialog):
@@ -144,7 +133,7 @@ class Override(Dialog):
         if self.query_one("#apply", Button).disabled:
             return
         command = self._form().command(self._info.epoch, self._operator.by)
-        self._change = self._operator.change(command, describe(command.plan))
+        self._change = self._operator.send(command, describe(command.plan))
         if self._change is None:
             self._say("control is locked: esc, then ^o", "bold $bad")
         self._allow()
@@ -194,9 +183,9 @@ class Override(Dialog):
         word = self.query_one("#word", Input)
         word.set_class(not breach, "-hidden")
         legal = found is None or found.legal
-        busy = self._change is not None and not self._change.over
+        sent = self._change is not None
         confirmed = not breach or word.value == CONFIRM_WORD
-        self.query_one("#apply", Button).disabled = not (valid and legal and confirmed) or busy
+        self.query_one("#apply", Button).disabled = not (valid and legal and confirmed) or sent
 
     def _follow(self, change: Change, partition: PartitionInfo | None) -> None:
         bad = change.state in ("refused", "unknown")

@@ -1,0 +1,7 @@
+"""``python -m rapidd``."""
+
+import sys
+
+from rapidd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,240 @@
+"""What clients ask: every message of the request socket, decoded, checked against the daemon's state, and answered.
+
+A message that cannot be answered otherwise gets exactly one `wire.Failed`. Long prompts are encoded beside the loop:
+their requests wait in ``encoding`` until `Calls.encoded` hears what became of them. Knows no sockets.
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from rapidctl import __version__, wire
+from rapidd.config import ServerConfig
+from rapidd.errors import RequestError
+from rapidd.front import admission
+from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.control import Control, refusal
+from rapidd.front.engine_link import EngineLink
+from rapidd.front.events import EventLog
+from rapidd.front.publish import Publisher
+from rapidd.front.serving import Serving
+
+
+class Encoding(Struct):
+    """A request whose prompt is being encoded beside the loop."""
+
+    client: bytes
+    request: wire.Generate
+    arrival_ns: int
+    cancelled: bool = False
+
+
+class Calls:
+    """The verbs. ``encode`` starts `admission.encode` in another thread; ``state`` is the daemon's."""
+
+    def __init__(
+        self,
+        *,
+        config: ServerConfig,
+        endpoint: str,
+        front_boot_id: str,
+        text: TextModel,
+        clock: Clock,
+        encode: Callable[[wire.Generate], None],
+        state: Callable[[], wire.DaemonState],
+        clients: Clients,
+        link: EngineLink,
+        serving: Serving,
+        control: Control,
+        events: EventLog,
+        finished_per_s: Callable[[int], float],
+        publisher: Publisher,
+    ) -> None:
+        self.capacity: Capacity | None = None
+        """Null until the first engine said hello."""
+        self.encoding: dict[str, Encoding] = {}
+        self.draining = False
+        """An operator stopped admission."""
+        self.stopping = False
+        """The daemon is shutting down."""
+        self._config = config
+        self._endpoint = endpoint
+        self._front_boot_id = front_boot_id
+        self._text = text
+        self._clock = clock
+        self._encode = encode
+        self._state = state
+        self._clients = clients
+        self._link = link
+        self._serving = serving
+        self._control = control
+        self._events = events
+        self._finished_per_s = finished_per_s
+        self._publisher = publisher
+        self._verbs: dict[type[wire.Request], Callable[[Client, Any], None]] = {
+            wire.Ping: self._ping,
+            wire.Generate: self._generate,
+            wire.Cancel: self._cancel,
+            wire.GetStatus: self._status,
+            wire.GetSnapshot: self._snapshot,
+            wire.GetRequests: self._requests,
+            wire.GetEvents: self._get_events,
+            wire.GetPartition: control.partition,
+            wire.PredictPartition: control.predict,
+            wire.SetPartition: control.set_plan,
+            wire.ReleasePartition: control.release,
+            wire.SetPolicy: control.set_policy,
+            wire.Drain: self._drain,
+        }
+
+    def take(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+        """One message on the request socket, without its identity frame."""
+        client = self._clients.get(identity)
+        if client is not None:
+            client.last_seen_ns = self._clock()
+        stream_id: str | None = None
+        call: int | None = None
+        try:
+            if len(frames) != 1:
+                raise RequestError(
+                    "malformed", f"a message is one frame, this one has {len(frames)}", "send it from a DEALER socket"
+                )
+            request = wire.decode_request(frames[0])
+            stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
+            if isinstance(request, wire.Hello):
+                self._hello(identity, request, peer_address)
+            elif client is None:
+                raise RequestError("hello_required", "the first message of a connection is Hello")
+            else:
+                self._verbs[type(request)](client, request)
+        except wire.WireError as error:
+            self._refuse(identity, error.id, error.call, RequestError(error.code, str(error)))
+        except RequestError as error:
+            self._refuse(identity, stream_id, call, error)
+        except Exception as error:  # the boundary of the process: one message must not end everybody's streams
+            traceback.print_exc()
+            self._refuse(identity, stream_id, call, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
+
+    def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
+        """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
+        if call is None and stream_id is not None:
+            self._serving.totals.refused += 1
+        self._clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
+
+    def _hello(self, identity: bytes, request: wire.Hello, peer_address: str | None) -> None:
+        protocol = min(request.protocol_max, wire.PROTOCOL_MAX)
+        if protocol < max(request.protocol_min, wire.PROTOCOL_MIN):
+            raise RequestError(
+                "protocol",
+                f"this daemon speaks protocol {wire.PROTOCOL_MIN} to {wire.PROTOCOL_MAX}, "
+                f"the client {request.protocol_min} to {request.protocol_max}",
+                "install the same version of rapid-serve on both sides",
+            )
+        client = self._clients.hello(identity, request.client, peer_address, request.control)
+        hello = self._link.hello
+        self._clients.reply(
+            identity,
+            wire.Welcome(
+                protocol=protocol,
+                version=__version__,
+                boot_id=self._link.boot_id,
+                front_boot_id=self._front_boot_id,
+                metrics_endpoint=wire.metrics_endpoint(self._endpoint),
+                model=hello.model.name if hello else None,
+                control=client.control,
+                limits=wire.Limits(max_model_len=hello.max_model_len if hello else None),
+            ),
+        )
+
+    def _ping(self, client: Client, request: wire.Ping) -> None:
+        self._clients.reply(client.identity, wire.Pong(call=request.call, at_mono_ns=self._clock()))
+
+    def _generate(self, client: Client, request: wire.Generate) -> None:
+        running = self._serving.journal.streams.get(request.id)
+        if running is not None:
+            self._serving.attach(client, request, running)
+            return
+        if request.id in self.encoding:
+            raise RequestError("duplicate_id", f"{request.id!r} is just being accepted", "choose a new id, or wait")
+        if self.draining or self.stopping:
+            raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
+        if self.capacity is None:
+            raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+        admission.check_queue(
+            self._serving.journal,
+            request.n + sum(encoding.request.n for encoding in self.encoding.values()),
+            self._config.max_waiting_requests,
+            self._config.max_waiting_tokens,
+            self._finished_per_s(self._clock()),
+        )
+        if admission.is_long(request):
+            self.encoding[request.id] = Encoding(client.identity, request, self._clock())
+            self._encode(request)
+        else:
+            prompt_ids = admission.encode(request, self._text)
+            self._serving.open(client, request, prompt_ids, self._text, self.capacity, self._clock())
+
+    def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
+        """What became of a prompt that was encoded beside the loop."""
+        encoding = self.encoding.pop(stream_id, None)
+        client = self._clients.get(encoding.client) if encoding else None
+        if encoding is None or client is None:
+            return  # the daemon gave it up, or its client left
+        assert self.capacity is not None
+        try:
+            if isinstance(outcome, RequestError):
+                raise outcome
+            self._serving.open(client, encoding.request, outcome, self._text, self.capacity, encoding.arrival_ns)
+        except RequestError as error:
+            self._refuse(encoding.client, stream_id, None, error)
+        stream = self._serving.journal.streams.get(stream_id)
+        if encoding.cancelled and stream is not None:
+            self._serving.cancel(stream)
+
+    def give_up(self, error: RequestError) -> None:
+        """Refuse what is still being encoded."""
+        for stream_id, encoding in self.encoding.items():
+            self._refuse(encoding.client, stream_id, None, error)
+        self.encoding.clear()
+
+    def _cancel(self, client: Client, request: wire.Cancel) -> None:
+        stream = self._serving.journal.streams.get(request.id) or self.encoding.get(request.id)
+        if stream is None:
+            raise RequestError("not_found", f"no request {request.id!r} is running")
+        if stream.client != client.identity:
+            self._control.check_control(client)
+        if isinstance(stream, Encoding):
+            stream.cancelled = True
+        else:
+            self._serving.cancel(stream)
+        reply = wire.ControlReply(call=request.call, epoch=self._link.epoch, text=f"cancelled {request.id}")
+        self._clients.reply(client.identity, reply)
+
+    def _status(self, client: Client, request: wire.GetStatus) -> None:
+        self._clients.reply(client.identity, self._publisher.status(request.call))
+
+    def _snapshot(self, client: Client, request: wire.GetSnapshot) -> None:
+        reply = wire.SnapshotReply(call=request.call, snapshot=self._publisher.snapshot())
+        self._clients.reply(client.identity, reply)
+
+    def _requests(self, client: Client, request: wire.GetRequests) -> None:
+        rows = self._publisher.rows(request.id)
+        if request.id is not None and not rows:
+            raise RequestError("not_found", f"no request {request.id!r} is running")
+        self._clients.reply(client.identity, wire.RequestList(call=request.call, rows=rows))
+
+    def _get_events(self, client: Client, request: wire.GetEvents) -> None:
+        self._clients.reply(client.identity, self._events.replay(request.call, request.from_seq, request.limit))
+
+    def _drain(self, client: Client, request: wire.Drain) -> None:
+        self._control.check_control(client)
+        if request.on != self.draining:
+            self.draining = request.on
+            by = request.by or client.label
+            self._events.emit("drain", f"{by} stopped admission" if request.on else f"{by} admits requests again")
+        self._clients.reply(
+            client.identity, wire.ControlReply(call=request.call, epoch=self._link.epoch, text=self._state())
+        )

@@ -1,0 +1,127 @@
+"""What cannot be served ends ``rapidd serve`` with status 78 and a message that names the culprit, and nothing else."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from support.daemon import MODEL, WAIT_S, serve_command
+from support.process import environment
+
+Break = Callable[[Path], object]
+
+
+def serve(folder: Path, *options: str, wrap: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    """A daemon that is expected to give up."""
+    return subprocess.run(
+        [*wrap, *serve_command(f"ipc://{folder}/run/request.sock", *options)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+
+
+def check_refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert done.returncode == 78, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def edit_config(**changes: object) -> Break:
+    def edit(model: Path) -> None:
+        path = model / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+def drop_a_shard(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    shards = {name: f"model-{1 + (index > 9):05}-of-00002.safetensors" for index, name in enumerate(sorted(tensors))}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    first = {name: tensor for name, tensor in tensors.items() if "00001" in shards[name]}
+    save_file(first, model / "model-00001-of-00002.safetensors")
+    (model / "model.safetensors").unlink()
+
+
+def cut_a_tensor(model: Path) -> None:
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.3.mlp.up_proj.weight"
+    tensors[name] = np.ascontiguousarray(tensors[name][:-1])
+    save_file(tensors, path)
+
+
+def leave_out_a_tensor(model: Path) -> None:
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.4.self_attn.q_proj.weight"]
+    save_file(tensors, path)
+
+
+BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
+    "a missing shard": (drop_a_shard, ("model-00002-of-00002.safetensors",)),
+    "a wrong shape": (cut_a_tensor, ("model.layers.3.mlp.up_proj.weight", "172", "171")),
+    "a missing tensor": (leave_out_a_tensor, ("model.layers.4.self_attn.q_proj.weight",)),
+    "a truncated file": (lambda model: (model / "model.safetensors").write_bytes(b"\x08"), ("model.safetensors",)),
+    "another architecture": (edit_config(architectures=["MambaForCausalLM"], model_type="mamba"), ("Mamba",)),
+    "no config.json": (lambda model: (model / "config.json").unlink(), ("config.json",)),
+    "no tokenizer.json": (lambda model: (model / "tokenizer.json").unlink(), ("tokenizer.json",)),
+    "quantised weights": (edit_config(quantization_config={"quant_method": "awq"}), ("awq",)),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_model_that_cannot_be_served(folder: Callable[[], Path], case: str) -> None:
+    place = folder()
+    model = place / "model"
+    shutil.copytree(MODEL, model)
+    break_it, words = BROKEN[case]
+    break_it(model)
+    check_refused(serve(place, "--model", str(model)), *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "/nowhere/at/all"), ("/nowhere/at/all",)),
+        (("--max-model-len", "100000"), ("max-model-len", "100000", "512")),
+        (("--policy", "fastest"), ("policy", "fastest")),
+        (("--policy", "split:999"), ("policy", "999")),
+        (("--device", "cuda"), ("cuda",)),
+    ],
+    ids=" ".join,
+)
+def test_settings_that_this_machine_or_model_cannot_have(
+    folder: Callable[[], Path], options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    if "cuda" in options and Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a CUDA device")
+    check_refused(serve(folder(), "--model", str(MODEL), *options), *words)
+
+
+def test_a_full_disk_under_the_runtime_directory(folder: Callable[[], Path]) -> None:
+    """In a mount namespace of its own, whose runtime directory has not a byte left."""
+    place = folder()
+    (place / "run").mkdir()
+    script = (
+        'mount -t tmpfs -o size=64k,mode=0755 none "$0/run" || exit 99; '
+        'cat /dev/zero > "$0/run/filler" 2>/dev/null; exec "$@"'
+    )
+    space = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(place))
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here, to mount a file system that is full")
+    done = serve(place, "--model", str(MODEL), wrap=space)
+    if done.returncode in (1, 99) and "rapidd" not in done.stderr:
+        pytest.skip(f"no private mounts here: {done.stderr.strip()}")
+    check_refused(done, f"{place}/run", "No space left on device", "--listen")
