@@ -56,17 +56,48 @@ def _owner(step, steps, programs):
 
 
 @triton.jit
-def _store_tile(y, acc, tile, m, N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def _halves(block, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Left and right half of the columns."""
+    return tl.split(tl.permute(tl.reshape(block, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _put_piece(at, row_stride, first_column, block, m, width, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     rows = tl.arange(0, BLOCK_M)
-    columns = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    seen = (rows < m)[:, None] & (columns < N)[None, :]
-    tl.store(y + rows[:, None] * N + columns[None, :], acc.to(y.dtype.element_ty), mask=seen)
+    columns = first_column + tl.arange(0, BLOCK_N)
+    inside = (rows < m)[:, None] & (columns < width)[None, :]
+    tl.store(at + rows[:, None] * row_stride + columns[None, :], block.to(at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _put(at, row_stride, block, m, width, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Store block[:m, :width]. In quarters: each passes through shared memory, of which the loads want all."""
+    left, right = _halves(block, BLOCK_M, BLOCK_N)
+    quarter: tl.constexpr = BLOCK_N // 4
+    left0, left1 = _halves(left, BLOCK_M, BLOCK_N // 2)
+    right0, right1 = _halves(right, BLOCK_M, BLOCK_N // 2)
+    _put_piece(at, row_stride, 0, left0, m, width, BLOCK_M, quarter)
+    _put_piece(at, row_stride, quarter, left1, m, width, BLOCK_M, quarter)
+    _put_piece(at, row_stride, 2 * quarter, right0, m, width, BLOCK_M, quarter)
+    _put_piece(at, row_stride, 3 * quarter, right1, m, width, BLOCK_M, quarter)
+
+
+@triton.jit
+def _finish(y, block, tile, m, N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr):
+    """Store a complete tile of the product."""
+    if GATED:
+        gate, up = _halves(block, BLOCK_M, BLOCK_N)
+        first = tile * (BLOCK_N // 2)
+        _put(y + first, N // 2, gate / (1 + tl.exp(-gate)) * up, m, N // 2 - first, BLOCK_M, BLOCK_N // 2)
+    else:
+        first = tile * BLOCK_N
+        _put(y + first, N, block, m, N - first, BLOCK_M, BLOCK_N)
 
 
 @triton.jit
 def _deliver(
     y, partials, arrived, tile, m, begin, end, steps, programs,
-    N: tl.constexpr, K_STEPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    N: tl.constexpr, K_STEPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """Count this program's partial of a tile in; the last one in adds them all up."""
     begin_of_tile = tile * K_STEPS
@@ -84,15 +115,15 @@ def _deliver(
                 slot = 2 * program + starts_tile.to(tl.int32)
                 part = partials + slot.to(tl.int64) * (BLOCK_M * BLOCK_N)
                 total += tl.load(part + inside, mask=(rows < m)[:, None], other=0.0, cache_modifier=".cg")
-            _store_tile(y, total, tile, m, N, BLOCK_M, BLOCK_N)
+            _finish(y, total, tile, m, N, BLOCK_M, BLOCK_N, GATED)
             tl.store(arrived + tile, 0)
 
 
 @triton.jit(do_not_specialize=["m"])
 def skinny_matmul_kernel(
     x,  # [m, K], or a descriptor of it with blocks [BLOCK_M, BLOCK_K]
-    weight,  # [N, K], or a descriptor of it with blocks [BLOCK_N, BLOCK_K]
-    y,  # [m, N]
+    weight,  # [N, K], or a descriptor of it as [1 + GATED, N / (1 + GATED), K] with blocks of BLOCK_N rows in all
+    y,  # [m, N], gated [m, N / 2]
     partials,  # [2 * programs, BLOCK_M, BLOCK_N] float32
     arrived,  # [tiles] int32, zero
     m,
@@ -104,6 +135,7 @@ def skinny_matmul_kernel(
     BLOCK_K: tl.constexpr,
     STAGES: tl.constexpr,
     BULK: tl.constexpr,
+    GATED: tl.constexpr,
 ):  # fmt: skip
     """See the module. Grid: any number of programs up to the number of steps."""
     K_STEPS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
@@ -111,6 +143,8 @@ def skinny_matmul_kernel(
     steps = TILES * K_STEPS
     program = tl.program_id(0)
     programs = tl.num_programs(0)
+    PARTS: tl.constexpr = 2 if GATED else 1  # a gated tile has as many gate rows as up rows
+    PART_N: tl.constexpr = N // PARTS
     begin = _stretch_start(program, steps, programs)
     end = _stretch_start(program + 1, steps, programs)
 
@@ -123,10 +157,11 @@ def skinny_matmul_kernel(
         k = (step % K_STEPS) * BLOCK_K
         if BULK:
             a = x.load([0, k])
-            b = weight.load([tile * BLOCK_N, k])
+            b = weight.load([0, tile * (BLOCK_N // PARTS), k]).reshape(BLOCK_N, BLOCK_K)
         else:
             seen = (rows < m)[:, None]
-            n = tl.minimum(tile * BLOCK_N + columns, N - 1)  # rows past the end are computed and not stored
+            n = tile * (BLOCK_N // PARTS) + columns % (BLOCK_N // PARTS)
+            n = tl.minimum(n, PART_N - 1) + columns // (BLOCK_N // PARTS) * PART_N  # rows past the end are not stored
             a_at = x + rows[:, None] * x_stride + (k + ks)[None, :]
             b_at = weight + n.to(tl.int64)[:, None] * K + (k + ks)[None, :]
             if K % BLOCK_K == 0:
@@ -139,23 +174,25 @@ def skinny_matmul_kernel(
         ends_tile = (step + 1) % K_STEPS == 0
         if ends_tile | (step == end - 1):
             if ends_tile & (begin <= tile * K_STEPS):
-                _store_tile(y, acc, tile, m, N, BLOCK_M, BLOCK_N)
+                _finish(y, acc, tile, m, N, BLOCK_M, BLOCK_N, GATED)
             else:
                 slot = 2 * program + (begin <= tile * K_STEPS).to(tl.int32)
                 part = partials + slot.to(tl.int64) * (BLOCK_M * BLOCK_N)
-                tl.store(part + rows[:, None] * BLOCK_N + columns[None, :], acc, mask=(rows < m)[:, None])
+                _put(part, BLOCK_N, acc, m, BLOCK_N, BLOCK_M, BLOCK_N)
             acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
 
     # A stretch cuts at most two tiles: the one it begins in and the one it ends in.
     tl.debug_barrier()  # every warp's partials are stored before one of them counts them in
     head = begin // K_STEPS
     tail = (end - 1) // K_STEPS
-    _deliver(y, partials, arrived, head, m, begin, end, steps, programs, N, K_STEPS, BLOCK_M, BLOCK_N)
+    _deliver(y, partials, arrived, head, m, begin, end, steps, programs, N, K_STEPS, BLOCK_M, BLOCK_N, GATED)
     if tail != head:
-        _deliver(y, partials, arrived, tail, m, begin, end, steps, programs, N, K_STEPS, BLOCK_M, BLOCK_N)
+        _deliver(y, partials, arrived, tail, m, begin, end, steps, programs, N, K_STEPS, BLOCK_M, BLOCK_N, GATED)
 
 
-def skinny_matmul(x: Tensor, weight: Tensor, units: int, workspace: Workspace, tile: Tile) -> Tensor:
+def skinny_matmul(
+    x: Tensor, weight: Tensor, units: int, workspace: Workspace, tile: Tile, gated: bool = False
+) -> Tensor:
     """x [M, K] by weight [N, K], M <= tile.block_m: [M, N] of x's type.
 
     Rows of both are contiguous; with ``tile.bulk`` both start at multiples of 16 bytes and so do their rows.
@@ -167,15 +204,18 @@ def skinny_matmul(x: Tensor, weight: Tensor, units: int, workspace: Workspace, t
     steps = triton.cdiv(n, tile.block_n) * triton.cdiv(k, tile.block_k)
     programs = min(units * tile.per_unit, steps)
     workspace.require(2 * programs * tile.block_m * tile.block_n, triton.cdiv(n, tile.block_n))
-    y = torch.empty((m, n), dtype=x.dtype, device=x.device)
+    parts = 1 + gated
+    y = torch.empty((m, n // parts), dtype=x.dtype, device=x.device)
     a: Tensor | TensorDescriptor = x
     b: Tensor | TensorDescriptor = weight
     if tile.bulk:
         a = TensorDescriptor(x, [m, k], [x.stride(0), 1], [tile.block_m, tile.block_k])
-        b = TensorDescriptor(weight, [n, k], [weight.stride(0), 1], [tile.block_n, tile.block_k])
+        row = weight.stride(0)
+        block = [parts, tile.block_n // parts, tile.block_k]
+        b = TensorDescriptor(weight, [parts, n // parts, k], [n // parts * row, row, 1], block)
     skinny_matmul_kernel[(programs,)](
         a, b, y, workspace.partials, workspace.arrived, m, x.stride(0), n, k,
-        tile.block_m, tile.block_n, tile.block_k, tile.stages, tile.bulk,
+        tile.block_m, tile.block_n, tile.block_k, tile.stages, tile.bulk, gated,
         num_warps=tile.warps,
     )  # fmt: skip
     return y

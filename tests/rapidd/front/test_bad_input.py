@@ -110,10 +110,12 @@ def test_an_oversized_frame_cuts_only_its_sender(rig: Rig) -> None:
     giant = Peer(rig)
     giant.hello()
     cut = giant.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    giant.raw(b"x" * (wire.MAX_FRAME_BYTES + 1))
-    rig.until(lambda: cut.poll(0) > 0)
-    giant.socket.disable_monitor()
-    cut.close()
+    try:
+        giant.raw(b"x" * (wire.MAX_FRAME_BYTES + 1))
+        rig.until(lambda: cut.poll(0) > 0)
+    finally:
+        giant.socket.disable_monitor()
+        cut.close()
     rig.serves()
     assert peer.ask(wire.Ping(call=2), wire.Pong).call == 2
 
