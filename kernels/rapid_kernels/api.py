@@ -48,8 +48,9 @@ class Kernels(Protocol):
         """Rotate queries and keys, write keys and values to the cache, give the queries [T, H, D].
 
         qkv [T, (H + 2 K) * D] holds the H query heads, then the K key heads, then the K value heads; it may be
-        overwritten. Half-rotation RoPE (arXiv 2104.09864, Hugging Face order) at ``ragged.positions``, arithmetic
-        in float32. ``qk_norm`` = (query weight [D], key weight [D], eps): per-head RMS norm before the rotation.
+        overwritten. Half-rotation RoPE (arXiv 2104.09864, Hugging Face order) at ``ragged.positions``; cosine and
+        sine may be rounded to the dtype of qkv. ``qk_norm`` = (query weight [D], key weight [D], eps): per-head RMS
+        norm before the rotation.
         """
         ...
 

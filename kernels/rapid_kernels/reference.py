@@ -65,7 +65,7 @@ class ReferenceKernels:
         kv_heads, dim = cache.layout.num_kv_heads, cache.layout.head_dim
         heads = qkv.view(qkv.shape[0], -1, dim)
         num_heads = heads.shape[1] - 2 * kv_heads
-        cos, sin = _rotation(rope, ragged)
+        cos, sin = _rotation(rope, ragged, qkv.dtype)
         rotated = heads[:, : num_heads + kv_heads]
         if qk_norm is not None:
             q_weight, k_weight, eps = qk_norm
@@ -78,7 +78,7 @@ class ReferenceKernels:
         written[:, 0] = rotated[:, num_heads:]
         written[:, 1] = heads[:, num_heads + kv_heads :]
         cache.layers[layer].index_copy_(0, ragged.slot_mapping, written)
-        return rotated[:, :num_heads].to(qkv.dtype)
+        return rotated[:, :num_heads]
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
         """See `Kernels`."""
@@ -104,11 +104,11 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (x * scale).mul_(weight).to(x.dtype)
 
 
-def _rotation(rope: RopeTable, ragged: Ragged) -> tuple[Tensor, Tensor]:
-    """(cos, cos) and (-sin, sin) at the batch's positions, [T, 1, D] float32."""
+def _rotation(rope: RopeTable, ragged: Ragged, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(cos, cos) and (-sin, sin) at the batch's positions, [T, 1, D]."""
     found: tuple[Tensor, Tensor] | None = ragged.derived.get("rotation")
     if found is None:
-        cos, sin = rope.cos[ragged.positions], rope.sin[ragged.positions]
+        cos, sin = rope.cos[ragged.positions].to(dtype), rope.sin[ragged.positions].to(dtype)
         found = torch.cat((cos, cos), -1).unsqueeze(1), torch.cat((-sin, sin), -1).unsqueeze(1)
         ragged.derived["rotation"] = found
     return found

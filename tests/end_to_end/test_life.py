@@ -7,32 +7,37 @@ from collections.abc import Callable
 
 import pytest
 
+from rapidctl.client import Client
 from rapidctl.errors import Refused
 from rapidctl.wire import GetStatus
 from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, serve_command, story, until_running
 from support.process import environment, wait_for_end
 
+TOKENS = 450
 
-def test_a_drain_finishes_what_runs_and_refuses_what_is_new(started: Callable[[], Daemon]) -> None:
-    """After SIGTERM; then no process is left and the endpoint can be used again, also after a ``kill -9``."""
-    daemon = started()
+
+def play(daemon: Daemon, disturb: Callable[[Client], object]) -> None:
+    """Eight long streams; none of their tokens is lost or repeated, whatever happens while they run."""
     with daemon.client() as client:
-        streams = [client.submit(story(prompt, 450)) for prompt in PROMPTS]
+        streams = [client.submit(story(prompt, TOKENS)) for prompt in PROMPTS]
         until_running(client, streams)
-        family = [os.pidfd_open(pid) for pid in daemon.family()]
-        assert daemon.process is not None
-        daemon.process.send_signal(signal.SIGTERM)
-        pump(client, lambda: client.call(GetStatus(call=0)).state == "draining")
-        with pytest.raises(Refused) as refused:
-            list(client.generate(story("Too late", 5)))
-        assert refused.value.code == "draining"
-        assert [last.output_tokens for last in finish(client, streams)] == [450] * len(PROMPTS)
+        disturb(client)
+        assert [last.output_tokens for last in finish(client, streams)] == [TOKENS] * len(PROMPTS)
+
+
+def test_a_daemon_drains_loses_its_engine_is_killed_and_always_comes_back(started: Callable[..., Daemon]) -> None:
+    """On one endpoint, in bfloat16: tokens may then differ after a restart of the engine, but none is missing."""
+    daemon = started("--model", str(MODEL), "--dtype", "bfloat16")
+    assert daemon.process is not None
+
+    family = [os.pidfd_open(pid) for pid in daemon.family()]
+    play(daemon, lambda client: drain(daemon, client))
     assert daemon.process.wait(WAIT_S) == 0
     assert all(map(wait_for_end, family))
     assert "draining" in daemon.said()
 
     daemon.start()
-    daemon.check_serves()
+    play(daemon, lambda client: daemon.kill("engine"))
     family = [os.pidfd_open(pid) for pid in daemon.family()]
     assert len(family) == 2
     daemon.process.kill()
@@ -42,6 +47,16 @@ def test_a_drain_finishes_what_runs_and_refuses_what_is_new(started: Callable[[]
     daemon.start()
     daemon.check_serves()
     assert daemon.stop() == 0
+
+
+def drain(daemon: Daemon, client: Client) -> None:
+    """As a service manager does it; who comes now is refused."""
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGTERM)
+    pump(client, lambda: client.call(GetStatus(call=0)).state == "draining")
+    with pytest.raises(Refused) as refused:
+        list(client.generate(story("Too late", 5)))
+    assert refused.value.code == "draining"
 
 
 def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_unharmed(daemon: Daemon) -> None:

@@ -99,9 +99,9 @@ def override_in(status: Status) -> bool:
 
 
 def test_every_mode_at_run_time_gives_the_same_tokens(daemon: Daemon, undisturbed: list[Ids]) -> None:
-    modes = [("serial", "--chunk", "all"), ("hybrid", "--chunk", "32"), ("shared",)]
-    if splits(daemon):
-        modes.insert(1, ("split",))
+    modes: list[tuple[str, ...]] = [("serial", "--chunk", "all"), ("hybrid", "--chunk", "32"), ("shared",)]
+    if units := splits(daemon):
+        modes.insert(1, ("split", "--decode-units", str(units[0])))
     with load(daemon) as streams:
         for mode, *rest in modes:
             done = set_plan(daemon, "--mode", mode, *rest, "--no-guard", "--wait", "--reason", "look", "--ttl", "5m")
@@ -150,7 +150,7 @@ def test_an_override_ends_when_its_time_is_over(daemon: Daemon) -> None:
     status = daemon.until(lambda status: not override_in(status))
     assert status.partition is not None
     assert (status.partition.epoch, status.partition.source) == (epoch + 1, "policy")
-    assert [event.text for event in since(daemon, epoch) if event.kind == "ttl"] == ["override serial(64) expired"]
+    assert [event.text for event in since(daemon, epoch) if event.kind == "ttl"] == ["override serial:64 expired"]
 
 
 def since(daemon: Daemon, epoch: int) -> list[Event]:

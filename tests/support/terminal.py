@@ -1,0 +1,87 @@
+"""A program on a pseudo-terminal, and its screen as a person would see it."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import time
+from collections.abc import Callable
+from typing import Self
+
+import pyte
+
+from support.process import WAIT_S, environment, wait_for_end
+
+COLUMNS, LINES = 120, 36
+
+
+class Terminal:
+    """Runs ``argv`` on construction; at the end of the block it runs no more."""
+
+    def __init__(self, *argv: str) -> None:
+        self.screen = pyte.Screen(COLUMNS, LINES)
+        self.raw = b""
+        self._stream = pyte.ByteStream(self.screen)
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(argv[0], argv, environment(TERM="xterm-256color"))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        self._modes = termios.tcgetattr(self.fd)
+        self._ended = os.pidfd_open(self.pid)
+        self._status: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+        os.close(self.fd)
+
+    def until(self, wanted: Callable[[str], bool], each: Callable[[], None] = lambda: None) -> None:
+        """Read until the screen is as wanted; ``each`` runs five times a second meanwhile."""
+        deadline = time.monotonic() + WAIT_S
+        while not wanted(self.text):
+            assert time.monotonic() < deadline, self.text
+            each()
+            self._read(0.2)
+
+    def press(self, keys: bytes) -> None:
+        """Type."""
+        os.write(self.fd, keys)
+
+    @property
+    def text(self) -> str:
+        """The screen, one line a row."""
+        return "\n".join(self.screen.display)
+
+    def end(self) -> int:
+        """Wait for the program's end; its exit code."""
+        while self._read(WAIT_S):
+            pass
+        assert wait_for_end(self._ended)
+        _, self._status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(self._status)
+
+    @property
+    def restored(self) -> bool:
+        """Whether the line discipline, the screen, the cursor and the mouse are as they were before the program."""
+        pairs = ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"), (b"\x1b[?1000h", b"\x1b[?1000l"))
+        codes = all(self.raw.rfind(undone) > self.raw.rfind(done) for done, undone in pairs)
+        return codes and termios.tcgetattr(self.fd) == self._modes
+
+    def _read(self, timeout_s: float) -> bool:
+        """False at the end of the program's output."""
+        if not select.select([self.fd], [], [], timeout_s)[0]:
+            return True
+        try:
+            found = os.read(self.fd, 65536)
+        except OSError:  # Linux: nobody holds the other side any more
+            return False
+        self.raw += found
+        self._stream.feed(found)
+        return bool(found)
