@@ -44,8 +44,8 @@ lint: setup ## check style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: setup model ## measure on this machine: a table, then one JSON line
-	$(PY) daemon/bench/run.py
+bench: setup model ## measure on this machine: a table, then one JSON line; BENCH="--quick --out FILE"
+	PYTHONPATH=daemon $(PY) -m bench.run $(BENCH)
 
 docs: setup ## make the pictures in docs/ again, from the tests that check them
 	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py

@@ -1,4 +1,4 @@
-"""``make bench``, or ``python -m bench.run [--quick] [--out FILE]`` with ``daemon`` on PYTHONPATH.
+"""``make bench BENCH="[--quick] [--out FILE]"``, or ``PYTHONPATH=daemon python -m bench.run``.
 
 Measures the default model on this machine: a table, then one JSON line. The exit status says whether the
 measurement worked, never how fast it was: a busy machine is no bug. ``--out`` keeps the JSON with every sample.

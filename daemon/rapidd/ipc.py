@@ -50,8 +50,8 @@ class _Message(Struct, array_like=True, tag=True):
 class FrontHello(_Message):
     """Answer to `EngineHello`. A boot id that is new to the engine makes it drop the requests it has.
 
-    ``last_epoch``: the engine continues counting control epochs after it. ``policy``: the policy in force
-    when it was changed at run time, else null.
+    ``last_epoch``: the engine continues counting control epochs after it. ``policy``: the one in force
+    before, which may have been chosen at run time; null when the front never heard of one.
     """
 
     front_boot_id: str

@@ -14,12 +14,12 @@ from support.daemon import PROMPTS, WAIT_S, Daemon, finish, outputs, story
 class RawClient:
     """A DEALER that sends what no client would."""
 
-    def __init__(self, endpoint: str, **options: int) -> None:
+    def __init__(self, endpoint: str, max_unread: int = 1000) -> None:
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.linger = 0
-        self.socket.rcvtimeo = self.socket.sndtimeo = int(WAIT_S * 1000)
-        for name, value in options.items():
-            setattr(self.socket, name, value)
+        for option in (zmq.RCVTIMEO, zmq.SNDTIMEO):
+            self.socket.setsockopt(option, int(WAIT_S * 1000))
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, max_unread)
         self.socket.connect(endpoint)
         self.send(wire.Hello(client="raw"))
         assert isinstance(self.receive(), wire.Welcome)
@@ -123,7 +123,7 @@ def test_a_client_that_never_reads_loses_its_streams_and_nobody_else_waits(daemo
     """What it is sent is bounded: then its streams end as ``slow_consumer`` and their blocks are free."""
     with daemon.client() as client:
         (expected,) = finish(client, [client.submit(story(PROMPTS[0], 200))])
-        deaf = RawClient(daemon.endpoint, rcvhwm=1)
+        deaf = RawClient(daemon.endpoint, max_unread=1)
         deaf.send(story(PROMPTS[2], 490))
         beside = client.submit(story(PROMPTS[0], 200))
         flood(deaf, lambda: client.call(wire.GetEvents(call=0)).events)

@@ -37,7 +37,7 @@ def test_without_a_terminal_it_shows_the_status_and_one_answer_and_stops_the_dae
     assert "demo: loading weights" in answer.stderr
     (supervisor,) = re.findall(r"supervisor (\d+)", answer.stdout)
     assert not Path(f"/proc/{supervisor}").exists()
-    (folder,) = re.findall(r"ipc://(\S+)/request\.sock in", answer.stderr)
+    (folder,) = re.findall(r"ipc://(\S+)/request\.sock ", answer.stderr)
     assert not Path(folder).exists()
 
 

@@ -13,7 +13,7 @@ from rapidctl.wire import GetStatus
 from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, serve_command, story, until_running
 from support.process import environment, wait_for_end
 
-TOKENS = 450
+TOKENS = 300
 
 
 def play(daemon: Daemon, disturb: Callable[[Client], object]) -> None:

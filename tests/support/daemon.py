@@ -1,7 +1,7 @@
 """The whole daemon as users run it: `rapidd serve` over the 260K-parameter test model, with its sockets and processes.
 
-`Daemon` starts, looks and signals; `play` streams through the one client; `rapidctl` runs the command. Every wait
-is for something that must happen and has `WAIT_S`; nothing here sleeps for a fixed time.
+`Daemon` starts, looks and signals; `story`, `until_running` and `finish` stream through the one client; `rapidctl` runs
+the command. Every wait is for something that must happen, within `WAIT_S`.
 """
 
 import json
@@ -28,6 +28,7 @@ MODEL = ROOT / "tests/data/stories260K_hf"
 WAIT_S = 90.0
 """Longest wait for something that must happen: also a start with every core taken by others."""
 LOOK_S = 0.05
+"""Pause between two looks at the status."""
 PROMPTS = (
     "Once upon a time",
     "The dog ran to the park",
@@ -66,8 +67,8 @@ class Daemon:
             end = os.pidfd_open(self.process.pid)
             try:
                 while True:
-                    ready, _, _ = select.select([news, end], [], [], WAIT_S)
-                    assert news in ready, f"the daemon is not ready:\n{self.said()}"
+                    ready, _, _ = select.select([news.fileno(), end], [], [], WAIT_S)
+                    assert news.fileno() in ready, f"the daemon is not ready:\n{self.said()}"
                     if "READY=1" in news.recv(4096).decode().splitlines():
                         return self
             finally:

@@ -268,6 +268,7 @@ class Front:
             case ipc.EngineState():
                 self.link.state = message
                 self.link.saw_epoch(message.partition.epoch)
+                self.link.policy = message.partition.policy
                 self.serving.engine_state(message)
                 self.publisher.engine_state()
             case ipc.Dropped():

@@ -37,7 +37,7 @@ class EngineLink:
         self.note: ipc.SupervisorNote | None = None
         self.epoch = 0
         self.policy: str | None = None
-        """The policy set at run time, for the next engine."""
+        """The policy in force, for the next engine; null until an engine told it."""
         self.mode: str = ""
 
     @property

@@ -3,6 +3,7 @@
 It is read from the device, never from a list of chips.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -26,3 +27,9 @@ def spread(units_total: int, step: int) -> tuple[int, ...]:
     if len(legal) <= MAX_SPLITS:
         return tuple(legal)
     return tuple(legal[round(i * (len(legal) - 1) / (MAX_SPLITS - 1))] for i in range(MAX_SPLITS))
+
+
+def share(units_total: int, step: int, least: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Multiples of ``step`` nearest to these shares of the units, each side keeping at least ``least`` units."""
+    nearest = {round(part * units_total / step) * step for part in shares}
+    return tuple(sorted(units for units in nearest if least <= units <= units_total - least))

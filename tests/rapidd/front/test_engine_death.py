@@ -1,10 +1,12 @@
 """The engine may die; the requests go on. At wire level, with a scripted engine on the real private socket."""
 
 import pytest
+from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import Sampling
 from rapidd import ipc
+from support import samples
 from support.front import Peer, Rig, ScriptedEngine
 
 
@@ -156,6 +158,16 @@ def test_the_next_engine_learns_the_epoch_and_the_policy(rig: Rig) -> None:
     engine.die()
     front_hello = ScriptedEngine(rig, "boot-2").hello()
     assert front_hello == ipc.FrontHello(rig.front.boot_id, 17, "hybrid:256")
+
+
+def test_a_policy_chosen_before_this_front_began_is_told_to_the_next_engine(rig: Rig) -> None:
+    """Only the front that had passed the choice on used to know of it."""
+    peer, engine = rig.ready()
+    engine.state(partition=replace(samples.PARTITION, override=None, policy="serial:all"))
+    rig.until(lambda: rig.front.link.state is not None and rig.front.link.state.partition.policy == "serial:all")
+    engine.die()
+    assert ScriptedEngine(rig, "boot-2").hello().policy == "serial:all"
+    assert state_of(peer).state == "serving"
 
 
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x91\xa4Nope", ipc.encode(ipc.Ping(1))])

@@ -1,0 +1,119 @@
+"""SM partitions of an NVIDIA GPU by green contexts: the one maker of CUDA streams.
+
+A split is one `cuDevSmResourceSplitByCount`: the group is decode's, the remainder prefill's, so the two are disjoint
+by construction (two separate splits of the device are not). Each side gets one non-blocking stream, made once;
+decode's has the higher priority. Without a split both lanes run on all SMs, on streams of different priority.
+A captured graph keeps the SMs of the stream it was captured on: capture one set of graphs a stream.
+
+Needs cuda-bindings 13 and torch with CUDA; both are imported when a device is opened, not before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rapidd.errors import DeviceError
+from rapidd.partition.table import PartitionTable, share
+
+SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+"""Of the SMs, for decode. Few: each costs two contexts, their streams, and a set of graphs."""
+HIGH: Final = -5
+NORMAL: Final = 0
+"""Stream priorities: lower is sooner; the driver clamps to what the device has (0 to -5 on Hopper)."""
+
+
+@dataclass(frozen=True)
+class SmGroup:
+    """SMs that a lane may get: a raw stream handle and how many SMs it runs on."""
+
+    units: int
+    stream: int
+    context: Any
+    """Green context, kept alive with the stream; None for all SMs."""
+
+
+class CudaPartitions:
+    """Splits of one device. Raises `DeviceError` when there is no usable device.
+
+    When the driver refuses to partition (too old, or not permitted), the table has no splits and says why.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self._driver = _import_driver()
+        self._ordinal = ordinal
+        self._device = self._call(self._driver.cuDeviceGet, ordinal)
+        self._context = self._call(self._driver.cuDevicePrimaryCtxRetain, self._device)
+        self._call(self._driver.cuCtxSetCurrent, self._context)
+        self._units = self._attribute("CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT")
+        self._resource: Any = None
+        why: str | None = None
+        splits: tuple[int, ...] = ()
+        try:
+            kind = self._driver.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
+            self._resource = self._call(self._driver.cuDeviceGetDevResource, self._device, kind)
+            self._units = int(self._resource.sm.smCount)
+            step = int(getattr(self._resource.sm, "smCoscheduledAlignment", 0)) or self._default_step()
+            least = int(getattr(self._resource.sm, "minSmPartitionSize", 0)) or step
+            splits = share(self._units, step, least, SPLIT_SHARES)
+        except DeviceError as error:
+            why = f"the driver does not partition this device: {error}"
+        self.table = PartitionTable(units_total=self._units, unit_name="SM", splits=splits, unsupported=why)
+
+    def whole(self, *, high_priority: bool) -> SmGroup:
+        """A stream on all SMs."""
+        flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+        stream = self._call(self._driver.cuStreamCreateWithPriority, flags, HIGH if high_priority else NORMAL)
+        return SmGroup(self._units, int(stream), None)
+
+    def split(self, decode_units: int) -> tuple[SmGroup, SmGroup]:
+        """Decode's SMs and the rest. Raises `DeviceError` for a size that is not in the table."""
+        if decode_units not in self.table.splits:
+            legal = ", ".join(map(str, self.table.splits)) or "none"
+            raise DeviceError(f"{decode_units} SMs are not a legal split of this device; legal: {legal}")
+        groups, count, rest = self._call(self._driver.cuDevSmResourceSplitByCount, 1, self._resource, 0, decode_units)
+        if int(count) != 1 or int(groups[0].sm.smCount) != decode_units:
+            raise DeviceError(f"the driver gave {groups[0].sm.smCount} SMs where {decode_units} were asked for")
+        return self._green(groups[0], HIGH), self._green(rest, NORMAL)
+
+    def _green(self, resource: Any, priority: int) -> SmGroup:
+        driver = self._driver
+        description = self._call(driver.cuDevResourceGenerateDesc, [resource], 1)
+        flags = driver.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
+        context = self._call(driver.cuGreenCtxCreate, description, self._device, flags)
+        stream_flags = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+        stream = self._call(driver.cuGreenCtxStreamCreate, context, stream_flags, priority)
+        return SmGroup(int(resource.sm.smCount), int(stream), context)
+
+    def _default_step(self) -> int:
+        """Where the binding hides the alignment. CUDA's documentation: 8 from compute capability 9.0 on, else 2."""
+        return 8 if self._attribute("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR") >= 9 else 2
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._driver.CUdevice_attribute, name)
+        return int(self._call(self._driver.cuDeviceGetAttribute, attribute, self._device))
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A driver call; its values without the status. Raises `DeviceError` naming call and code."""
+        try:
+            status, *values = function(*arguments)
+        except RuntimeError as error:  # the binding did not find the function in an old driver
+            raise DeviceError(f"{function.__name__}: {error}", "update the NVIDIA driver") from error
+        if int(status) != 0:
+            raise DeviceError(f"{function.__name__} failed: {getattr(status, 'name', status)}")
+        return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def _import_driver() -> Any:
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise DeviceError(
+            "cuda-bindings is not installed", "pip install 'rapid-serve[nvidia]', or use --device cpu"
+        ) from error
+    status, *_ = driver.cuInit(0)
+    if int(status) != 0:
+        raise DeviceError(
+            f"no CUDA device can be used: cuInit says {getattr(status, 'name', status)}",
+            "check nvidia-smi, or use --device cpu",
+        )
+    return driver
