@@ -36,6 +36,7 @@ def main() -> int:
     constraints = ROOT / "constraints.txt"
     with tempfile.TemporaryDirectory() as scratch:
         own = own_torch(folder)
+        extras = "daemon,dev,aot" if own is None else "daemon,dev"
         if own is None:
             say("installing the packages and the pinned torch (about 800 MB, a minute or two)")
         else:
@@ -46,7 +47,7 @@ def main() -> int:
             constraints.write_text(f"torch=={version}\n")
         command = [
             str(python), "-m", "pip", "install", "--disable-pip-version-check",
-            "--constraint", str(constraints), "--editable", f"{ROOT}[daemon,dev]",
+            "--constraint", str(constraints), "--editable", f"{ROOT}[{extras}]",
         ]  # fmt: skip
         if subprocess.run(command, check=False).returncode != 0:
             return fail("pip could not install the packages: its message is above")

@@ -8,18 +8,24 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from bench import scenarios
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.load import Prompts
 from bench.processes import daemon, peer
 from rapidd.telemetry.device import cpu_info
+
+QUIET_SHARE = 0.05
+"""Of the cores; what other processes may use before a measurement says so."""
 
 
 def main() -> int:
@@ -28,14 +34,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a minute or so, for a first look")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, samples included")
     arguments = parser.parse_args()
-    size = scenarios.QUICK if arguments.quick else scenarios.Size()
-    begin = time.time()
+    signal.signal(signal.SIGTERM, _interrupt)
     head = describe(quick=arguments.quick)
-    figures = measure(size)
-    head["duration_s"] = time.time() - begin
-    head["load_after"] = os.getloadavg()[0]
-    document = {**head, "figures": [figure.document() for figure in figures]}
+    begin_s, begin_cpu_s = time.monotonic(), _others_cpu_s()
+    figures = measure(scenarios.QUICK if arguments.quick else scenarios.Size())
+    duration_s = time.monotonic() - begin_s
+    others = (_others_cpu_s() - begin_cpu_s) / duration_s / head["cores"]
+    document = {
+        **head,
+        "duration_s": duration_s,
+        "others_cpu_share": others,
+        "figures": [figure.document() for figure in figures],
+    }
     print(table(figures))
+    if others > QUIET_SHARE:
+        say(f"other processes used {others:.0%} of the cores meanwhile: this was no quiet machine")
     print(json.dumps(document), flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -88,8 +101,18 @@ def describe(*, quick: bool) -> dict[str, Any]:
         "transformers": version("transformers"),
         "rapid_serve": version("rapid-serve"),
         "commit": _commit(),
-        "load_before": os.getloadavg()[0],
     }
+
+
+def _others_cpu_s() -> float:
+    """CPU seconds of everything on this machine but this process and its ended children."""
+    machine, own = psutil.cpu_times(), os.times()
+    return machine.user + machine.nice + machine.system - sum(own[:4])
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """So that contexts end what they started."""
+    raise KeyboardInterrupt
 
 
 def _commit() -> str | None:

@@ -23,6 +23,7 @@ from rapidctl.wire import (
     KvStats,
     LaneStats,
     ModelInfo,
+    OverrideInfo,
     PartitionInfo,
     Phase,
     Placement,
@@ -51,12 +52,15 @@ class FrontHello(_Message):
     """Answer to `EngineHello`. A boot id that is new to the engine makes it drop the requests it has.
 
     ``last_epoch``: the engine continues counting control epochs after it. ``policy``: the one in force
-    before, which may have been chosen at run time; null when the front never heard of one.
+    before, which may have been chosen at run time; null when the front never heard of one. ``override``: the
+    operator's one in force before, as it was at ``override_mono_ns``: an engine's death is no release.
     """
 
     front_boot_id: str
     last_epoch: int
     policy: str | None
+    override: OverrideInfo | None = None
+    override_mono_ns: int = 0
 
 
 class Submit(_Message):

@@ -32,6 +32,8 @@ DEFAULT_PATIENCE_S: Final = 15.0
 """How long open streams wait for a lost daemon to come back before they end."""
 CONNECT_TIMEOUT_S: Final = 1.0
 """How long `Client.connect` waits for somebody to listen; local sockets answer in a millisecond."""
+RETRY_S: Final = 0.25
+"""How often a resuming stream asks again while the daemon is starting: after a front's restart that takes a moment."""
 MAX_MESSAGES_A_POLL: Final = 1000
 CLOSE_LINGER_MS: Final = 200
 """How long a cancel that was just sent may take to leave; only what was sent to a live daemon is held."""
@@ -263,6 +265,8 @@ class Client:
                     if isinstance(event, Finished):
                         return
                 if stream.accepted is None and self.connected and self._now() >= accept_by:
+                    if stream.refused is not None:
+                        raise refusal(stream.refused)
                     raise TimedOut(f"{self.endpoint} did not accept the request within {self.timeout_s:g} s")
                 self.poll(self.timeout_s)
         finally:
@@ -378,8 +382,9 @@ class Client:
             if self.connected:
                 self._disconnected("open")
         elif failed.id is not None and (stream := self.streams.get(failed.id)):
-            if failed.code == "starting" and stream.resume and stream.accepted is not None:
-                stream.retry_at_s = self._now() + (failed.retry_after_s or 0.5)
+            if failed.code == "starting" and stream.resume:
+                stream.refused = failed
+                stream.retry_at_s = self._now() + min(failed.retry_after_s or RETRY_S, RETRY_S)
             else:
                 stream.end(failed)
                 self._forget_if_ended(stream)

@@ -25,6 +25,8 @@ class Stream:
         """Output ids received so far, by choice."""
         self.accepted: Accepted | None = None
         self.ended: Finished | Failed | None = None
+        self.refused: Failed | None = None
+        """The last refusal of a daemon that was still starting."""
         self.retry_at_s: float | None = None
         """When a refused resubmission is sent again, on the client's monotonic clock."""
 

@@ -405,3 +405,14 @@ def test_wait_wakes_for_a_file_descriptor(client: Client) -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_a_fresh_resuming_request_waits_too_and_then_says_why_it_was_refused(peer: Peer, client: Client) -> None:
+    """Right after a restart of the front a new request was refused although the daemon was as good as there."""
+    refused = Failed(code="starting", message="no engine yet", id="r-1", retry_after_s=0.01)
+    peer.script[Generate] = lambda ask: [refused]
+    client.timeout_s = 0.2
+    with pytest.raises(Refused) as caught:
+        list(client.generate(Generate(id="r-1", prompt="x"), resume=True))
+    assert caught.value.code == "starting"
+    assert peer.hear(Generate) == peer.hear(Generate)  # it asked more than once

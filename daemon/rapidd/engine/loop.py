@@ -152,11 +152,11 @@ class Engine:
                     self._link.send(self._hello)
                 else:
                     self._link.send(ipc.Pong(number, self._front))
-            case ipc.FrontHello(front_boot_id, last_epoch, policy):
+            case ipc.FrontHello(front_boot_id):
                 if front_boot_id != self._front:
                     self._forget_requests()
                 self._front = front_boot_id
-                self._control.restore(last_epoch, policy)
+                self._control.restore(message)
                 self._state_ns = 0
                 if not self._is_ready:  # before the front knew of this engine it would have refused every request
                     self._is_ready = True

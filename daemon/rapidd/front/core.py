@@ -269,6 +269,8 @@ class Front:
                 self.link.state = message
                 self.link.saw_epoch(message.partition.epoch)
                 self.link.policy = message.partition.policy
+                self.link.override = message.partition.override
+                self.link.override_mono_ns = message.at_mono_ns
                 self.serving.engine_state(message)
                 self.publisher.engine_state()
             case ipc.Dropped():

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from rapidctl import wire
 from rapidd import ipc
 from rapidd.front.clients import Clock, Transport
 
@@ -38,6 +39,9 @@ class EngineLink:
         self.epoch = 0
         self.policy: str | None = None
         """The policy in force, for the next engine; null until an engine told it."""
+        self.override: wire.OverrideInfo | None = None
+        """The override in force at ``override_mono_ns``, for the next engine."""
+        self.override_mono_ns = 0
         self.mode: str = ""
 
     @property
@@ -81,7 +85,7 @@ class EngineLink:
             self.state = None
             self._ping_number = 0
         self._unanswered_ns = None
-        self.send(ipc.FrontHello(self._front_boot_id, self.epoch, self.policy))
+        self.send(ipc.FrontHello(self._front_boot_id, self.epoch, self.policy, self.override, self.override_mono_ns))
         self._next_ping_ns = self._clock() + PING_NS
         return change
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from rapidctl.wire import ErrorCode, OverrideInfo, PlanRequest
 from rapidd.ipc import (
     ControlDone,
+    FrontHello,
     Notice,
     NoticeKind,
     NoticeLevel,
@@ -100,12 +101,21 @@ class Control:
             return Predicted(command.token, False, str(error), None, None, None, None, None)
         return Predicted(command.token, True, NO_PROFILE, plan.prefill_units, None, None, None, None)
 
-    def restore(self, last_epoch: int, policy: str | None) -> None:
-        """Go on after an earlier engine's life: epochs never go back, a policy changed at run time stays."""
-        self.epoch = max(self.epoch, last_epoch)
-        if policy is not None and policy != self.policy:
-            self.policy = policy
-            self._decide = make(policy, self.table.units_total, self.table.splits)
+    def restore(self, known: FrontHello) -> None:
+        """Go on where an earlier engine ended: its epoch, the policy in force, the override with what is left of it.
+
+        An engine that the front does not know more of than it does itself has nothing to restore.
+        """
+        if known.last_epoch <= self.epoch:
+            return
+        self.epoch = known.last_epoch
+        if known.policy is not None and known.policy != self.policy:
+            self.policy = known.policy
+            self._decide = make(known.policy, self.table.units_total, self.table.splits)
+        if (old := known.override) is not None:
+            plan = fixed(old.plan, self.table.units_total, self.table.splits, old.reason or f"override by {old.by}")
+            expires_ns = None if old.ttl_s is None else known.override_mono_ns + int(old.ttl_s * 1e9)
+            self.override = Override(old.plan, plan, expires_ns, old.guard, old.reason, old.by)
 
     # --- time
 

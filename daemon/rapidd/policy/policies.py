@@ -40,7 +40,10 @@ def parse(text: str) -> PlanRequest | None:
 
 
 def fixed(request: PlanRequest, units_total: int, splits: tuple[int, ...], reason: str) -> Plan:
-    """The plan for ``request`` on this device. Raises ValueError, for people, when it is not legal here."""
+    """The plan for ``request`` on this device. Raises ValueError, for people, when it is not legal here.
+
+    A split without decode units is the most even one.
+    """
     if request.chunk == "all" and request.mode != "serial":
         raise ValueError(f"chunk 'all' is for serial mode only, not {request.mode}")
     if request.mode != "split":
@@ -49,12 +52,13 @@ def fixed(request: PlanRequest, units_total: int, splits: tuple[int, ...], reaso
         return Plan(request.mode, units_total, units_total, request.chunk, reason)
     if not splits:
         raise ValueError("this device cannot be partitioned: split is not available, use shared")
-    if request.decode_units is None:
-        raise ValueError(f"split needs decode units: one of {', '.join(map(str, splits))}")
-    if request.decode_units not in splits:
+    units = request.decode_units
+    if units is None:
+        units = min(splits, key=lambda size: abs(2 * size - units_total))
+    if units not in splits:
         legal = ", ".join(map(str, splits))
-        raise ValueError(f"{request.decode_units} decode units are not a legal split here; legal: {legal}")
-    return Plan("split", request.decode_units, units_total - request.decode_units, request.chunk, reason)
+        raise ValueError(f"{units} decode units are not a legal split here; legal: {legal}")
+    return Plan("split", units, units_total - units, request.chunk, reason)
 
 
 def make(text: str, units_total: int, splits: tuple[int, ...]) -> Policy:

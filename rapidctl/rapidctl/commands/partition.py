@@ -45,7 +45,12 @@ def add_parser(commands: common.Commands) -> None:
 
 def _add_plan(parser: ArgumentParser) -> None:
     parser.add_argument("--mode", required=True, choices=["serial", "hybrid", "shared", "split"])
-    parser.add_argument("--decode-units", metavar="N", type=common.integer, help="units of decode, in split mode")
+    parser.add_argument(
+        "--decode-units",
+        metavar="N",
+        type=common.integer,
+        help="units of decode, in split mode (default: the most even split)",
+    )
     parser.add_argument(
         "--chunk", metavar="N|all", type=_chunk, help="prompt tokens a batch; all: no decode step between (serial)"
     )

@@ -160,6 +160,19 @@ def test_the_next_engine_learns_the_epoch_and_the_policy(rig: Rig) -> None:
     assert front_hello == ipc.FrontHello(rig.front.boot_id, 17, "hybrid:256")
 
 
+def test_the_next_engine_learns_the_override_and_when_it_was_told(rig: Rig) -> None:
+    """An override used to vanish with the engine, silently and under the same epoch."""
+    _, engine = rig.ready()
+    partition = replace(samples.PARTITION, epoch=17)
+    assert partition.override is not None
+    engine.state(partition=partition)
+    told_ns = rig.clock()
+    engine.die()
+    rig.pass_time(2)
+    front_hello = ScriptedEngine(rig, "boot-2").hello()
+    assert (front_hello.override, front_hello.override_mono_ns) == (partition.override, told_ns)
+
+
 def test_a_policy_chosen_before_this_front_began_is_told_to_the_next_engine(rig: Rig) -> None:
     """Only the front that had passed the choice on used to know of it."""
     peer, engine = rig.ready()

@@ -3,7 +3,7 @@
 import pytest
 
 from rapidctl.wire import PlanRequest
-from rapidd.ipc import ControlDone, Predict, SetPlan, SetPolicy, SloReport
+from rapidd.ipc import ControlDone, FrontHello, Predict, SetPlan, SetPolicy, SloReport
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.override import GUARD_NS, Control
 from rapidd.policy.plan import State
@@ -111,8 +111,27 @@ def test_the_policy_can_change_at_run_time_and_survives_the_engine() -> None:
     assert mode(control) == "split 3/1"
     assert control.set_policy(SetPolicy(1, "split:9", "ana", None)).code == "invalid_request"
     successor = Control("auto", TABLE)
-    successor.restore(control.epoch, control.policy)
+    successor.restore(FrontHello("front", control.epoch, control.policy))
     assert (mode(successor), successor.epoch) == ("split 3/1", 1)
+
+
+def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None:
+    """It used to vanish with the engine: no event, the same epoch, and nobody told the operator."""
+    control = Control("auto", TABLE)
+    split(control, ttl_s=60.0)
+    told = control.override_info(20 * SECOND)
+    successor = Control("auto", TABLE)
+    successor.restore(FrontHello("front", control.epoch, control.policy, told, 20 * SECOND))
+    assert (mode(successor, 59), successor.epoch) == ("split 2/2", 1)
+    assert mode(successor, 60) == "hybrid"
+
+
+def test_an_engine_that_lives_on_is_not_changed_by_a_new_front() -> None:
+    control = Control("auto", TABLE)
+    split(control)
+    control.restore(FrontHello("front", 0, None))
+    control.restore(FrontHello("front", 1, "shared"))
+    assert (mode(control), control.policy) == ("split 2/2", "auto")
 
 
 def test_predictions_need_a_profile_and_say_what_is_illegal() -> None:

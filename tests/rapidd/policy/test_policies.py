@@ -55,7 +55,6 @@ def test_auto_without_a_profile_says_so() -> None:
     ("request_", "splits", "message"),
     [
         (PlanRequest(mode="split", decode_units=3), (2, 4), "3 decode units are not a legal split here; legal: 2, 4"),
-        (PlanRequest(mode="split"), (2, 4), "split needs decode units"),
         (PlanRequest(mode="split", decode_units=2), (), "cannot be partitioned"),
         (PlanRequest(mode="hybrid", decode_units=2), (2,), "decode units belong to split"),
         (PlanRequest(mode="hybrid", chunk="all"), (2,), "serial mode only"),
@@ -64,6 +63,11 @@ def test_auto_without_a_profile_says_so() -> None:
 def test_illegal_plans_are_explained(request_: PlanRequest, splits: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fixed(request_, 8, splits, "")
+
+
+def test_a_split_without_decode_units_is_the_most_even_one() -> None:
+    assert fixed(PlanRequest(mode="split"), 8, (2, 4, 6), "").describe() == "split 4/4"
+    assert fixed(PlanRequest(mode="split"), 132, (16, 24, 48, 96), "").decode_units == 48
 
 
 def test_plans_describe_themselves_as_an_operator_writes_them() -> None:

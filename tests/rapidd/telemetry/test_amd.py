@@ -117,9 +117,7 @@ def test_sensors_come_from_amdsmi_in_si_units(tmp_path: Path) -> None:
     ],
     ids=["absent", "no library", "other version", "library broken", "no driver", "other enums", "other GPU"],
 )
-def test_without_a_working_amdsmi_sysfs_tells_and_the_reason_is_kept(
-    tmp_path: Path, amdsmi: str, why: str
-) -> None:
+def test_without_a_working_amdsmi_sysfs_tells_and_the_reason_is_kept(tmp_path: Path, amdsmi: str, why: str) -> None:
     answer = read(tmp_path, amdsmi)
     assert answer["why"].startswith(why)
     assert answer["sample"] == SYSFS
