@@ -10,6 +10,11 @@ gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
+def external(handle: int) -> torch.cuda.Stream:
+    stream: torch.cuda.Stream = torch.cuda.ExternalStream(handle)  # type: ignore[no-untyped-call]
+    return stream
+
+
 def test_shares_are_multiples_that_leave_both_sides_the_least() -> None:
     assert share(132, 8, 8, (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)) == (16, 24, 32, 48, 64, 96)
     assert share(8, 8, 8, (1 / 2,)) == ()
@@ -36,7 +41,7 @@ def test_a_split_gives_disjoint_sms_of_the_sizes_asked_for() -> None:
     assert partitions.table.splits
     for units in partitions.table.splits:
         decode, prefill = partitions.split(units)
-        sides = [set(unit_ids(torch.cuda.ExternalStream(group.stream), total)) for group in (decode, prefill)]
+        sides = [set(unit_ids(external(group.stream), total)) for group in (decode, prefill)]
         assert [len(side) for side in sides] == [units, total - units] == [decode.units, prefill.units]
         assert not sides[0] & sides[1]
 
@@ -49,7 +54,7 @@ def test_the_whole_device_and_its_priorities() -> None:
 
     torch.zeros(1, device="cuda")
     partitions = CudaPartitions()
-    streams = [torch.cuda.ExternalStream(partitions.whole(high_priority=high).stream) for high in (True, False)]
+    streams = [external(partitions.whole(high_priority=high).stream) for high in (True, False)]
     total = partitions.table.units_total
     assert [len(unit_ids(stream, total)) for stream in streams] == [total, total]
     assert streams[0].priority < streams[1].priority
