@@ -51,5 +51,5 @@ docs: setup ## make the pictures in docs/ again, from the tests that check them
 	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py
 
 clean: ## remove everything that was made, the environment and the model included
-	rm -rf .venv .models .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .models .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

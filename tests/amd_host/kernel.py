@@ -1,5 +1,7 @@
 """Compiles one small kernel for the chips of the fake GPUs: ``kernel.py FOLDER``. Needs no GPU and no ROCm."""
 
+# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+
 import os
 import sys
 from pathlib import Path
@@ -15,9 +17,18 @@ ARCHITECTURES = ("gfx90a", "gfx942", "gfx950")
 
 
 @triton.jit
-def mark_kernel(out_ptr, value):  # type: ignore[no-untyped-def]
+def mark_kernel(out_ptr, value):
     """out_ptr [programs] i32."""
     tl.store(out_ptr + tl.program_id(0), value)
+
+
+@triton.jit
+def tile_kernel(out_ptr, SIDE: tl.constexpr, DEPTH: tl.constexpr):  # noqa: N803
+    """out_ptr [SIDE, SIDE] i32: a product whose operands are staged in shared memory, 2 * SIDE * DEPTH bf16."""
+    row, column, depth = tl.arange(0, SIDE), tl.arange(0, SIDE), tl.arange(0, DEPTH)
+    left = tl.load(out_ptr + row[:, None] * DEPTH + depth[None, :]).to(tl.bfloat16)
+    right = tl.load(out_ptr + depth[:, None] * SIDE + column[None, :]).to(tl.bfloat16)
+    tl.store(out_ptr + row[:, None] * SIDE + column[None, :], tl.dot(left, right).to(tl.int32))
 
 
 def main(folder: Path) -> None:

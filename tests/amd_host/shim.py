@@ -26,14 +26,14 @@ WAVE = 64
 
 
 class Seen(Struct, kw_only=True):
-    """Lines of the log, by kind and in order. Queues by their driver's id; ``barriers`` are barrier-AND packets."""
+    """Lines of the log, by kind and in order. Queues by the driver's id."""
 
     created: list[int]
     destroyed: list[int]
     masks: list[tuple[int, int, tuple[int, ...]]]
     """(queue, bits, words)"""
     packets: list[tuple[int, int]]
-    """(queue, programs) of a kernel; (queue, 0) of a barrier"""
+    """(queue, programs) of a kernel; (queue, 0) of a barrier-AND, with which one queue waits for another"""
 
 
 class Log:
@@ -99,6 +99,13 @@ class Hip:
     def synchronize(self, stream: int | None) -> None:
         """Wait for a stream."""
         self("hipStreamSynchronize", ctypes.c_void_p(stream))
+
+    def nature(self, stream: int) -> dict[str, int]:
+        """Flags (1: non-blocking, does not order against the NULL stream) and priority, as HIP reports them."""
+        flags, priority = ctypes.c_uint(), ctypes.c_int()
+        self("hipStreamGetFlags", ctypes.c_void_p(stream), ctypes.byref(flags))
+        self("hipStreamGetPriority", ctypes.c_void_p(stream), ctypes.byref(priority))
+        return {"flags": flags.value, "priority": priority.value}
 
     def begin_capture(self, stream: int) -> None:
         """Thread-local, as the engine captures."""

@@ -15,8 +15,6 @@ from typing import Any, Final
 from rapidd.errors import DeviceError
 from rapidd.partition.table import PartitionTable, share
 
-SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
-"""Of the SMs, for decode. Few: each costs two contexts, their streams, and a set of graphs."""
 HIGH: Final = -5
 NORMAL: Final = 0
 """Stream priorities: lower is sooner; the driver clamps to what the device has (0 to -5 on Hopper)."""
@@ -54,7 +52,7 @@ class CudaPartitions:
             self._units = int(self._resource.sm.smCount)
             step = int(getattr(self._resource.sm, "smCoscheduledAlignment", 0)) or self._default_step()
             least = int(getattr(self._resource.sm, "minSmPartitionSize", 0)) or step
-            splits = share(self._units, step, least, SPLIT_SHARES)
+            splits = share(self._units, step, least)
         except DeviceError as error:
             why = f"the driver does not partition this device: {error}"
         self.table = PartitionTable(units_total=self._units, unit_name="SM", splits=splits, unsupported=why)

@@ -86,16 +86,16 @@ def describe(
 def hip_table(runtime: HipRuntime, device: HipDevice, compute_units: int | None = None) -> PartitionTable:
     """The legal splits of the device, or of its first ``compute_units``. Makes and ends one masked stream to see.
 
-    Raises DeviceError for more units than there are, or fewer that not all XCCs share evenly.
+    Raises DeviceError for more units than there are, or fewer that cannot be masked or shared evenly by the XCCs.
     """
     layout = _limited(device.layout, compute_units)
-    reason = _unsupported(runtime, device, layout)
-    return PartitionTable(
-        units_total=layout.units,
-        unit_name="CU",
-        splits=() if reason else legal_splits(layout),
-        unsupported=reason,
-    )
+    reason = _masks_refused(runtime, device)
+    if reason and layout != device.layout:
+        raise DeviceError(f"fewer units than the device has need a CU mask, and {reason}", "leave out --compute-units")
+    splits = () if reason else legal_splits(layout)
+    if not (reason or splits):
+        reason = f"{layout.units} units cannot be split over {layout.num_xccs} XCCs"
+    return PartitionTable(units_total=layout.units, unit_name="CU", splits=splits, unsupported=reason)
 
 
 class HipStream:
@@ -137,7 +137,10 @@ class HipStreams:
             raise
 
     def close(self) -> None:
-        """Destroy all streams."""
+        """Destroy all streams. For streams made in vain: those that have worked live until the process ends.
+
+        (On the host path, HIP 7.2 sometimes never returned from destroying one after work; see docs/amd.md.)
+        """
         for stream in (*self.decode.values(), *self.prefill.values()):
             stream.close()
 
@@ -188,16 +191,14 @@ def _limited(layout: CuLayout, compute_units: int | None) -> CuLayout:
     return CuLayout(units=compute_units, num_xccs=layout.num_xccs, engines_per_xcc=layout.engines_per_xcc)
 
 
-def _unsupported(runtime: HipRuntime, device: HipDevice, layout: CuLayout) -> str | None:
-    """Why lanes cannot be kept apart on this device, if so."""
+def _masks_refused(runtime: HipRuntime, device: HipDevice) -> str | None:
+    """Why no stream of this device can be masked, if so."""
     if device.wave_size != CDNA_WAVE:
         return f"{device.architecture} is no CDNA GPU: its CU masks name pairs of units"
-    splits = legal_splits(layout)
-    if not splits:
-        return f"{layout.units} units cannot be split over {layout.num_xccs} XCCs"
+    words = mask_words(range(device.layout.num_xccs), device.layout.units)
     try:
         runtime.set_device(device.ordinal)
-        runtime.destroy_stream(runtime.create_masked_stream(lane_masks(layout, splits[0]).decode))
+        runtime.destroy_stream(runtime.create_masked_stream(words))
     except HipError as error:
         return f"the driver refuses CU masks ({error})"
     return None

@@ -16,8 +16,6 @@ from rapidd.errors import DeviceError
 from rapidd.partition.table import share
 
 WORD_BITS: Final = 32
-SPLIT_SHARES: Final = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
-"""Of the units, for decode. Few: each costs two hardware queues of a budget of about two dozen a device."""
 
 
 class CuLayout(Struct, frozen=True, kw_only=True):
@@ -43,7 +41,7 @@ class LaneMasks(Struct, frozen=True, kw_only=True):
 
 def legal_splits(layout: CuLayout) -> tuple[int, ...]:
     """Decode units of a few splits, ascending. What is left of units / step is prefill's. Empty: too few units."""
-    return share(layout.units, layout.step, layout.step, SPLIT_SHARES)
+    return share(layout.units, layout.step, layout.step)
 
 
 def lane_masks(layout: CuLayout, decode_units: int) -> LaneMasks:

@@ -3,12 +3,13 @@
 It is read from the device, never from a list of chips.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
-MAX_SPLITS = 6
+SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+"""Of a GPU's units, for decode: close together where a decode step's knee lies. Each costs two hardware queues."""
+MAX_SPLITS: Final = 6
 """Each split costs streams (and on a GPU, graphs): enough to choose from, few enough to keep."""
 
 
@@ -29,7 +30,7 @@ def spread(units_total: int, step: int) -> tuple[int, ...]:
     return tuple(legal[round(i * (len(legal) - 1) / (MAX_SPLITS - 1))] for i in range(MAX_SPLITS))
 
 
-def share(units_total: int, step: int, least: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Multiples of ``step`` nearest to these shares of the units, each side keeping at least ``least`` units."""
-    nearest = {round(part * units_total / step) * step for part in shares}
+def share(units_total: int, step: int, least: int) -> tuple[int, ...]:
+    """Multiples of ``step`` nearest to `SPLIT_SHARES` of the units, each side keeping at least ``least`` units."""
+    nearest = {round(part * units_total / step) * step for part in SPLIT_SHARES}
     return tuple(sorted(units for units in nearest if least <= units <= units_total - least))

@@ -166,6 +166,25 @@ def test_no_right_to_mask_is_a_table_without_splits_and_the_reason(code: int) ->
     assert f"hipExtStreamCreateWithCUMask: {code}" in table.unsupported
 
 
+def test_fewer_units_are_refused_where_nothing_can_be_masked() -> None:
+    fake = FakeHip()
+    fake.fail["hipExtStreamCreateWithCUMask"] = UNSUPPORTED
+    runtime, device = device_of(fake)
+    with pytest.raises(DeviceError, match="need a CU mask, and the driver refuses"):
+        hip_table(runtime, device, 128)
+
+
+def test_so_few_units_that_they_cannot_be_split_are_masked_all_the_same() -> None:
+    fake = FakeHip()
+    runtime, device = device_of(fake)
+    table = hip_table(runtime, device, 8)
+    assert (table.splits, table.unsupported) == ((), "8 units cannot be split over 8 XCCs")
+    streams = HipStreams(runtime, device, table)
+    assert [fake.streams[stream.handle] for stream in (streams.decode[8], streams.prefill[8])] == [
+        (0xFF,) + (0,) * 9
+    ] * 2
+
+
 @pytest.mark.parametrize("name", ["HSA_CU_MASK", "ROC_GLOBAL_CU_MASK"])
 def test_a_mask_of_the_whole_process_is_refused_because_it_narrows_every_lane(name: str) -> None:
     """HIP ANDs it into each mask without a word; GetCUMask goes on claiming the units that were asked for."""
