@@ -1,0 +1,417 @@
+# ruff: noqa: N803, N806 (constants of a Triton kernel are upper case)
+"""Decode attention over the paged cache: one new token a row, its keys and values read exactly once.
+
+The rows' sequences are cut into tiles of at most 64 tokens; the tiles of all rows, one row after another, form one
+line. Each group of programs takes an equal, contiguous stretch of it, program h of the group reading KV head h, so
+that a token's heads are read at about the same time (split-KV: arXiv 2311.01282; equal stretches: arXiv 2405.10480).
+Rows cut by the end of a stretch are left in parts, which a second, small launch merges in the order of the tokens.
+
+Contract: `plan_decode` once a step, then any number of `decode_attention` with that plan; one call on one stream at a
+time per `Workspace`. The bulk copy engine brings whole tiles, so every slot of the cache must hold finite numbers
+(zeros at first; `rope_and_cache` writes no others): slots that a row has not written have weight 0, but 0 * NaN is NaN.
+Loads by pointers skip them. Numerics: products in the cache's type, softmax and sums in float32; the result depends on
+the batch's lengths and the programs, never on timing. No program waits for another. Graph-safe: lengths and tables are
+read on the device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from rapid_kernels.gpu.chain import options, wait_for_previous
+from rapid_kernels.gpu.workspace import Workspace
+
+MAX_ROWS = 1024
+SAFE_EXPONENT = tl.constexpr(64.0)
+"""Sums of weights up to 2^64 are far from float32's and bfloat16's limit of 2^127; float16 has no such room."""
+TILE_BYTES = 32768
+"""Keys and values of one head in a tile: three tiles, twice, fit a Hopper unit's shared memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """Which tiles a step reads. Static buffers: planning again overwrites them, so graphs may hold them."""
+
+    tile_tokens: int
+    """Tokens a tile, a divisor of the block's."""
+    tiles: Tensor
+    """[max_tiles] int64, from the lowest bit: number of the tile in the cache 32 bits, its row 10, last token in it,
+    exclusive, 8, first token in it 7, whether it ends its row 1."""
+    first: Tensor
+    """[max_rows + 1] int32: first tile of each row; then the number of all."""
+
+
+def make_plan(
+    block_tokens: int, head_dim: int, itemsize: int, max_rows: int, max_tokens: int, device: torch.device | str
+) -> DecodePlan:
+    """Buffers for batches of up to ``max_rows`` rows that attend to ``max_tokens`` tokens in all.
+
+    Blocks are a power of two >= 16 tokens.
+    """
+    if block_tokens < 16 or block_tokens & (block_tokens - 1):
+        raise ValueError(f"block_tokens must be a power of two of at least 16, not {block_tokens}")
+    if max_rows > MAX_ROWS:
+        raise ValueError(f"at most {MAX_ROWS} rows, not {max_rows}")
+    fitting = TILE_BYTES // (2 * _padded(head_dim) * itemsize)
+    tile_tokens = min(block_tokens, 64, max(16, fitting))
+    max_tiles = max_tokens // tile_tokens + 2 * max_rows  # a row's first and last tile may be partly used
+    tiles = torch.zeros(max_tiles, dtype=torch.int64, device=device)
+    return DecodePlan(tile_tokens, tiles, torch.zeros(max_rows + 1, dtype=torch.int32, device=device))
+
+
+@triton.jit(do_not_specialize=["rows", "window"])
+def plan_decode_kernel(
+    kv_lens,  # [rows] int32
+    block_tables,  # [rows, table_stride] int32
+    tiles,  # [max_tiles] int64
+    first,  # [rows + 1] int32
+    rows,
+    table_stride,
+    window,
+    BLOCK_TOKENS: tl.constexpr,
+    TILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHAINED: tl.constexpr,
+):
+    """Fill a `DecodePlan`. Grid: rows <= ROWS."""
+    wait_for_previous(CHAINED)
+    row = tl.program_id(0)
+    each = tl.arange(0, ROWS)
+    lens = tl.load(kv_lens + each, mask=each < rows, other=0)
+    counts = (lens + TILE - 1) // TILE - tl.maximum(lens - window, 0) // TILE
+    begin = tl.sum(tl.where(each < row, counts, 0))
+    length = tl.load(kv_lens + row)
+    oldest = tl.maximum(length - window, 0)
+    skipped = oldest // TILE
+    count = (length + TILE - 1) // TILE - skipped
+    tl.store(first + row, begin)
+    tl.store(first + rows, begin + count, mask=row == rows - 1)
+    for chunk in range(0, count, CHUNK):
+        index = chunk + tl.arange(0, CHUNK)
+        own = index < count
+        tile = skipped + index
+        block = tl.load(block_tables + row.to(tl.int64) * table_stride + tile * TILE // BLOCK_TOKENS, mask=own, other=0)
+        place = block * (BLOCK_TOKENS // TILE) + tile % (BLOCK_TOKENS // TILE)
+        low = tl.maximum(oldest - tile * TILE, 0)
+        high = tl.minimum(length - tile * TILE, TILE)
+        rest = row + high * 1024 + low * 262144 + tl.where(index == count - 1, 33554432, 0)
+        tl.store(tiles + begin + index, place.to(tl.int64) + rest.to(tl.int64) * 4294967296, mask=own)
+
+
+def plan_decode(
+    plan: DecodePlan,
+    kv_lens: Tensor,
+    block_tables: Tensor,
+    block_tokens: int,
+    window: int | None = None,
+    chained: bool = False,
+) -> None:
+    """Plan a step: kv_lens [R] int32, each >= 1; block_tables [R, max_blocks] int32, rows contiguous.
+
+    ``window``: a row sees its last so many tokens. Lengths are trusted: they are not on the host.
+    """
+    rows = kv_lens.shape[0]
+    plan_decode_kernel[(rows,)](
+        kv_lens, block_tables, plan.tiles, plan.first, rows, block_tables.stride(0), window or 1 << 30,
+        block_tokens, plan.tile_tokens, triton.next_power_of_2(rows), 128, chained,
+        **options(chained),
+    )  # fmt: skip
+
+
+@triton.jit
+def _stretch_start(group, steps, groups):
+    """First tile of a group's stretch; the next group's is its end."""
+    return group * steps // groups
+
+
+@triton.jit
+def _owner(step, steps, groups):
+    """The group whose stretch holds a tile."""
+    return ((step + 1) * groups - 1) // steps
+
+
+@triton.jit
+def _put(
+    at, block, row_stride, rows, columns,
+    QUERIES: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """Store block[:rows, :columns] of [QUERIES, PADDED].
+
+    In halves: each passes through shared memory, of which the loads want all.
+    """
+    row = tl.arange(0, QUERIES)[:, None]
+    column = tl.arange(0, PADDED // 2)[None, :]
+    left, right = tl.split(tl.permute(tl.reshape(block, (QUERIES, 2, PADDED // 2)), (0, 2, 1)))
+    first = at + row * row_stride + column
+    tl.store(first, left.to(at.dtype.element_ty), mask=(row < rows) & (column < columns))
+    tl.store(first + PADDED // 2, right.to(at.dtype.element_ty), mask=(row < rows) & (column + PADDED // 2 < columns))
+
+
+@triton.jit
+def _exp2(x, FAST: tl.constexpr):
+    """2^x; results below 2^-126 may be 0."""
+    if FAST:
+        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+    return tl.exp2(x)
+
+
+@triton.jit
+def _attend(
+    q, kv, out, tiles, first, parts, begin, end, group, head, q_stride, scale,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, QUERIES: tl.constexpr, PADDED: tl.constexpr,
+    TILE: tl.constexpr, STAGES: tl.constexpr, BULK: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Walk a stretch. Weights are relative to the greatest score so far (EXACT) or of the row's first tile.
+
+    The latter needs no exchange between warps, and is as good unless a later score is so much greater that sums may
+    overflow. Gives by what power of two the greatest outgrew its reference, 0 if EXACT.
+    """
+    TOKEN: tl.constexpr = 2 * KV_HEADS * DIM
+    tokens = tl.arange(0, TILE)
+    queries = tl.arange(0, QUERIES)
+    dims = tl.arange(0, PADDED)
+    best = tl.full((QUERIES,), float("-inf"), dtype=tl.float32)
+    weight = tl.zeros((TILE, QUERIES), dtype=tl.float32)  # summed over tokens at the end of a row only
+    total = tl.zeros((PADDED, QUERIES), dtype=tl.float32)
+    outgrown = tl.full((TILE, QUERIES), float("-inf"), dtype=tl.float32)
+    starts = begin < end
+    for step in tl.range(begin, end, num_stages=STAGES):
+        tile = tl.load(tiles + step)
+        place = (tile & 0xFFFFFFFF).to(tl.int32)
+        rest = (tile >> 32).to(tl.int32)
+        row = rest & 1023
+        seen = (tokens < (rest >> 10) & 255) & (tokens >= (rest >> 18) & 127)
+        ends_row = (rest >> 25) == 1
+        if BULK:
+            query = q.load([row, head, 0, 0]).reshape(QUERIES, PADDED)
+            key = kv.load([head, place * TILE, 0]).reshape(TILE, PADDED)
+            value = kv.load([KV_HEADS + head, place * TILE, 0]).reshape(TILE, PADDED)
+        else:
+            q_at = q + row.to(tl.int64) * q_stride + (head * GROUP + queries)[:, None] * DIM + dims[None, :]
+            pair = kv + place.to(tl.int64) * (TILE * TOKEN) + head * DIM + tokens[:, None] * TOKEN + dims[None, :]
+            inside = seen[:, None] & (dims < DIM)[None, :]
+            query = tl.load(q_at, mask=(queries < GROUP)[:, None] & (dims < DIM)[None, :], other=0.0)
+            key = tl.load(pair, mask=inside, other=0.0)
+            value = tl.load(pair + KV_HEADS * DIM, mask=inside, other=0.0)
+
+        scores = tl.where(seen[:, None], tl.dot(key, query.T), float("-inf"))
+        if EXACT:
+            new = tl.maximum(best, tl.max(scores, 0) * scale)
+            old_scale = _exp2(best - new, BULK)  # 0 in a row's first tile: what was summed before vanishes
+            best = new
+            shares = _exp2(scores * scale - best[None, :], BULK)
+            weight = weight * old_scale[None, :] + shares
+            total = total * old_scale[None, :]
+        else:
+            if starts:
+                best = tl.max(scores, 0) * scale
+            relative = scores * scale - best[None, :]
+            outgrown = tl.maximum(outgrown, relative)
+            shares = _exp2(relative, BULK)
+            weight = tl.where(starts, 0.0, weight) + shares
+            total = tl.where(starts, 0.0, total)
+        total = tl.dot(value.T, shares.to(value.dtype), total)
+        if ends_row | (step == end - 1):
+            starts_row = begin <= tl.load(first + row)
+            sums = tl.sum(weight, 0)
+            if ends_row & starts_row:
+                at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM)
+                _put(at, tl.trans(total / sums[None, :]), DIM, GROUP, DIM, QUERIES, PADDED)
+            else:
+                # A stretch leaves at most two parts: of the row it begins in, and of the one it ends in.
+                slot = (2 * group + starts_row.to(tl.int32)) * KV_HEADS + head
+                part = parts + slot.to(tl.int64) * ((PADDED + 2) * QUERIES)
+                _put(part, tl.trans(total), PADDED, QUERIES, PADDED, QUERIES, PADDED)
+                tl.store(part + QUERIES * PADDED + queries, best)
+                tl.store(part + QUERIES * (PADDED + 1) + queries, sums)
+        starts = ends_row
+        if EXACT:
+            best = tl.where(ends_row, float("-inf"), best)
+    return 0.0 if EXACT else tl.max(outgrown)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def decode_attention_kernel(
+    q,  # [rows, KV_HEADS, GROUP, DIM], rows q_stride apart, or a descriptor with blocks [1, 1, QUERIES, PADDED]
+    kv,  # [slots, 2, KV_HEADS, DIM], or a descriptor of [2 * KV_HEADS, slots, DIM] with blocks [1, TILE, PADDED]
+    out,  # [rows, KV_HEADS, GROUP, DIM]
+    tiles,  # [max_tiles] int64
+    first,  # [rows + 1] int32
+    parts,  # [2 * groups, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
+    rows,
+    q_stride,
+    scale,  # of the scores, in base 2
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    QUERIES: tl.constexpr,
+    PADDED: tl.constexpr,
+    TILE: tl.constexpr,
+    STAGES: tl.constexpr,
+    BULK: tl.constexpr,
+    EXACT: tl.constexpr,
+    CHAINED: tl.constexpr,
+):
+    """See the module. Grid: a multiple of KV_HEADS; QUERIES and PADDED are GROUP and DIM padded, at least 16."""
+    wait_for_previous(CHAINED)
+    head = tl.program_id(0) % KV_HEADS
+    group = tl.program_id(0) // KV_HEADS
+    steps = tl.load(first + rows)
+    groups = tl.minimum(tl.num_programs(0) // KV_HEADS, steps)
+    begin = _stretch_start(group, steps, groups)
+    end = _stretch_start(group + 1, steps, groups)
+    if group >= groups:
+        end = begin
+
+    if EXACT:
+        _attend(
+            q, kv, out, tiles, first, parts, begin, end, group, head, q_stride, scale,
+            KV_HEADS, GROUP, DIM, QUERIES, PADDED, TILE, STAGES, BULK, True,
+        )  # fmt: skip
+    else:
+        outgrown = _attend(
+            q, kv, out, tiles, first, parts, begin, end, group, head, q_stride, scale,
+            KV_HEADS, GROUP, DIM, QUERIES, PADDED, TILE, STAGES, BULK, False,
+        )  # fmt: skip
+        if outgrown > SAFE_EXPONENT:
+            _attend(
+                q, kv, out, tiles, first, parts, begin, end, group, head, q_stride, scale,
+                KV_HEADS, GROUP, DIM, QUERIES, PADDED, TILE, STAGES, BULK, True,
+            )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows"])
+def merge_kernel(
+    out,  # [rows, KV_HEADS, GROUP, DIM]
+    tiles,  # [max_tiles] int64
+    first,  # [rows + 1] int32
+    parts,  # [2 * groups, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
+    rows,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    QUERIES: tl.constexpr,
+    PADDED: tl.constexpr,
+    CHAINED: tl.constexpr,
+):
+    """Merge the row that the end of a stretch cuts. Grid: groups x KV_HEADS; the last group's end cuts none."""
+    SIZE: tl.constexpr = (PADDED + 2) * QUERIES
+    wait_for_previous(CHAINED)
+    low = tl.program_id(0)
+    head = tl.program_id(1)
+    steps = tl.load(first + rows)
+    groups = tl.minimum(tl.num_programs(0), steps)
+    cut = _stretch_start(low + 1, steps, groups)
+    if cut < steps:
+        row = (tl.load(tiles + cut) >> 32).to(tl.int32) & 1023
+        begin = tl.load(first + row)
+        end = tl.load(first + row + 1)
+        # Of several ends in a row the first one does it.
+        if (cut > begin) & (_stretch_start(low, steps, groups) <= begin):
+            queries = tl.arange(0, QUERIES)
+            block = queries[:, None] * PADDED + tl.arange(0, PADDED)[None, :]
+            part = parts + ((2 * low + 1) * KV_HEADS + head).to(tl.int64) * SIZE
+            total = tl.load(part + block)
+            best = tl.load(part + QUERIES * PADDED + queries)
+            weight = tl.load(part + QUERIES * (PADDED + 1) + queries)
+            for group in range(low + 1, _owner(end - 1, steps, groups) + 1):
+                part = parts + (2 * group * KV_HEADS + head).to(tl.int64) * SIZE
+                part_best = tl.load(part + QUERIES * PADDED + queries)
+                part_weight = tl.load(part + QUERIES * (PADDED + 1) + queries)
+                new = tl.maximum(best, part_best)
+                old_scale = tl.exp2(best - new)
+                new_scale = tl.exp2(part_best - new)
+                total = total * old_scale[:, None] + tl.load(part + block) * new_scale[:, None]
+                weight = weight * old_scale + part_weight * new_scale
+                best = new
+            at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM)
+            _put(at, total / weight[:, None], DIM, GROUP, DIM, QUERIES, PADDED)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTile:
+    """How one launch of `decode_attention` cuts its work."""
+
+    stages: int = 5
+    """Of the pipeline: keys and values of (stages + 1) / 2 tiles are held, the places of the others are read ahead."""
+    warps: int = 4
+    per_unit: int = 2
+    """Programs a unit: one computes while the other waits."""
+    most: int = 1 << 20
+    """Programs at most: more than saturate the memory only cut more rows."""
+    bulk: bool = True
+    """Load through the bulk tensor copy engine (Hopper on) instead of by pointers."""
+
+
+def decode_attention(
+    q: Tensor,
+    kv: Tensor,
+    plan: DecodePlan,
+    units: int,
+    workspace: Workspace,
+    tile: DecodeTile,
+    chained: bool = False,
+) -> Tensor:
+    """q [R, H, D], heads contiguous, over the planned tokens of kv [slots, 2, K, D]: [R, H * D]. Scale 1/sqrt(D).
+
+    With ``tile.bulk`` q and kv start at multiples of 16 bytes, and D is a multiple of 8.
+    """
+    rows, heads, dim = q.shape
+    slots, _, kv_heads, _ = kv.shape
+    group = heads // kv_heads
+    queries, padded = max(16, triton.next_power_of_2(group)), _padded(dim)
+    if group > 16 or padded > 256:
+        raise ValueError(f"at most 16 query heads a KV head and head size 256, not {group} and {dim}")
+    programs = min(units * tile.per_unit, tile.most)
+    groups = max(1, programs // kv_heads)
+    # Programs that do not fill the units must not start early: they would crowd on those that are free first.
+    early = chained and programs == units * tile.per_unit
+    workspace.require(2 * groups * kv_heads * queries * (padded + 2))
+    out = torch.empty((rows, heads * dim), dtype=q.dtype, device=q.device)
+    queries_of: Tensor | TensorDescriptor = q
+    cache: Tensor | TensorDescriptor = kv
+    if tile.bulk:
+        queries_of = TensorDescriptor(
+            q, [rows, kv_heads, group, dim], [q.stride(0), group * dim, dim, 1], [1, 1, queries, padded]
+        )
+        cache = TensorDescriptor(
+            kv, [2 * kv_heads, slots, dim], [dim, 2 * kv_heads * dim, 1], [1, plan.tile_tokens, padded]
+        )
+    decode_attention_kernel[(groups * kv_heads,)](
+        queries_of, cache, out, plan.tiles, plan.first, workspace.parts,
+        rows, q.stride(0), dim**-0.5 * 1.4426950408889634,
+        kv_heads, group, dim, queries, padded, plan.tile_tokens, tile.stages, tile.bulk,
+        q.dtype == torch.float16, early,
+        num_warps=tile.warps, **options(early),
+    )  # fmt: skip
+    if groups > 1:
+        merge_kernel[(groups, kv_heads)](
+            out, plan.tiles, plan.first, workspace.parts, rows, kv_heads, group, dim, queries, padded, chained,
+            num_warps=4, **options(chained),
+        )  # fmt: skip
+    return out
+
+
+def decode_attention_reference(
+    q: Tensor, kv: Tensor, kv_lens: Tensor, block_tables: Tensor, block_tokens: int, window: int | None = None
+) -> Tensor:
+    """The same, row by row, in float32 arithmetic."""
+    rows, heads, dim = q.shape
+    out = torch.empty((rows, heads * dim), dtype=q.dtype, device=q.device)
+    for row in range(rows):
+        length = int(kv_lens[row])
+        index = torch.arange(max(0, length - window) if window else 0, length, device=q.device)
+        slots = block_tables[row, index // block_tokens].long() * block_tokens + index % block_tokens
+        key, value = kv[slots].float().permute(1, 2, 0, 3).repeat_interleave(heads // kv.shape[2], 1).unbind(0)
+        out[row] = scaled_dot_product_attention(q[row].float()[:, None], key, value).flatten().to(q.dtype)
+    return out
+
+
+def _padded(head_dim: int) -> int:
+    return max(16, int(triton.next_power_of_2(head_dim)))

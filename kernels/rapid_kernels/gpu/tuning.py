@@ -1,0 +1,42 @@
+"""Which tiles the kernels run with: measured on an H100 in bf16 (`kernels/bench/bench_gpu.py tune attention`).
+
+Few units are limited by what a unit can take in, so x must be read rarely: wide tiles, weights brought to the L2 cache
+ahead. Many units are limited by memory and by what every launch costs: narrow tiles, of which few are cut.
+"""
+
+from rapid_kernels.gpu.attention import DecodeTile
+from rapid_kernels.gpu.matmul import Tile
+
+WIDE = Tile(64, 256, 64, 5, 4, prefetched=6)
+MIDDLE = Tile(64, 128, 128, 4, 4, prefetched=6)
+BROAD = Tile(64, 128, 128, 4, 4)
+NARROW = Tile(64, 64, 128, 6, 4)
+TALL = Tile(128, 128, 64, 6, 8)
+AMD = Tile(64, 128, 64, 2, 4, bulk=False)
+"""Compiles within every CDNA chip's limits; never measured."""
+
+AMD_DECODE = DecodeTile(2, bulk=False)
+"""Likewise."""
+
+
+def tile_for(rows: int, n: int, units: int) -> Tile | None:
+    """The tile for ``rows`` of x by a weight of ``n`` rows on so many Hopper units; None: the library is faster."""
+    if rows > 128:
+        return None
+    if rows > 64:
+        # Here arithmetic limits few units, and the library wastes less of it on padding.
+        if units < 32:
+            return TALL if n <= 8192 else None
+        return TALL if units < 100 and n <= 32768 else None
+    if units < 32:
+        return WIDE if n > 4096 else MIDDLE
+    if units < 48 and rows <= 16 and n > 8192:
+        return WIDE
+    if units < 64:
+        return MIDDLE
+    return BROAD if rows <= 16 or n > 8192 else NARROW
+
+
+def decode_tile_for(units: int) -> DecodeTile:
+    """The tile of decode attention on so many Hopper units."""
+    return DecodeTile(most=128) if units >= 64 else DecodeTile()

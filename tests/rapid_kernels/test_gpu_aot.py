@@ -1,0 +1,169 @@
+"""Every GPU kernel, in the tiles that may be chosen, compiles for its chips and fits them: no device is needed.
+
+Compiling checks neither shared memory nor spills, so both are held against the chip here. sm_90 gets every tile of the
+table; AMD's chips get the tiles that load by pointers. Nothing here says that a kernel computes what it should.
+"""
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be compiled")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from rapid_kernels.gpu import attention, elementwise, matmul, tuning  # noqa: E402
+
+HOPPER = GPUTarget("cuda", 90, 32)
+CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
+SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 90: 232448}
+"""Shared memory that a program may use."""
+ALIGNED = [["tt.divisibility", 16]]
+UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale"}
+
+Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
+"""Kernel, types of its arguments, constants, options."""
+
+
+def matmul_jobs(tile: matmul.Tile, gated: bool) -> list[Job]:
+    halves = 1 + gated
+    constants = {"K": 4096, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
+    constants |= {"STAGES": tile.stages, "BULK": tile.bulk, "GATED": gated, "CHAINED": tile.bulk}
+    arguments = {
+        "x": f"tensordesc<bf16[{tile.block_m}, {tile.block_k}]>" if tile.bulk else "*bf16",
+        "weight": f"tensordesc<bf16[{halves}, {tile.block_n // halves}, {tile.block_k}]>" if tile.bulk else "*bf16",
+    }
+    arguments |= {"weight_at": "*bf16", "y": "*bf16", "parts": "*fp32", "m": "i32", "N": "i32", "x_stride": "i32"}
+    finish = {"K_STEPS": 4096 // tile.block_k, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    finish |= {"ROWS": matmul.FINISHED_ROWS, "GATED": gated, "CHAINED": tile.bulk}
+    finish_arguments = {"y": "*bf16", "parts": "*fp32", "m": "i32", "N": "i32", "programs": "i32"}
+    return [
+        (
+            matmul.skinny_matmul_kernel,
+            arguments,
+            constants | {"PREFETCH": tile.prefetched},
+            {"num_warps": tile.warps},
+        ),
+        (matmul.finish_matmul_kernel, finish_arguments, finish, {"num_warps": 4}),
+    ]
+
+
+def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
+    queries, padded = max(16, triton.next_power_of_2(group)), max(16, triton.next_power_of_2(dim))
+    tokens = attention.make_plan(64, dim, 2, 1, 1, "cpu").tile_tokens
+    shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "QUERIES": queries, "PADDED": padded}
+    own = {"TILE": tokens, "STAGES": tile.stages, "BULK": tile.bulk, "EXACT": False}
+    arguments = {
+        "q": f"tensordesc<bf16[1, 1, {queries}, {padded}]>" if tile.bulk else "*bf16",
+        "kv": f"tensordesc<bf16[1, {tokens}, {padded}]>" if tile.bulk else "*bf16",
+    }
+    arguments |= {"out": "*bf16", "tiles": "*i64", "first": "*i32", "parts": "*fp32"}
+    arguments |= {"rows": "i32", "q_stride": "i32", "scale": "fp32"}
+    merge = {"out": "*bf16", "tiles": "*i64", "first": "*i32", "parts": "*fp32", "rows": "i32"}
+    chained = {"CHAINED": tile.bulk}
+    return [
+        (attention.decode_attention_kernel, arguments, shape | own | chained, {"num_warps": tile.warps}),
+        (attention.merge_kernel, merge, shape | chained, {"num_warps": 4}),
+    ]
+
+
+def other_jobs(chained: bool) -> list[Job]:
+    plan = {"kv_lens": "*i32", "block_tables": "*i32", "tiles": "*i64", "first": "*i32"}
+    plan |= {"rows": "i32", "table_stride": "i32", "window": "i32"}
+    plan_constants = {"BLOCK_TOKENS": 64, "TILE": 64, "ROWS": 256, "CHUNK": 128}
+    norm = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
+    rope = {"qkv": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64", "kv": "*bf16"}
+    rope_constants = {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "PADDED": 64, "GROUP": 8}
+    silu = {"gate_up": "*bf16", "out": "*bf16"}
+    jobs: list[Job] = [
+        (attention.plan_decode_kernel, plan, plan_constants, {}),
+        (elementwise.add_rms_norm_kernel, norm, {"WIDTH": 4096, "PADDED": 4096, "ADD": True}, {"num_warps": 8}),
+        (elementwise.rope_and_cache_kernel, rope, rope_constants, {"num_warps": 4}),
+        (elementwise.silu_mul_kernel, silu, {"WIDTH": 14336, "BLOCK": 2048}, {"num_warps": 4}),
+    ]
+    return [(kernel, types, constants | {"CHAINED": chained}, options) for kernel, types, constants, options in jobs]
+
+
+def compiled(job: Job, target: GPUTarget) -> Any:
+    kernel, types, constants, options = job
+    names = list(kernel.arg_names)
+    signature = {name: types.get(name, "constexpr") for name in names}
+    attributes = {
+        (names.index(name),): ALIGNED
+        for name, of in types.items()
+        if name not in UNALIGNED_ARGUMENTS and not of.startswith("tensordesc")
+    }
+    if target.backend == "cuda" and constants["CHAINED"]:
+        options = options | {"launch_pdl": True}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=target, options=options)
+
+
+def spilled_bytes(binary: Any, target: GPUTarget, folder: Path) -> int:
+    if target.backend == "hip":
+        found = re.findall(r"\.vgpr_spill_count:\s+(\d+)", binary.asm["amdgcn"])
+        return sum(map(int, found))
+    cubin = folder / f"{binary.hash}.cubin"
+    cubin.write_bytes(binary.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    usage = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    return sum(map(int, re.findall(r"STACK:(\d+)", usage)))
+
+
+def check(jobs: list[Job], target: GPUTarget, folder: Path) -> None:
+    assert jobs
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for job, binary in zip(jobs, pool.map(lambda job: compiled(job, target), jobs), strict=True):
+            case = job[0].__name__, job[2]
+            assert binary.metadata.shared <= SHARED_BYTES[target.arch], case
+            assert spilled_bytes(binary, target, folder) == 0, case
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result from an earlier run's cache would prove nothing."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def test_hopper_matmul(tmp_path: Path) -> None:
+    tiles = {tuning.WIDE, tuning.MIDDLE, tuning.BROAD, tuning.NARROW, tuning.TALL}
+    chosen = {
+        tuning.tile_for(rows, n, units)
+        for rows in (1, 16, 17, 64, 65, 128, 129)
+        for n in (4096, 6144, 28672, 128256)
+        for units in range(8, 133)
+    }
+    assert chosen - {None} == tiles
+    jobs = [job for tile in sorted(tiles, key=str) for job in matmul_jobs(tile, gated=True)]
+    check(jobs, HOPPER, tmp_path)
+
+
+def test_hopper_attention(tmp_path: Path) -> None:
+    """Two programs of the tile share a unit's 228 KiB of shared memory, each with 1 KiB of the system's."""
+    tile = tuning.decode_tile_for(32)
+    jobs = [job for shape in ((8, 4, 128), (1, 16, 256), (4, 2, 8)) for job in attention_jobs(tile, *shape)]
+    check(jobs, HOPPER, tmp_path)
+    assert tile.per_unit * (compiled(jobs[0], HOPPER).metadata.shared + 1024) <= 228 * 1024
+
+
+def test_hopper_other_kernels(tmp_path: Path) -> None:
+    check(other_jobs(chained=True), HOPPER, tmp_path)
+
+
+@pytest.mark.parametrize("target", CDNA, ids=lambda target: str(target.arch))
+def test_cdna(target: GPUTarget, tmp_path: Path) -> None:
+    jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
+    check(jobs + other_jobs(chained=False), target, tmp_path)
+
+
+def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    """The check itself: this tile compiles, and would fail on the first launch."""
+    large = matmul.Tile(64, 256, 64, 4, 4, bulk=False)
+    with pytest.raises(AssertionError, match="skinny_matmul_kernel"):
+        check(matmul_jobs(large, gated=False)[:1], CDNA[1], tmp_path)

@@ -1,0 +1,146 @@
+"""The GPU kernels' logic in Triton's interpreter, on the CPU, against their plain-torch references.
+
+The interpreter is chosen when the kernels are imported, so all cases run in one process of their own; each is a test
+here. float16 and float32 only: the interpreter is silently wrong in bfloat16. What it cannot show: the bulk copy engine
+in attention (its exponential is inline assembly), timing, memory order. Those are GPU tests: docs/gpu-tests.md.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be interpreted")
+
+Errors = list[float]
+"""Relative errors by norm."""
+
+
+def error(got: Tensor, wanted: Tensor) -> float:
+    return float((got.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def poisoned_workspace() -> Any:
+    from rapid_kernels.gpu.workspace import Workspace
+
+    workspace = Workspace("cpu", 1 << 22)
+    workspace.parts.fill_(float("nan"))
+    return workspace
+
+
+def matmul_case(bulk: bool, gated: bool) -> Errors:
+    """Whole and cut tiles, rows and columns past the end, a K that the steps do not divide."""
+    from rapid_kernels.gpu.matmul import Tile, skinny_matmul, skinny_matmul_reference
+
+    workspace = poisoned_workspace()
+    errors = []
+    for m, n, k, units in ((5, 192, 128, 5), (3, 160, 96, 7), (16, 64, 256, 3), (1, 128, 64, 2)):
+        x, weight = torch.randn(m, k).half(), torch.randn(n, k).half()
+        got = skinny_matmul(x, weight, units, workspace, Tile(16, 64, 32, 3, 4, bulk=bulk), gated)
+        errors.append(error(got, skinny_matmul_reference(x, weight, gated)))
+    return errors
+
+
+def attention_case(dtype: torch.dtype, growth: float) -> Errors:
+    """Ragged rows, cut and whole; block, head and group sizes; a window; NaN wherever no row has written.
+
+    ``growth``: the last key is so much longer than the first. Weights are exact in float16, and in float32 relative to
+    the row's first tile unless scores outgrow that.
+    """
+    from rapid_kernels.gpu.attention import (
+        DecodeTile,
+        decode_attention,
+        decode_attention_reference,
+        make_plan,
+        plan_decode,
+    )
+
+    workspace = poisoned_workspace()
+    errors = []
+    for lens, heads, kv_heads, dim, block, units, window in (
+        ([5, 100, 64], 8, 2, 32, 16, 3, None),
+        ([130, 1], 4, 4, 8, 64, 5, None),
+        ([70], 12, 1, 16, 32, 1, None),
+        ([200, 33], 6, 3, 24, 64, 7, 50),
+    ):
+        counts = [-(-length // block) for length in lens]
+        order = (torch.randperm(sum(counts)) + 1).to(torch.int32)
+        tables = torch.zeros(len(lens), max(counts) + 1, dtype=torch.int32)
+        kv = torch.full(((sum(counts) + 2) * block, 2, kv_heads, dim), float("nan"), dtype=dtype)
+        for row, (length, blocks) in enumerate(zip(lens, torch.split(order, counts), strict=True)):
+            tables[row, : len(blocks)] = blocks
+            index = torch.arange(length)
+            new = torch.randn(length, 2, kv_heads, dim)
+            new[:, 0] *= torch.linspace(1, growth, length)[:, None, None]
+            kv[tables[row, index // block].long() * block + index % block] = new.to(dtype)
+        q = torch.randn(len(lens), heads, dim).to(dtype)
+        kv_lens = torch.tensor(lens, dtype=torch.int32)
+        plan = make_plan(block, dim, dtype.itemsize, len(lens), sum(lens), "cpu")
+        plan_decode(plan, kv_lens, tables, block, window)
+        got = decode_attention(q, kv, plan, units, workspace, DecodeTile(bulk=False))
+        errors.append(error(got, decode_attention_reference(q, kv, kv_lens, tables, block, window)))
+    return errors
+
+
+def elementwise_case() -> Errors:
+    """Odd sizes; the residual and the cache are outputs too."""
+    from rapid_kernels.gpu import elementwise as e
+
+    x, residual, weight = torch.randn(3, 96).half(), torch.randn(3, 96).half(), torch.randn(96).half()
+    wanted, total = e.add_rms_norm_reference(x, residual, weight, 1e-5)
+    errors = [error(e.add_rms_norm(x, residual, weight, 1e-5), wanted), error(residual, total)]
+    errors.append(error(e.add_rms_norm(x, None, weight, 1e-5), e.add_rms_norm_reference(x, None, weight, 1e-5)[0]))
+    gate_up = torch.randn(3, 200).half()
+    errors.append(error(e.silu_mul(gate_up), e.silu_mul_reference(gate_up)))
+    heads, kv_heads, dim = 6, 2, 24
+    qkv = torch.randn(3, (heads + 2 * kv_heads) * dim).half()
+    qkv[0, -1], qkv[1, -2] = float("inf"), float("nan")  # never reach the cache
+    cos, sin = torch.randn(50, dim // 2), torch.randn(50, dim // 2)
+    positions, slots = torch.tensor([3, 49, 0]), torch.tensor([7, 2, 30])
+    caches = [torch.zeros(40, 2, kv_heads, dim).half() for _ in range(2)]
+    rotated = e.rope_and_cache_reference(qkv, cos, sin, positions, slots, caches[0])
+    errors.append(error(e.rope_and_cache(qkv, cos, sin, positions, slots, caches[1]), rotated))
+    errors.append(error(caches[1], caches[0]))
+    return errors
+
+
+CASES: dict[str, Callable[[], Errors]] = {"elementwise": elementwise_case}
+for bulk, gated in itertools.product((False, True), repeat=2):
+    name = f"matmul-{'bulk' if bulk else 'pointers'}{'-gated' if gated else ''}"
+    CASES[name] = lambda bulk=bulk, gated=gated: matmul_case(bulk, gated)  # type: ignore[misc]
+CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
+CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
+CASES["attention-outgrown"] = lambda: attention_case(torch.float32, 100)
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, Errors]:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Errors] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernel(case: str, errors: dict[str, Errors]) -> None:
+    """Half a unit in the last place of float16 is 5e-4 relative."""
+    assert errors[case]
+    for found in errors[case]:
+        assert found < 6e-4
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    results = {}
+    for seed, (case, run) in enumerate(CASES.items()):
+        torch.manual_seed(seed)
+        results[case] = run()
+    print(json.dumps(results))
