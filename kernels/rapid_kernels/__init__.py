@@ -4,13 +4,14 @@ Knows shapes and arithmetic; knows no model files, requests, lanes or schedules.
 """
 
 from rapid_kernels.api import Kernels, select
-from rapid_kernels.layout import DUMMY_BLOCK, CacheLayout, KVCache, Ragged, RopeTable, make_ragged
+from rapid_kernels.layout import DUMMY_BLOCK, CacheLayout, KVCache, Matrix, Ragged, RopeTable, make_ragged
 
 __all__ = [
     "DUMMY_BLOCK",
     "CacheLayout",
     "KVCache",
     "Kernels",
+    "Matrix",
     "Ragged",
     "RopeTable",
     "make_ragged",

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rapid_kernels.layout import CacheLayout, KVCache, Ragged, RopeTable
+from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable
 from rapid_kernels.reference import ReferenceKernels
 
 
@@ -32,7 +32,11 @@ class Kernels(Protocol):
         """``s = x + residual``; gives (rms_norm(s), s), both [T, N]. ``residual`` may be overwritten with s."""
         ...
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, ragged: Ragged) -> Tensor:
+    def prepare(self, weight: Tensor) -> Matrix:
+        """A weight [out, in] in the form that `linear` reads fastest; only for the kernels that made it."""
+        ...
+
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """x [T, in] by weight [out, in], plus bias [out]: [T, out]."""
         ...
 

@@ -12,7 +12,7 @@ A batch flattens the new tokens of R rows into T tokens, row after row. Row r ow
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -140,6 +140,17 @@ class KVCache:
 
     layout: CacheLayout
     layers: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight [out, in], made by `Kernels.prepare` for the implementation that made it."""
+
+    layout: Literal["plain", "mkl", "onednn"]
+    data: Tensor
+    """Readable as a matrix only when plain."""
+    like: Tensor
+    """[out, in], of the weight's dtype and without memory of its own: for those who ask for the shape."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
-from rapid_kernels.layout import CacheLayout, KVCache, Ragged, RopeTable
+from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable
+from rapid_kernels.packed import multiply, pack
 
-TRANSPOSED_TOKENS = range(4, 65)
-"""For so many tokens ``W x^T`` beats ``x W^T`` in MKL and oneDNN (kernels/bench/linear_cpu.py)."""
 PADDING_RATIO = 1.5
 """Decode rows share a call while padding to the longest costs less than this over the shortest."""
 
 
 class ReferenceKernels:
-    """`Kernels` on any torch device. Stateless."""
+    """`Kernels` on any torch device. Without ``pack`` weights stay plain, as where no library has a packed layout."""
+
+    def __init__(self, *, pack: bool = True) -> None:
+        self._pack = pack
 
     def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cpu") -> KVCache:
         """See `Kernels`."""
@@ -42,15 +44,13 @@ class ReferenceKernels:
         total = residual.add_(x)
         return _rms_norm(total, weight, eps), total
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, ragged: Ragged) -> Tensor:
-        """See `Kernels`. The result of few tokens is a transposed view."""
-        tokens = x.shape[0]
-        if tokens == 1:  # bfloat16: a third less time than a matrix product of one row
-            row = x.squeeze(0)
-            return (torch.mv(weight, row) if bias is None else torch.addmv(bias, weight, row)).unsqueeze(0)
-        if tokens not in TRANSPOSED_TOKENS:
-            return linear(x, weight, bias)
-        return (torch.mm(weight, x.t()) if bias is None else torch.addmm(bias[:, None], weight, x.t())).t()
+    def prepare(self, weight: Tensor) -> Matrix:
+        """See `Kernels`."""
+        return pack(weight) if self._pack else Matrix("plain", weight, weight)
+
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """See `Kernels`. The result of few tokens may be a transposed view."""
+        return multiply(x, weight, bias)
 
     def rope_and_cache(
         self,
@@ -65,20 +65,18 @@ class ReferenceKernels:
         kv_heads, dim = cache.layout.num_kv_heads, cache.layout.head_dim
         heads = qkv.view(qkv.shape[0], -1, dim)
         num_heads = heads.shape[1] - 2 * kv_heads
-        cos, sin = _rotation(rope, ragged, qkv.dtype)
         rotated = heads[:, : num_heads + kv_heads]
         if qk_norm is not None:
             q_weight, k_weight, eps = qk_norm
-            q, k = _rms_norm(rotated[:, :num_heads], q_weight, eps), _rms_norm(rotated[:, num_heads:], k_weight, eps)
-            rotated = torch.cat((q, k), 1)
+            for part, weight in ((rotated[:, :num_heads], q_weight), (rotated[:, num_heads:], k_weight)):
+                part.copy_(_rms_norm(part, weight, eps))
         # (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin): roll gives (x2, x1), the sign is in the table.
+        cos, sin = _rotation(rope, ragged, qkv.dtype)
         swapped = rotated.roll(dim // 2, -1)
-        rotated = torch.addcmul(rotated * cos, swapped, sin)
-        written = torch.empty((qkv.shape[0], 2, kv_heads, dim), dtype=cache.layout.dtype, device=qkv.device)
-        written[:, 0] = rotated[:, num_heads:]
-        written[:, 1] = heads[:, num_heads + kv_heads :]
-        cache.layers[layer].index_copy_(0, ragged.slot_mapping, written)
-        return rotated[:, :num_heads]
+        rotated.mul_(cos).addcmul_(swapped, sin)
+        # Key heads, then value heads: as the cache holds them.
+        cache.layers[layer].index_copy_(0, ragged.slot_mapping, heads[:, num_heads:].view(-1, 2, kv_heads, dim))
+        return heads[:, :num_heads]
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
         """See `Kernels`."""

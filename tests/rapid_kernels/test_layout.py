@@ -15,6 +15,7 @@ def test_public_surface() -> None:
         "DUMMY_BLOCK",
         "KVCache",
         "Kernels",
+        "Matrix",
         "Ragged",
         "RopeTable",
         "make_ragged",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
+from rapid_kernels.reference import ReferenceKernels
 
 BLOCK_TOKENS = 4
 EPS = 1e-5
@@ -177,14 +178,19 @@ def test_rope_and_cache(dim: int, with_norm: bool, transposed: bool) -> None:
         assert torch.equal(layer.nan_to_num(7.0), expected.nan_to_num(7.0))
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 3, 8, 64, 65, 100])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 8, 64, 65, 100, 513])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_linear(tokens: int, with_bias: bool) -> None:
-    x, weight = torch.randn(tokens, 48), torch.randn(72, 48)
-    bias = torch.randn(72) if with_bias else None
-    out = select("cpu").linear(x, weight, bias, any_ragged())
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_linear(tokens: int, with_bias: bool, pack: bool, dtype: torch.dtype) -> None:
+    kernels = ReferenceKernels(pack=pack)
+    x, weight = torch.randn(48, tokens).to(dtype).t(), torch.randn(72, 48).to(dtype)
+    bias = torch.randn(72).to(dtype) if with_bias else None
+    out = kernels.linear(x, kernels.prepare(weight), bias, any_ragged())
     expected = x.double() @ weight.double().t() + (bias.double() if bias is not None else 0)
-    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-4)
+    tolerance = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.3}[dtype]
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance / 10, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, select
+from rapid_kernels import CacheLayout, Kernels, KVCache, Matrix, Ragged, select
 from rapidd.errors import ModelError
 from rapidd.model.config import ModelSpec
 from rapidd.model.rope import rope_table
@@ -25,15 +25,15 @@ class _Layer:
     """Weights of one decoder layer; matrices are [out, in]."""
 
     input_norm: Tensor
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     qk_norm: tuple[Tensor, Tensor, float] | None
-    o: Tensor
+    o: Matrix
     o_bias: Tensor | None
     post_norm: Tensor
-    gate_up: Tensor
+    gate_up: Matrix
     gate_up_bias: Tensor | None
-    down: Tensor
+    down: Matrix
     down_bias: Tensor | None
     window: int | None
 
@@ -61,11 +61,11 @@ class Llama:
         self.device = torch.device(device)
         self.kernels = kernels if kernels is not None else select(self.device)
         _check_names(spec, weights)
-        load = _Loader(weights, tensor_shapes(spec), dtype, self.device)
+        load = _Loader(weights, tensor_shapes(spec), dtype, self.device, self.kernels)
         self._embedding = load.one("model.embed_tokens.weight")
         self._layers = [_load_layer(spec, load, index) for index in range(spec.num_layers)]
         self._norm = load.one("model.norm.weight")
-        self._head = self._embedding if spec.tied_head else load.one("lm_head.weight")
+        self._head = self.kernels.prepare(self._embedding) if spec.tied_head else load.matrix("lm_head.weight")
         self._rope = rope_table(spec, max_positions or spec.max_position, self.device)
 
     def cache_layout(self, num_blocks: int, block_tokens: int) -> CacheLayout:
@@ -172,9 +172,14 @@ class _Loader:
     shapes: dict[str, tuple[int, ...]]
     dtype: torch.dtype
     device: torch.device
+    kernels: Kernels
 
     def one(self, name: str) -> Tensor:
         return self._checked(name).to(self.device, self.dtype).contiguous()
+
+    def matrix(self, *names: str) -> Matrix:
+        """Fused, as the kernels want it."""
+        return self.kernels.prepare(self.one(names[0]) if len(names) == 1 else self.fused(*names))
 
     def fused(self, *names: str) -> Tensor:
         """Stacked along the output dimension; one part in memory at a time beside the result."""
@@ -210,15 +215,15 @@ def _load_layer(spec: ModelSpec, load: _Loader, index: int) -> _Layer:
         qk_norm = (*norms, spec.rms_norm_eps)
     return _Layer(
         input_norm=load.one(prefix + "input_layernorm.weight"),
-        qkv=load.fused(*(name + ".weight" for name in qkv)),
+        qkv=load.matrix(*(name + ".weight" for name in qkv)),
         qkv_bias=fused_bias(qkv, spec.qkv_bias),
         qk_norm=qk_norm,
-        o=load.one(attention + "o_proj.weight"),
+        o=load.matrix(attention + "o_proj.weight"),
         o_bias=load.one(attention + "o_proj.bias") if spec.o_bias else None,
         post_norm=load.one(prefix + "post_attention_layernorm.weight"),
-        gate_up=load.fused(*(name + ".weight" for name in gate_up)),
+        gate_up=load.matrix(*(name + ".weight" for name in gate_up)),
         gate_up_bias=fused_bias(gate_up, spec.mlp_bias),
-        down=load.one(mlp + "down_proj.weight"),
+        down=load.matrix(mlp + "down_proj.weight"),
         down_bias=load.one(mlp + "down_proj.bias") if spec.mlp_bias else None,
         window=spec.windows[index] if spec.windows else None,
     )
