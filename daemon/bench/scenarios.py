@@ -43,7 +43,7 @@ class Size:
 
     repeats: int = 5
     gap_repeats: int = 3
-    decode_tokens: int = 128
+    decode_tokens: int = 96
     status_calls: int = 20
     starts: int = 3
     idle_s: float = 20.0
