@@ -29,7 +29,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     compute_units: Annotated[int, Meta(ge=1)] | None = None
     """Units to use; null: all the process may use."""
     kv_blocks: Annotated[int, Meta(ge=2)] | None = None
-    """null: sized from memory after warm-up."""
+    """null: sized from the memory that is free after loading."""
     block_tokens: Annotated[int, Meta(ge=1, le=1024)] = 16
     max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Most rows of one decode step, and so most requests running at once."""

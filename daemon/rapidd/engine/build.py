@@ -44,7 +44,7 @@ CPU_MAX_CONTEXT: Final = 8192
 CPU_MAX_CHUNK_S: Final = 0.5
 CPU_KV_SHARE: Final = 0.25
 CPU_KV_BYTES: Final = 2 << 30
-"""The cache takes this share of the memory that is free after warm-up, and at most so many bytes."""
+"""The cache takes this share of the memory that is free once the weights are loaded, and at most so many bytes."""
 CPU_ITL_SLO_S: Final = 0.3
 RANDOM_SEED: Final = 0
 WARMUP_TOKENS: Final = 64
