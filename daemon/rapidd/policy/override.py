@@ -109,9 +109,16 @@ class Control:
         if known.last_epoch <= self.epoch:
             return
         self.epoch = known.last_epoch
+        try:
+            self._take_over(known)
+        except ValueError as error:  # the cores this process may use are others than the last engine's
+            self.epoch += 1
+            self._notice("warning", "warn", f"not restored after the engine's restart: {error}", "engine")
+
+    def _take_over(self, known: FrontHello) -> None:
         if known.policy is not None and known.policy != self.policy:
-            self.policy = known.policy
             self._decide = make(known.policy, self.table.units_total, self.table.splits)
+            self.policy = known.policy
         if (old := known.override) is not None:
             plan = fixed(old.plan, self.table.units_total, self.table.splits, old.reason or f"override by {old.by}")
             expires_ns = None if old.ttl_s is None else known.override_mono_ns + int(old.ttl_s * 1e9)

@@ -126,6 +126,18 @@ def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None
     assert mode(successor, 60) == "hybrid"
 
 
+def test_what_the_new_engines_device_cannot_do_is_not_restored_and_said() -> None:
+    """It raised in the engine's loop, and would have in every engine after it."""
+    control = Control("auto", TABLE)
+    split(control, units=3, ttl_s=None)
+    smaller = PartitionTable(units_total=2, unit_name="core", splits=(1,))
+    for known in (FrontHello("front", 1, "split:3"), FrontHello("front", 1, "auto", control.override_info(0), 0)):
+        successor = Control("auto", smaller)
+        successor.restore(known)
+        assert (mode(successor), successor.policy, successor.epoch) == ("hybrid", "auto", 2)
+        assert successor.notices[0].kind == "warning"
+
+
 def test_an_engine_that_lives_on_is_not_changed_by_a_new_front() -> None:
     control = Control("auto", TABLE)
     split(control)
