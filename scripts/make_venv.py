@@ -15,7 +15,10 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 11)
 ROOT = Path(__file__).resolve().parents[1]
-PROBE = "import torch, pathlib; print(torch.__version__); print(pathlib.Path(torch.__file__).parents[1])"
+PROBE = (
+    "import torch, pathlib; print(torch.__version__); print(pathlib.Path(torch.__file__).parents[1]); "
+    "print(torch.version.cuda or '')"
+)
 
 
 def main() -> int:
@@ -36,11 +39,12 @@ def main() -> int:
     constraints = ROOT / "constraints.txt"
     with tempfile.TemporaryDirectory() as scratch:
         own = own_torch(folder)
-        extras = "daemon,dev,aot" if own is None else "daemon,dev"
         if own is None:
+            extras = "daemon,dev,aot"
             say("installing the packages and the pinned torch (about 800 MB, a minute or two)")
         else:
-            version, site = own
+            version, site, is_cuda = own
+            extras = "daemon,dev,nvidia" if is_cuda else "daemon,dev"
             say(f"installing the packages; keeping torch {version} of {site}")
             (site_packages / "own-torch.pth").write_text(f"{site}\n")
             constraints = Path(scratch) / "constraints.txt"
@@ -54,18 +58,19 @@ def main() -> int:
     return 0
 
 
-def own_torch(folder: Path) -> tuple[str, Path] | None:
-    """Version and site directory of the torch that this interpreter imports, unless it is the environment's own."""
+def own_torch(folder: Path) -> tuple[str, Path, bool] | None:
+    """Of the torch that this interpreter imports, unless it is the environment's own: version, site directory, and
+    whether it is built for CUDA."""
     probe = subprocess.run([sys.executable, "-P", "-c", PROBE], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         return None
-    version, site = probe.stdout.splitlines()
+    version, site, cuda = probe.stdout.splitlines()
     if folder in Path(site).resolve().parents:
         return None
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
         say(f"not using torch {version} of {site}: too old")
         return None
-    return version, Path(site)
+    return version, Path(site), bool(cuda)
 
 
 def say(line: str) -> None:

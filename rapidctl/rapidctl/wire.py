@@ -474,8 +474,15 @@ class ModelInfo(Struct, kw_only=True):
     weights: Literal["file", "random"]
 
 
+class DeviceProcess(Struct, kw_only=True):
+    """A process on the accelerator; ``pid`` as the driver counts, which in a container is not as the container does."""
+
+    pid: int
+    memory_bytes: int | None
+
+
 class DeviceInfo(Struct, kw_only=True):
-    """The accelerator. Sensors are null where the system has none."""
+    """The accelerator. Sensors are null where the system has none, or while it does not answer."""
 
     kind: Literal["cpu", "cuda", "hip"]
     name: str
@@ -483,10 +490,22 @@ class DeviceInfo(Struct, kw_only=True):
     unit_name: Literal["CU", "SM", "core"]
     memory_total_bytes: int | None
     memory_used_bytes: int | None = None
+    """Of a GPU by everybody; of a CPU's memory by the engine."""
     utilization: float | None = None
+    """Share of the time: on a GPU in which some kernel ran, however few units it had; on a CPU over all cores."""
     power_w: float | None = None
     temperature_c: float | None = None
     clock_hz: float | None = None
+    """Of the compute units."""
+    pci_bus_id: str | None = None
+    """Domain, bus, device and function in hex, ``0000:c1:00.0``: indices differ from tool to tool."""
+    memory_utilization: float | None = None
+    """Share of the time in which memory was read or written."""
+    memory_clock_hz: float | None = None
+    power_limit_w: float | None = None
+    slowdowns: list[str] | None = None
+    """What holds the clock back now, such as "power cap"; empty: nothing."""
+    processes: list[DeviceProcess] | None = None
 
 
 class Process(Struct, kw_only=True):
@@ -547,7 +566,7 @@ class Event(Struct, kw_only=True):
     kind: Literal[
         "decision", "override", "release", "guard", "ttl", "policy", "applied",
         "engine_lost", "engine_ready", "front_ready", "drain", "client_lost", "slow_consumer",
-        "preempted", "out_of_memory", "resubmitted", "placement", "warning",
+        "preempted", "out_of_memory", "resubmitted", "placement", "warning", "device_error",
     ]  # fmt: skip
     level: Literal["info", "warn", "error"]
     text: str

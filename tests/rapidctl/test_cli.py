@@ -59,6 +59,7 @@ READING = [
     ["stats", "units"],
     ["stats", "queue"],
     ["stats", "kv"],
+    ["stats", "device"],
     ["requests", "ls"],
     ["requests", "show", "r-1"],
     ["partition", "show"],

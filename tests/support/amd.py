@@ -25,8 +25,10 @@ SENSORS = {
     "current_compute_partition": "SPX",
     "current_memory_partition": "NPS1",
     "hwmon/hwmon3/power1_input": "312000000",
+    "hwmon/hwmon3/power1_cap": "750000000",
     "hwmon/hwmon3/temp2_input": "61000",
     "hwmon/hwmon3/freq1_input": "2100000000",
+    "hwmon/hwmon3/freq2_input": "1300000000",
 }
 
 

@@ -204,6 +204,8 @@ def snapshot(tick: int = 0, *, info: PartitionInfo | None = None, boot: str = "b
         device=DeviceInfo(
             kind="hip", name="MI300X", units=info.units_total, unit_name=info.unit_name,
             memory_total_bytes=192 * 2**30, memory_used_bytes=166 * 2**30,
+            utilization=0.97, clock_hz=2.1e9, power_w=612.0, power_limit_w=750.0,
+            temperature_c=61.0,
         ),
         supervisor=Process(pid=100),
         front=Process(pid=101),

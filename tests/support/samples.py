@@ -58,6 +58,12 @@ DEVICE = wire.DeviceInfo(
     power_w=15.0,
     temperature_c=50.0,
     clock_hz=3.0e9,
+    pci_bus_id="0000:c1:00.0",
+    memory_utilization=0.25,
+    memory_clock_hz=2.6e9,
+    power_limit_w=65.0,
+    slowdowns=["power cap"],
+    processes=[wire.DeviceProcess(pid=12, memory_bytes=1_500_000_000), wire.DeviceProcess(pid=99, memory_bytes=None)],
 )
 LANES = [
     wire.LaneStats(

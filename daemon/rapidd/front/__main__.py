@@ -40,9 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"rapidd front: {error}{f' ({hint})' if hint else ''}", file=sys.stderr)
         return EXIT_CONFIG
     server = Server(config, runtime, text, channel)
+    server.front.watch.start()
     try:
         return server.run()
     finally:
+        server.front.watch.stop()
         server.close()
 
 

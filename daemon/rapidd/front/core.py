@@ -22,6 +22,7 @@ from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
 from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
+from rapidd.telemetry.watch import DeviceWatch
 
 CHORES_NS: Final = 1_000_000_000
 """Period of leases, late answers and SLO reports."""
@@ -56,6 +57,8 @@ class Front:
         self._engine_was_connected = False
         self._engine_was_lost = False
         self._next_chores_ns = clock()
+        self._next_ns: int | None = None
+        """`next_ns`, until something happens that may bring it forward. An engine's step does not."""
         kind = config.engine.device if config.engine.device != "auto" else "cpu"
         self.latency = LatencyRecorder(resolve_slo(config.slo, kind), clock())
         self.events = EventLog(transport, self.boot_id, wall)
@@ -63,6 +66,7 @@ class Front:
         self.link = EngineLink(transport, clock, self.boot_id)
         self.serving = Serving(self.clients, self.link, self.events, self.latency, clock)
         self.control = Control(self.clients, self.link, clock, wall)
+        self.watch = DeviceWatch(clock)
         self.publisher = Publisher(
             endpoint=endpoint,
             front_boot_id=self.boot_id,
@@ -75,6 +79,7 @@ class Front:
             serving=self.serving,
             events=self.events,
             latency=self.latency,
+            watch=self.watch,
             life=self.life,
         )
         self.calls = Calls(
@@ -127,7 +132,12 @@ class Front:
 
     @property
     def next_ns(self) -> int:
-        """When `tick` has something to do."""
+        """When `tick` has something to do, at the earliest."""
+        if self._next_ns is None:
+            self._next_ns = self._find_next_ns()
+        return self._next_ns
+
+    def _find_next_ns(self) -> int:
         times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
         return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns) if at is not None))
 
@@ -143,6 +153,7 @@ class Front:
         if self._stop_ns is not None and not self.stopped:
             self._finish_stopping(now_ns, self._stop_ns)
         self.publisher.tick()
+        self._next_ns = None
 
     def _finish_stopping(self, now_ns: int, stop_ns: int) -> None:
         if now_ns >= stop_ns:
@@ -165,6 +176,7 @@ class Front:
         self.clients.probe()
         self.clients.settle()
         self.control.expire()
+        self.watch.tell(self.events.emit)
         is_lost = self.link.connected and self.link.life == "engine_lost"
         if is_lost != self._engine_was_lost:
             self._engine_was_lost = is_lost
@@ -177,6 +189,8 @@ class Front:
 
     def _aftermath(self) -> None:
         """See to what sends found out: clients that are gone, an engine that is gone."""
+        if self.clients.lost:
+            self._next_ns = None
         while self.clients.lost:
             client, why = self.clients.lost.pop()
             if why == "full":
@@ -215,26 +229,37 @@ class Front:
 
     def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
         """One message on the request socket, without its identity frame."""
+        self._next_ns = None
         self.calls.take(identity, frames, peer_address)
         self._aftermath()
 
     def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
         """What became of a prompt that was encoded beside the loop."""
+        self._next_ns = None
         self.calls.encoded(stream_id, outcome)
         self._aftermath()
 
     def note(self, note: ipc.SupervisorNote) -> None:
         """The supervisor says how the other processes are."""
+        self._next_ns = None
         self.link.take_note(note)
         self._aftermath()
+
+    def subscription(self, frame: bytes) -> None:
+        """A topic of the metrics socket has its first subscriber (1, topic) or lost its last one (0, topic)."""
+        self._next_ns = None
+        self.publisher.subscription(frame[:1] == b"\x01", frame[1:])
 
     def engine_frame(self, identity: bytes, frame: bytes) -> None:
         """One frame on the private socket."""
         try:
             message = ipc.decode_engine(frame)
         except (ValueError, RecursionError) as error:
+            self._next_ns = None
             self.events.emit("warning", f"an unreadable message on the engine's socket: {error}", "error")
             return
+        if not isinstance(message, ipc.Step):
+            self._next_ns = None
         if isinstance(message, ipc.EngineHello):
             self._engine_hello(identity, message)
         elif self.link.is_from_engine(identity):
@@ -255,6 +280,7 @@ class Front:
         self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
         self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
         if change != "known":
+            self.watch.follow(hello.device)
             self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
             self.serving.resubmit(after_death=change == "new" and not is_first)
 

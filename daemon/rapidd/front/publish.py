@@ -1,4 +1,4 @@
-"""Snapshots: put together from the front's parts, and published while something happens or somebody may look."""
+"""Snapshots: put together from the front's parts, and published while somebody subscribes to them."""
 
 import itertools
 import os
@@ -16,6 +16,8 @@ from rapidd.front.journal import Choice
 from rapidd.front.serving import Serving
 from rapidd.telemetry import snapshot as telemetry
 from rapidd.telemetry.latency import LatencyRecorder
+from rapidd.telemetry.sensors import with_sensors
+from rapidd.telemetry.watch import DeviceWatch
 
 IDLE_NS: Final = 1_000_000_000
 """Period of snapshots while nothing is running and nothing changed."""
@@ -39,6 +41,7 @@ class Publisher:
         serving: Serving,
         events: EventLog,
         latency: LatencyRecorder,
+        watch: DeviceWatch,
         life: Callable[[], tuple[wire.DaemonState, str]],
     ) -> None:
         self._endpoint = endpoint
@@ -52,20 +55,32 @@ class Publisher:
         self._serving = serving
         self._events = events
         self._latency = latency
+        self._watch = watch
         self._life = life
         self._kv_trend = telemetry.KvTrend()
         self._started_ns = clock()
         self._published_ns = 0
         self._published_event = -1
         self._seq = 0
+        self._topics: set[bytes] = set()
 
     # --- publishing ------------------------------------------------------------------------------------------
 
     @property
     def next_ns(self) -> int:
         """When the next snapshot is due."""
+        if not any(wire.SNAPSHOT_TOPIC.startswith(topic) for topic in self._topics):
+            return self._clock() + IDLE_NS
         busy = bool(self._serving.journal.streams) or self._events.next_seq != self._published_event
         return self._published_ns + (self._period_ns if busy else max(self._period_ns, IDLE_NS))
+
+    def subscription(self, begins: bool, topic: bytes) -> None:
+        """Somebody subscribes, or nobody does any more. Who comes first is served at once."""
+        if begins:
+            self._topics.add(topic)
+            self._published_ns = 0
+        else:
+            self._topics.discard(topic)
 
     def tick(self) -> None:
         """Publish when it is time."""
@@ -135,15 +150,16 @@ class Publisher:
         process = wire.Process(pid=link.pid, restarts=link.note.engine_restarts if link.note else 0)
         if link.hello is None:
             return telemetry.EngineView(process=process)
+        sensors, device = self._watch.latest(), link.hello.device
         if link.state is None:
-            return telemetry.EngineView(
-                boot_id=link.boot_id, model=link.hello.model, device=link.hello.device, process=process
-            )
+            device = with_sensors(device, sensors)
+            return telemetry.EngineView(boot_id=link.boot_id, model=link.hello.model, device=device, process=process)
         state = link.state
+        device = msgspec.structs.replace(device, memory_used_bytes=state.memory_used_bytes)
         return telemetry.EngineView(
             boot_id=link.boot_id,
             model=link.hello.model,
-            device=msgspec.structs.replace(link.hello.device, memory_used_bytes=state.memory_used_bytes),
+            device=with_sensors(device, sensors),
             process=process,
             partition=state.partition,
             lanes=tuple(state.lanes),

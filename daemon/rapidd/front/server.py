@@ -73,7 +73,7 @@ class Server:
         umask = os.umask(SOCKET_UMASK)
         try:
             self._requests = self._bind(zmq.ROUTER, runtime.endpoint, send_hwm, wire.MAX_FRAME_BYTES)
-            self._metrics = self._bind(zmq.PUB, runtime.metrics_endpoint, PUBLISH_HWM, wire.MAX_FRAME_BYTES)
+            self._metrics = self._bind(zmq.XPUB, runtime.metrics_endpoint, PUBLISH_HWM, wire.MAX_FRAME_BYTES)
             self._engine = self._bind(zmq.ROUTER, runtime.engine_endpoint, 0, -1)
         finally:
             os.umask(umask)
@@ -83,6 +83,7 @@ class Server:
         self._poller = zmq.Poller()
         self._poller.register(self._requests, zmq.POLLIN)
         self._poller.register(self._engine, zmq.POLLIN)
+        self._poller.register(self._metrics, zmq.POLLIN)
         self._poller.register(self._wake_read.fileno(), zmq.POLLIN)
         if channel is not None:
             self._poller.register(channel.fileno(), zmq.POLLIN)
@@ -128,6 +129,8 @@ class Server:
             self._read_engine()
         if self._requests in ready:
             self._read_requests()
+        if self._metrics in ready:
+            self._read_subscriptions()
         if self._wake_read.fileno() in ready:
             self._read_wakeups()
         if self._clock() >= self.front.next_ns:
@@ -136,11 +139,24 @@ class Server:
     def _read_engine(self) -> None:
         for _ in range(FRAMES_A_TURN):
             try:
-                frames = self._engine.recv_multipart(zmq.NOBLOCK)
+                identity, frame = self._engine.recv(zmq.NOBLOCK), self._engine.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if len(frames) == 2:
-                self.front.engine_frame(frames[0], frames[1])
+            more = self._engine.getsockopt(zmq.RCVMORE)
+            while self._engine.getsockopt(zmq.RCVMORE):
+                self._engine.recv(zmq.NOBLOCK)
+            if not more:
+                self.front.engine_frame(identity, frame)
+            if not int(self._engine.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # mostly so; cheaper than an exception
+                return
+
+    def _read_subscriptions(self) -> None:
+        for _ in range(FRAMES_A_TURN):
+            try:
+                frame = self._metrics.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.front.subscription(frame)
 
     def _read_requests(self) -> None:
         for _ in range(FRAMES_A_TURN):

@@ -17,7 +17,7 @@ from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
-from rapidd.telemetry.histogram import Histogram
+from rapidd.telemetry.histogram import Histogram, bucket_of
 from rapidd.telemetry.latency import LatencyRecorder, judge
 
 _MODES: Final = frozenset(get_args(wire.Mode))
@@ -117,12 +117,13 @@ class Serving:
         items: dict[bytes, list[wire.Delta]] = {}
         done: list[Stream] = []
         stale: list[int] = []
+        gaps = _StepGaps()
         for token in step.tokens:
             choice = choices.get(token.rid)
             if choice is None:
                 continue  # of an earlier engine, or just cancelled
             stream = choice.stream
-            delta = self._take(choice, token, at_ns, now_ns)
+            delta = self._take(choice, token, at_ns, now_ns, gaps)
             if stream.client in items:
                 items[stream.client].append(delta)
             else:
@@ -139,10 +140,12 @@ class Serving:
             self.totals.streamed_tokens += len(deltas)
             self._clients.reply(identity, wire.Deltas(items=deltas))
         self._latency.tokens(len(step.tokens), now_ns)
+        for gap_ns, count in gaps.counts.items():
+            self._latency.gaps(gap_ns / 1e9, count, now_ns)
         for stream in done:
             self._finish(stream)
 
-    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int) -> wire.Delta:
+    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int, gaps: "_StepGaps") -> wire.Delta:
         stream = choice.stream
         if choice.last_ns is None:
             choice.first_ns = at_ns
@@ -153,9 +156,7 @@ class Serving:
                 if not stream.resumed:
                     self._latency.first_token((at_ns - stream.arrival_ns) / 1e9, stream.prompt_tokens, now_ns)
         else:
-            gap_s = max(0, at_ns - choice.last_ns) / 1e9
-            choice.gaps.record(gap_s)
-            self._latency.gap(gap_s, now_ns)
+            gaps.record(max(0, at_ns - choice.last_ns), choice.gaps)
         choice.last_ns = at_ns
         if token.cached is not None and stream.cached_tokens is None:
             stream.cached_tokens = token.cached
@@ -341,6 +342,23 @@ class Serving:
         if client is not None:
             client.stream_ids.discard(stream.id)
         self._clients.reply(stream.client, message)
+
+
+class _StepGaps:
+    """Gaps that one step ends: mostly the same for all rows, so that its bucket is looked for once."""
+
+    __slots__ = ("_bucket", "_gap_ns", "counts")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self._gap_ns = self._bucket = -1
+
+    def record(self, gap_ns: int, own: Histogram) -> None:
+        """Count a gap in its choice's histogram, and for all choices together."""
+        if gap_ns != self._gap_ns:
+            self._gap_ns, self._bucket = gap_ns, bucket_of(gap_ns / 1e9)
+        own.add(self._bucket, gap_ns / 1e9, 1)
+        self.counts[gap_ns] = self.counts.get(gap_ns, 0) + 1
 
 
 def _timing(stream: Stream, gaps: Histogram, now_ns: int) -> wire.Timing:

@@ -26,8 +26,6 @@ class StopFilter:
         Unless ``armed`` (min_tokens is not reached yet) completed stop strings are ordinary text. After a stop
         nothing is held any more and the filter must not be used again.
         """
-        if not self._stops:
-            return text, None
         pending = self._held + text
         if armed and (match := self._first_match(pending)) is not None:
             begin, stop = match
@@ -66,7 +64,7 @@ class OutputText:
 
     def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], min_tokens: int) -> None:
         self._detokenizer = detokenizer
-        self._filter = StopFilter(stops)
+        self._filter = StopFilter(stops) if stops else None
         self._min_tokens = min_tokens
         self._pieces: list[str] = []
         self._shown_len = 0
@@ -74,8 +72,9 @@ class OutputText:
 
     def push(self, token_id: int) -> tuple[str, str | None]:
         """One more id: the text it lets show, and the stop string it completes."""
-        armed = len(self._shown_after) + 1 >= self._min_tokens
-        shown, stop = self._filter.push(self._detokenizer.feed((token_id,)), armed)
+        shown, stop = self._detokenizer.push(token_id), None
+        if self._filter is not None:
+            shown, stop = self._filter.push(shown, armed=len(self._shown_after) + 1 >= self._min_tokens)
         self._show(shown)
         self._shown_after.append(self._shown_len)
         return shown, stop
@@ -86,7 +85,9 @@ class OutputText:
 
     def close(self) -> str:
         """The output ends here: the text that was held back, which can be no stop string any more."""
-        rest = self._filter.push(self._detokenizer.flush(), armed=False)[0] + self._filter.flush()
+        rest = self._detokenizer.flush()
+        if self._filter is not None:
+            rest = self._filter.push(rest, armed=False)[0] + self._filter.flush()
         self._show(rest)
         if self._shown_after:
             self._shown_after[-1] = self._shown_len

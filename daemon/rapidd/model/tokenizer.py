@@ -64,6 +64,7 @@ class Tokenizer:
         self._special = frozenset(token_id for token_id, token in added.items() if token.special)
         self._added = frozenset(added)
         self._bytes: dict[int, bytes] = {}
+        self._ascii: dict[int, str | None] = {}
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         """Ids of ``text``. ``add_special``: with what the model puts around a raw prompt (usually a BOS).
@@ -112,6 +113,15 @@ class Tokenizer:
         """As `token_bytes`, but empty for a special token."""
         return b"" if token_id in self._special else self.token_bytes(token_id)
 
+    def output_ascii(self, token_id: int) -> str | None:
+        """Text of a token whose `output_bytes` are ASCII, so that what comes before and after cannot change it."""
+        try:
+            return self._ascii[token_id]
+        except KeyError:
+            data = self.output_bytes(token_id)
+            text = self._ascii[token_id] = data.decode() if data.isascii() else None
+            return text
+
     def _make_bytes(self, token_id: int) -> bytes:
         text: str | None = self.backend.id_to_token(token_id)
         if text is None:
@@ -132,11 +142,23 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._inside = False
+        """A character has begun and is not complete."""
+
+    def push(self, token_id: int) -> str:
+        """The text that one more id completes; the start of an unfinished character is held back."""
+        if not self._inside and (text := self._tokenizer.output_ascii(token_id)) is not None:
+            return text
+        return self._decode(self._tokenizer.output_bytes(token_id))
 
     def feed(self, ids: Iterable[int]) -> str:
-        """The text that ``ids`` complete; the start of an unfinished character is held back."""
-        output_bytes = self._tokenizer.output_bytes
-        return self._utf8.decode(b"".join([output_bytes(token_id) for token_id in ids]))
+        """Several at once."""
+        return self._decode(b"".join([self._tokenizer.output_bytes(token_id) for token_id in ids]))
+
+    def _decode(self, data: bytes) -> str:
+        text = self._utf8.decode(data)
+        self._inside = bool(self._utf8.getstate()[0])
+        return text
 
     def flush(self) -> str:
         """What is held back at the end of the output: "" or U+FFFD."""

@@ -34,7 +34,9 @@ class AmdSample(Struct, frozen=True, kw_only=True):
     utilization: float | None = None
     memory_utilization: float | None = None
     clock_hz: float | None = None
+    memory_clock_hz: float | None = None
     power_w: float | None = None
+    power_limit_w: float | None = None
     temperature_c: float | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
@@ -71,7 +73,7 @@ class AmdSensors:
             amdsmi.shut_down()
 
 
-def hip_info(name: str, units: int, sample: AmdSample) -> DeviceInfo:
+def hip_info(name: str, units: int, sample: AmdSample, pci_bus_id: str | None = None) -> DeviceInfo:
     """The device for the wire; ``name`` is its architecture where the host does not know its marketing name."""
     return DeviceInfo(
         kind="hip",
@@ -84,6 +86,7 @@ def hip_info(name: str, units: int, sample: AmdSample) -> DeviceInfo:
         power_w=sample.power_w,
         temperature_c=sample.temperature_c,
         clock_hz=sample.clock_hz,
+        pci_bus_id=pci_bus_id,
     )
 
 
@@ -163,7 +166,9 @@ def _sysfs_sample(folder: Path, node: KfdNode | None, root: Path) -> AmdSample:
         utilization=_share(read_int(folder / "gpu_busy_percent")),
         memory_utilization=_share(read_int(folder / "mem_busy_percent")),
         clock_hz=_number(read_int(sensors / "freq1_input")),
+        memory_clock_hz=_number(read_int(sensors / "freq2_input")),
         power_w=_scaled(read_int(sensors / "power1_average") if power is None else power, 1e-6),
+        power_limit_w=_scaled(read_int(sensors / "power1_cap"), 1e-6),
         temperature_c=_scaled(read_int(sensors / "temp2_input"), 1e-3),  # the junction, amdsmi's HOTSPOT
         memory_total_bytes=read_int(folder / "mem_info_vram_total"),
         memory_used_bytes=read_int(folder / "mem_info_vram_used"),

@@ -21,7 +21,8 @@ SLICE_NS: Final = 1_000_000_000
 _SCALE: Final = BUCKETS_PER_OCTAVE / math.log(2)
 
 
-def _bucket(value: float) -> int:
+def bucket_of(value: float) -> int:
+    """Number of the bucket that counts ``value``."""
     return int(math.log(value / FLOOR) * _SCALE) if value > FLOOR else 0
 
 
@@ -42,10 +43,13 @@ class Histogram:
 
     def record(self, value: float) -> None:
         """Count one value >= 0."""
-        bucket = _bucket(value)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
-        self.n += 1
-        self.total += value
+        self.add(bucket_of(value), value, 1)
+
+    def add(self, bucket: int, value: float, count: int) -> None:
+        """Count a value >= 0 so many times, by somebody who knows its bucket."""
+        self.counts[bucket] = self.counts.get(bucket, 0) + count
+        self.n += count
+        self.total += value * count
         if value > self.max:
             self.max = value
 
@@ -134,9 +138,13 @@ class SlidingHistogram:
 
     def record(self, value: float, now_ns: int) -> None:
         """Count one value >= 0 in the slice of ``now_ns``."""
+        self.add(bucket_of(value), value, 1, now_ns)
+
+    def add(self, bucket: int, value: float, count: int, now_ns: int) -> None:
+        """See `Histogram.add`."""
         if now_ns // SLICE_NS != self._index:
             self._advance(now_ns // SLICE_NS)
-        self._current.record(value)
+        self._current.add(bucket, value, count)
 
     def window(self, seconds: int, now_ns: int) -> Histogram:
         """The distribution over one of the windows, as a histogram of its own."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from rapidctl.wire import LatencyWindow, Slo
 from rapidd.config import SloConfig
-from rapidd.telemetry.histogram import SLICE_NS, Histogram, SlidingCounter, SlidingHistogram
+from rapidd.telemetry.histogram import SLICE_NS, Histogram, SlidingCounter, SlidingHistogram, bucket_of
 
 WINDOWS_S: Final = (10, 60, 300)
 MIN_GAPS_FOR_P95: Final = 20
@@ -90,9 +90,9 @@ class LatencyRecorder:
         self._ttft_ratio.record(ttft_s / ttft_limit_s(self.slo, prompt_tokens), now_ns)
         self._prompt_tokens.add(prompt_tokens, now_ns)
 
-    def gap(self, gap_s: float, now_ns: int) -> None:
-        """Time between two tokens of one choice."""
-        self._itl.record(gap_s, now_ns)
+    def gaps(self, gap_s: float, count: int, now_ns: int) -> None:
+        """Time between two tokens of so many choices."""
+        self._itl.add(bucket_of(gap_s), gap_s, count, now_ns)
 
     def tokens(self, count: int, now_ns: int) -> None:
         """Output tokens that a step brought."""

@@ -1,9 +1,10 @@
-"""`rapidctl stats`: latency, units, queue and KV cache, from one snapshot."""
+"""`rapidctl stats`: latency, units, queue, KV cache and device, from one snapshot."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rapidctl import device
 from rapidctl.commands import common
 from rapidctl.out import UNKNOWN, Out, duration, number, percent, safe_line, seconds, share, size
 from rapidctl.wire import GetSnapshot, LatencyWindow, Snapshot
@@ -11,7 +12,7 @@ from rapidctl.wire import GetSnapshot, LatencyWindow, Snapshot
 if TYPE_CHECKING:
     from argparse import Namespace
 
-SECTIONS = ("latency", "units", "queue", "kv")
+SECTIONS = ("latency", "units", "queue", "kv", "device")
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -20,7 +21,7 @@ def add_parser(commands: common.Commands) -> None:
         commands,
         "stats",
         run,
-        "latency, units, queue and KV cache",
+        "latency, units, queue, KV cache and device",
         "ITL: gap between two output tokens of one request. TPOT: mean gap of a request. TTFT: arrival to first token.",
     )
     parser.add_argument("section", nargs="?", choices=SECTIONS, help="only this one")
@@ -59,6 +60,7 @@ def _document(snapshot: Snapshot, sections: tuple[str, ...]) -> dict[str, object
         },
         "queue": snapshot.requests,
         "kv": snapshot.kv,
+        "device": snapshot.device,
     }
     head = {"at_unix_s": snapshot.at_unix_s, "boot_id": snapshot.boot_id, "state": snapshot.state}
     return head | {section: bodies[section] for section in sections}
@@ -147,4 +149,8 @@ def _kv(snapshot: Snapshot, out: Out) -> None:
     )
 
 
-_SHOW = {"latency": _latency, "units": _units, "queue": _queue, "kv": _kv}
+def _device(snapshot: Snapshot, out: Out) -> None:
+    out.pairs(device.pairs(snapshot.device) if snapshot.device else [("device", UNKNOWN)])
+
+
+_SHOW = {"latency": _latency, "units": _units, "queue": _queue, "kv": _kv, "device": _device}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rapidctl import device
 from rapidctl.commands import common
 from rapidctl.out import UNKNOWN, Out, duration, percent, safe_line, seconds, share
 from rapidctl.wire import GetStatus, PartitionInfo, Slo, Status
@@ -72,7 +73,8 @@ def _show(status: Status, out: Out) -> None:
     pairs = [
         ("endpoint", status.endpoint),
         ("model", _model(status)),
-        ("device", _device(status)),
+        ("device", device.describe(status.device) if status.device else UNKNOWN),
+        *_sensors(status),
         ("mode", plan_text(status.partition)),
         ("kv", _kv(status)),
         ("requests", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
@@ -91,9 +93,11 @@ def _model(status: Status) -> str:
     return f"{model.name}, {model.dtype}, context {model.max_model_len}{random}"
 
 
-def _device(status: Status) -> str:
-    device = status.device
-    return f"{device.kind}, {device.units} {device.unit_name}s, {device.name}" if device else UNKNOWN
+def _sensors(status: Status) -> list[tuple[str, str]]:
+    """One line, where the system has any."""
+    if status.device is None or not (parts := device.sensor_parts(status.device)):
+        return []
+    return [("sensors", ", ".join([*parts, f"memory {device.memory(status.device)}"]))]
 
 
 def plan_text(partition: PartitionInfo | None) -> str:

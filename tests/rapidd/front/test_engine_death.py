@@ -166,6 +166,7 @@ def test_the_next_engine_learns_the_override_and_when_it_was_told(rig: Rig) -> N
     partition = replace(samples.PARTITION, epoch=17)
     assert partition.override is not None
     engine.state(partition=partition)
+    rig.until(lambda: rig.front.link.override is not None)
     told_ns = rig.clock()
     engine.die()
     rig.pass_time(2)

@@ -41,6 +41,10 @@ def byte_level() -> Tokenizer:
     return Tokenizer(trained)
 
 
+def push_all(stream: Detokenizer, ids: list[int]) -> str:
+    return "".join(stream.push(token_id) for token_id in ids) + stream.flush()
+
+
 def feed_all(stream: Detokenizer, ids: list[int], sizes: list[int]) -> str:
     """Feed ``ids`` in steps of the given sizes, one by one when they run out."""
     parts, at = [], 0
@@ -64,6 +68,7 @@ SIZES = st.lists(st.integers(1, 4), max_size=8)
 def test_byte_level_increments_make_the_library_s_text(byte_level: Tokenizer, ids: list[int], sizes: list[int]) -> None:
     """Random ids are mostly malformed UTF-8: U+FFFD falls in the same places."""
     assert feed_all(byte_level.detokenizer(), ids, sizes) == byte_level.backend.decode(ids)
+    assert push_all(byte_level.detokenizer(), ids) == byte_level.backend.decode(ids)
 
 
 @given(prompt=TEXTS, output=TEXTS, sizes=SIZES)
@@ -99,6 +104,7 @@ def test_no_unfinished_character_is_ever_shown(byte_level: Tokenizer, text: str)
 def test_malformed_bytes_become_replacement_characters(byte_fallback: Tokenizer, data: bytes) -> None:
     ids = [id_of(byte_fallback, f"<0x{byte:02X}>") for byte in data]
     assert feed_all(byte_fallback.detokenizer(), ids, []) == data.decode("utf-8", "replace")
+    assert push_all(byte_fallback.detokenizer(), ids) == data.decode("utf-8", "replace")
 
 
 def test_an_unfinished_character_at_the_end_is_flushed(byte_level: Tokenizer) -> None:

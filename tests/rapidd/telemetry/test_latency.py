@@ -72,7 +72,7 @@ def test_serving_meets_its_slo_while_nine_in_ten_do() -> None:
 
 def test_ratios_are_of_the_last_ten_seconds() -> None:
     recorder = LatencyRecorder(SLO, 0)
-    recorder.gap(0.2, S)
+    recorder.gaps(0.2, 1, S)
     recorder.first_token(3.0, 100, S)
     itl, ttft = recorder.p95_ratios(2 * S)
     assert itl == pytest.approx(2.0)

@@ -10,6 +10,7 @@ from rapidctl.book import lane, squeeze, unit_phases
 from rapidctl.console.text import Part, bar, clip, line, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.device import sensor_parts
 from rapidctl.out import UNKNOWN, duration, percent
 from rapidctl.wire import PartitionInfo, Snapshot
 
@@ -20,7 +21,7 @@ _FEW_UNITS = 16
 
 
 class Units(Panel):
-    """Seven lines where there is room, else three with the mode in the border."""
+    """Seven lines where there is room, else three with the mode in the border in place of the device's sensors."""
 
     def title(self, view: View) -> str:  # noqa: D102
         info = view.partition
@@ -31,7 +32,10 @@ class Units(Panel):
             if info.unit_name == "core"
             else f"COMPUTE UNITS {info.units_total} {info.unit_name}"
         )
-        return head if self.content_size.height > 4 else f"{head}  {_control(info)}"
+        if self.content_size.height <= 4:
+            return f"{head}  {_control(info)}"
+        device = None if view.snapshot is None else view.snapshot.device
+        return "  ".join([head, *([] if device is None else sensor_parts(device))])
 
     def keys(self, view: View) -> str:  # noqa: D102
         return "o override  A release  u undo"

@@ -1,0 +1,50 @@
+"""Sensors of a processor: load, clock and temperature, as far as the system shows them to an ordinary user.
+
+Power would need the right to read RAPL, so it is null. The memory in use is the engine's to tell.
+"""
+
+from typing import Final
+
+import psutil
+
+from rapidd.telemetry.sensors import DeviceSensors
+
+_CHIPS: Final = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal")
+"""hwmon names of processors' own sensors: Intel, AMD (both drivers), Arm boards. Others are of disks and boards."""
+_MEGA: Final = 1e6
+
+
+class CpuSensors:
+    """The processor that this runs on, all its cores. Load counts from reading to reading: one thread reads."""
+
+    def __init__(self) -> None:
+        self.why_not: str | None = None
+        self._has_start = False
+
+    def read(self) -> DeviceSensors:
+        """Load since the reading before (null at first), mean clock, and the hottest of the processor's sensors."""
+        load = psutil.cpu_percent(interval=None)
+        sensors = DeviceSensors(
+            utilization=load / 100 if self._has_start else None, clock_hz=_clock_hz(), temperature_c=_temperature_c()
+        )
+        self._has_start = True
+        return sensors
+
+    def close(self) -> None:
+        """There is nothing to let go."""
+
+
+def _clock_hz() -> float | None:
+    try:
+        clock = psutil.cpu_freq()
+    except (OSError, NotImplementedError):  # virtual machines hide it in several ways
+        return None
+    return clock.current * _MEGA if clock is not None and clock.current else None
+
+
+def _temperature_c() -> float | None:
+    try:
+        chips = psutil.sensors_temperatures()
+    except OSError:
+        return None
+    return max((sensor.current for name in _CHIPS for sensor in chips.get(name, ())), default=None)

@@ -1,0 +1,66 @@
+"""An AMD GPU behind `Sensors`: what amdsmi and sysfs tell (`amd`), and uncorrected errors from the driver's RAS counts.
+
+amdgpu has a file ``ras/BLOCK_err_count`` a block (memory, compute, copy engines) with a line ``ue: N`` for errors that
+nothing corrected. A count that grows is a fault; what it was at first is history. Not run on AMD hardware.
+"""
+
+from pathlib import Path
+
+from rapidctl.wire import DeviceProcess
+from rapidd.telemetry.amd import KFD_DEVICE, AmdSample, AmdSensors
+from rapidd.telemetry.kfd import SYS, read_text
+from rapidd.telemetry.sensors import DeviceSensors
+
+_SUFFIX = "_err_count"
+
+
+class HipSensors:
+    """The GPU at a PCI address. amdsmi can block for long, so this belongs in a thread that nobody waits for."""
+
+    def __init__(self, pci_bus_id: str, *, root: Path = SYS, kfd_device: Path = KFD_DEVICE) -> None:
+        pci_bus_id = pci_bus_id.lower()  # as sysfs writes it
+        folder = root / "bus/pci/devices" / pci_bus_id
+        self.why_not: str | None = None if folder.exists() else f"no GPU at {pci_bus_id}: is its driver loaded?"
+        self._amd = AmdSensors(pci_bus_id, root=root, kfd_device=kfd_device)
+        self._ras = folder / "ras"
+        self._uncorrected = self._read_uncorrected()
+
+    def read(self) -> DeviceSensors:
+        """All sensors now, and the blocks whose uncorrected errors became more since the reading before."""
+        before, self._uncorrected = self._uncorrected, self._read_uncorrected()
+        faults = tuple(
+            f"RAS: {count - before.get(block, 0)} uncorrected errors in {block}"
+            for block, count in self._uncorrected.items()
+            if count > before.get(block, 0)
+        )
+        return _sensors(self._amd.read(), faults)
+
+    def close(self) -> None:
+        """Let amdsmi go."""
+        self._amd.close()
+
+    def _read_uncorrected(self) -> dict[str, int]:
+        """Errors by block; a block whose file cannot be read keeps none."""
+        counts = {}
+        for path in sorted(self._ras.glob(f"*{_SUFFIX}")):
+            lines = (line.partition(":") for line in (read_text(path) or "").splitlines())
+            for name, _, value in lines:
+                if name.strip() == "ue" and value.strip().isdecimal():
+                    counts[path.name.removesuffix(_SUFFIX)] = int(value)
+        return counts
+
+
+def _sensors(sample: AmdSample, faults: tuple[str, ...]) -> DeviceSensors:
+    return DeviceSensors(
+        memory_total_bytes=sample.memory_total_bytes,
+        memory_used_bytes=sample.memory_used_bytes,
+        utilization=sample.utilization,
+        memory_utilization=sample.memory_utilization,
+        clock_hz=sample.clock_hz,
+        memory_clock_hz=sample.memory_clock_hz,
+        power_w=sample.power_w,
+        power_limit_w=sample.power_limit_w,
+        temperature_c=sample.temperature_c,
+        processes=[DeviceProcess(pid=process.pid, memory_bytes=process.memory_bytes) for process in sample.processes],
+        faults=faults,
+    )
