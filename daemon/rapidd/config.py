@@ -30,7 +30,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Units to use; null: all the process may use."""
     kv_blocks: Annotated[int, Meta(ge=2)] | None = None
     """null: sized from the memory that is free after loading."""
-    block_tokens: Annotated[int, Meta(ge=1, le=1024)] = 16
+    block_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """Tokens a KV block; null: 16 on a CPU, 64 on a GPU."""
     max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Most rows of one decode step, and so most requests running at once."""
     max_chunk_s: Annotated[float, Meta(gt=0, le=60)] | None = None

@@ -1,10 +1,10 @@
-"""Kernels of rapid-serve: one API over paged, ragged batches, implemented in plain torch.
+"""Kernels of rapid-serve: one API over paged, ragged batches, in plain torch and, for GPUs, in Triton.
 
 Knows shapes and arithmetic; knows no model files, requests, lanes or schedules.
 """
 
 from rapid_kernels.api import Kernels, select
-from rapid_kernels.layout import DUMMY_BLOCK, CacheLayout, KVCache, Matrix, Ragged, RopeTable, make_ragged
+from rapid_kernels.layout import DUMMY_BLOCK, CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch, make_ragged
 
 __all__ = [
     "DUMMY_BLOCK",
@@ -14,6 +14,7 @@ __all__ = [
     "Matrix",
     "Ragged",
     "RopeTable",
+    "Scratch",
     "make_ragged",
     "select",
 ]

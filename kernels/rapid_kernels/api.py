@@ -2,16 +2,17 @@
 
 Every call takes the batch's `Ragged`, because every call runs on a partition and the partition's unit count travels
 in it. Implementations keep no state between calls: two lanes may run the same object at once over the same weights
-and cache. Tensors given and returned are [tokens, features] and may be strided, except that a feature row of weights
-is contiguous. ``x`` is never modified unless a call says so.
+and cache, each with its own `Scratch`. Tensors given and returned are [tokens, features] and may be strided, except
+that a feature row of weights is contiguous. ``x`` is never modified unless a call says so.
 """
 
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable
+from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
 from rapid_kernels.reference import ReferenceKernels
 
 
@@ -19,7 +20,17 @@ class Kernels(Protocol):
     """What a decoder layer is made of."""
 
     def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cpu") -> KVCache:
-        """Memory for a KV cache, uninitialised."""
+        """Memory for a KV cache, uninitialised. Raises ValueError for a layout that these kernels cannot serve."""
+        ...
+
+    def make_scratch(
+        self, layout: CacheLayout, max_rows: int, max_tokens: int, device: torch.device | str
+    ) -> Scratch | None:
+        """A lane's static buffers, for `make_ragged`; None where batches need none.
+
+        For batches of up to ``max_rows`` rows with one new token, which see up to ``max_tokens`` cached tokens in all:
+        rows may share blocks, so that is rows times the longest sequence rather than the cache's size.
+        """
         ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, ragged: Ragged) -> Tensor:
@@ -38,6 +49,10 @@ class Kernels(Protocol):
 
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """x [T, in] by weight [out, in], plus bias [out]: [T, out]."""
+        ...
+
+    def gated_linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """x [T, in] by weight [2 I, in], gate rows first, plus bias [2 I]: silu(gate) * up, [T, I]."""
         ...
 
     def rope_and_cache(
@@ -66,12 +81,20 @@ class Kernels(Protocol):
         """
         ...
 
-    def silu_mul(self, gate_up: Tensor, ragged: Ragged) -> Tensor:
-        """gate_up [T, 2 I], gate first: silu(gate) * up, [T, I]."""
-        ...
 
+def select(device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> Kernels:
+    """The implementation for a device and the type that weights, activations and cache have on it.
 
-def select(device: torch.device | str) -> Kernels:
-    """The implementation for a device."""
-    del device  # the reference runs on every device, and is the only one there is
+    On a GPU the Triton kernels in the 16-bit types, if triton is installed and supports it; else plain torch.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and dtype.itemsize == 2 and find_spec("triton") is not None and _in_triton(device):
+        from rapid_kernels.gpu.kernels import GpuKernels
+
+        return GpuKernels.on(device)
     return ReferenceKernels()
+
+
+def _in_triton(device: torch.device) -> bool:
+    """HIP devices, and CUDA's from compute capability 8 on."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)

@@ -22,6 +22,12 @@ DUMMY_BLOCK = 0
 """Block that padding rows read and write; never owned by a request."""
 
 
+class Scratch:
+    """Static buffers of one lane, made by `Kernels.make_scratch`; only those kernels look inside."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Ragged:
     """One batch's rows. Belongs to one forward pass in one thread; host mirrors end in ``_cpu``.
@@ -46,6 +52,8 @@ class Ragged:
     units: int
     derived: dict[Hashable, Any] = field(default_factory=dict)
     """What an implementation computes once a batch and reuses in every layer."""
+    scratch: Scratch | None = None
+    """Of the lane that the batch runs on; None where `Kernels.make_scratch` gives None."""
 
     @property
     def num_tokens(self) -> int:
@@ -57,6 +65,16 @@ class Ragged:
         """R."""
         return len(self.kv_lens_cpu)
 
+    @property
+    def num_decode(self) -> int:
+        """How many rows, from the first on, have exactly one new token."""
+        found: int | None = self.derived.get("num_decode")
+        if found is None:
+            ends = self.query_start_cpu[1:]
+            found = next((row for row, end in enumerate(ends) if end != row + 1), len(ends))
+            self.derived["num_decode"] = found
+        return found
+
 
 def make_ragged(
     query_lens: Sequence[int],
@@ -65,8 +83,9 @@ def make_ragged(
     block_tokens: int,
     units: int,
     device: torch.device | str = "cpu",
+    scratch: Scratch | None = None,
 ) -> Ragged:
-    """Describe a batch from host lists; two host-to-device copies whatever the number of rows.
+    """Describe a batch from host lists; two host-to-device copies whatever the number of rows, not waited for on a GPU.
 
     ``query_lens[r]`` >= 1 new tokens bring row r's sequence to ``kv_lens[r]`` tokens. ``block_tables[r]`` holds at
     least the blocks of these; more are ignored. Raises ValueError when they contradict each other.
@@ -76,39 +95,51 @@ def make_ragged(
     kv = np.asarray(kv_lens, np.int64)
     if rows == 0 or len(kv) != rows or len(block_tables) != rows or query.min() < 1 or (kv < query).any():
         raise ValueError(f"rows do not fit together: query_lens={query_lens}, kv_lens={kv_lens}")
+    pinned = torch.device(device).type == "cuda"
     blocks = -(-kv // block_tokens)
     width = int(blocks.max())
-    # One int32 buffer for everything that is int32, so that it reaches the device in one copy.
-    narrow = np.full(rows * width + 2 * rows + 1, DUMMY_BLOCK, np.int32)
-    tables = narrow[: rows * width].reshape(rows, width)
+    # One buffer for everything that is int32, so that it reaches the device in one copy: lengths, starts, tables.
+    starts_at = _aligned(rows, 4)
+    tables_at = starts_at + _aligned(rows + 1, 4)
+    narrow_t = torch.full((tables_at + rows * width,), DUMMY_BLOCK, dtype=torch.int32, pin_memory=pinned)
+    narrow = narrow_t.numpy()
+    narrow[:rows] = kv
+    start = narrow[starts_at : starts_at + rows + 1]
+    start[0] = 0
+    np.cumsum(query, out=start[1:])
+    tables = narrow[tables_at:].reshape(rows, width)
     for row, (table, count) in enumerate(zip(block_tables, blocks.tolist(), strict=True)):
         if len(table) < count:
             raise ValueError(f"row {row} has {len(table)} blocks; {kv_lens[row]} tokens need {count}")
         tables[row, :count] = table[:count]
-    start = narrow[rows * width : rows * width + rows + 1]
-    start[0] = 0
-    np.cumsum(query, out=start[1:])
-    narrow[rows * width + rows + 1 :] = kv
 
     tokens = int(start[-1])
-    wide = np.empty((2, tokens), np.int64)
-    np.subtract(np.arange(tokens), np.repeat(start[1:] - kv, query), out=wide[0])
-    block, offset = np.divmod(wide[0], block_tokens)
-    np.add(tables[np.repeat(np.arange(rows), query), block].astype(np.int64) * block_tokens, offset, out=wide[1])
+    wide_t = torch.empty((2, _aligned(tokens, 2)), dtype=torch.int64, pin_memory=pinned)
+    positions, slots = wide_t.numpy()[:, :tokens]
+    np.subtract(np.arange(tokens), np.repeat(start[1:] - kv, query), out=positions)
+    block, offset = np.divmod(positions, block_tokens)
+    np.add(tables[np.repeat(np.arange(rows), query), block].astype(np.int64) * block_tokens, offset, out=slots)
 
-    wide_t = torch.from_numpy(wide).to(device)
-    narrow_t = torch.from_numpy(narrow).to(device)
+    query_start_cpu = start.tolist()
+    wide_t = wide_t.to(device, non_blocking=pinned)
+    narrow_t = narrow_t.to(device, non_blocking=pinned)
     return Ragged(
-        positions=wide_t[0],
-        slot_mapping=wide_t[1],
-        block_tables=narrow_t[: rows * width].view(rows, width),
-        query_start=narrow_t[rows * width : rows * width + rows + 1],
-        query_start_cpu=start.tolist(),
-        kv_lens=narrow_t[rows * width + rows + 1 :],
+        positions=wide_t[0, :tokens],
+        slot_mapping=wide_t[1, :tokens],
+        block_tables=narrow_t[tables_at:].view(rows, width),
+        query_start=narrow_t[starts_at : starts_at + rows + 1],
+        query_start_cpu=query_start_cpu,
+        kv_lens=narrow_t[:rows],
         kv_lens_cpu=kv.tolist(),
         block_tokens=block_tokens,
         units=units,
+        scratch=scratch,
     )
+
+
+def _aligned(count: int, multiple: int) -> int:
+    """Rounded up: parts of a buffer start at 16 bytes, so that no batch makes Triton compile for another alignment."""
+    return -(-count // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +165,8 @@ class KVCache:
     """Paged keys and values of every layer; made by `Kernels.allocate_cache`.
 
     ``layers[i]``: [num_blocks * block_tokens, 2, num_kv_heads, head_dim], key then value of one token side by side, so
-    that a token is written, and gathered, in one piece. Never initialised: no kernel may let an unwritten slot
-    reach its output, not even multiplied by zero (it may hold NaN).
+    that a token is written, and gathered, in one piece. Not initialised where the implementation can do without: no
+    kernel may let an unwritten slot reach its output, not even multiplied by zero (it may hold NaN).
     """
 
     layout: CacheLayout

@@ -6,6 +6,7 @@ Decode rows of similar length share one call; a prompt chunk is a call of its ow
 batch (slots, masks, rotations) is derived once and kept in `Ragged.derived` for the other layers.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,9 @@ class ReferenceKernels:
         shape = (layout.num_layers, slots, 2, layout.num_kv_heads, layout.head_dim)
         return KVCache(layout, torch.empty(shape, dtype=layout.dtype, device=device).unbind(0))
 
+    def make_scratch(self, layout: CacheLayout, max_rows: int, max_tokens: int, device: torch.device | str) -> None:
+        """None: nothing is kept between calls."""
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, ragged: Ragged) -> Tensor:
         """See `Kernels`."""
         return _rms_norm(x, weight, eps)
@@ -51,6 +55,11 @@ class ReferenceKernels:
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """See `Kernels`. The result of few tokens may be a transposed view."""
         return multiply(x, weight, bias)
+
+    def gated_linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        gate, up = multiply(x, weight, bias).chunk(2, -1)
+        return silu(gate).mul_(up)
 
     def rope_and_cache(
         self,
@@ -89,17 +98,19 @@ class ReferenceKernels:
             call.store(out, call.run(call.load(q), kv))
         return out
 
-    def silu_mul(self, gate_up: Tensor, ragged: Ragged) -> Tensor:
-        """See `Kernels`."""
-        gate, up = gate_up.chunk(2, -1)
-        return silu(gate).mul_(up)
-
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Over the last dimension. Fewer passes and temporaries than torch's own, which on a CPU is not fused."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    return (x * scale).mul_(weight).to(x.dtype)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.float32)
+    scale = torch.addcmul(_scalar(eps, x.device), norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    out = (x * scale).mul_(weight)
+    return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+@functools.cache
+def _scalar(value: float, device: torch.device) -> Tensor:
+    """Made once: a decode step on a CPU would spend as long on making it as on using it."""
+    return torch.tensor(value, dtype=torch.float32, device=device)
 
 
 def _rotation(rope: RopeTable, ragged: Ragged, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Every GPU kernel, in the tiles that may be chosen, compiles for its chips and fits them: no device is needed.
 
 Compiling checks neither shared memory nor spills, so both are held against the chip here. sm_90 gets every tile of the
-table; AMD's chips get the tiles that load by pointers. Nothing here says that a kernel computes what it should.
+table; AMD's chips and NVIDIA's older ones get the tiles that load by pointers. Nothing here says that a kernel computes
+what it should.
 """
 
 import os
@@ -18,14 +19,15 @@ triton = pytest.importorskip("triton", reason="triton is not installed: GPU kern
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from rapid_kernels.gpu import attention, elementwise, matmul, tuning  # noqa: E402
+from rapid_kernels.gpu import attention, elementwise, matmul, prompt, tuning  # noqa: E402
 
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
-SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 90: 232448}
+AMPERE = GPUTarget("cuda", 86, 32)
+SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 90: 232448}
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
-UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale"}
+UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row"}
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -79,15 +81,32 @@ def other_jobs(chained: bool) -> list[Job]:
     plan_constants = {"BLOCK_TOKENS": 64, "TILE": 64, "ROWS": 256, "CHUNK": 128}
     norm = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
     rope = {"qkv": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64", "kv": "*bf16"}
+    rope |= {"q_weight": "*bf16", "k_weight": "*bf16", "eps": "fp32"}
     rope_constants = {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "PADDED": 64, "GROUP": 8}
     silu = {"gate_up": "*bf16", "out": "*bf16"}
     jobs: list[Job] = [
         (attention.plan_decode_kernel, plan, plan_constants, {}),
         (elementwise.add_rms_norm_kernel, norm, {"WIDTH": 4096, "PADDED": 4096, "ADD": True}, {"num_warps": 8}),
-        (elementwise.rope_and_cache_kernel, rope, rope_constants, {"num_warps": 4}),
+        (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": False}, {"num_warps": 4}),
+        (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": True}, {"num_warps": 4}),
         (elementwise.silu_mul_kernel, silu, {"WIDTH": 14336, "BLOCK": 2048}, {"num_warps": 4}),
     ]
     return [(kernel, types, constants | {"CHAINED": chained}, options) for kernel, types, constants, options in jobs]
+
+
+def gather_jobs() -> list[Job]:
+    arguments = {"kv": "*bf16", "out": "*bf16", "block_tables": "*i32", "kv_start": "*i32"}
+    arguments |= {"first_row": "i32", "table_stride": "i32"}
+    shapes = ((2048, 2048, 4), (64, 64, 128), (20480, 32768, 1))
+    return [
+        (
+            prompt.gather_kernel,
+            arguments,
+            {"BLOCK_TOKENS": 64, "WIDTH": width, "PADDED": padded, "TOKENS": tokens},
+            {"num_warps": 4},
+        )
+        for width, padded, tokens in shapes
+    ]
 
 
 def compiled(job: Job, target: GPUTarget) -> Any:
@@ -99,7 +118,7 @@ def compiled(job: Job, target: GPUTarget) -> Any:
         for name, of in types.items()
         if name not in UNALIGNED_ARGUMENTS and not of.startswith("tensordesc")
     }
-    if target.backend == "cuda" and constants["CHAINED"]:
+    if target.backend == "cuda" and constants.get("CHAINED"):
         options = options | {"launch_pdl": True}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=options)
@@ -153,13 +172,13 @@ def test_hopper_attention(tmp_path: Path) -> None:
 
 
 def test_hopper_other_kernels(tmp_path: Path) -> None:
-    check(other_jobs(chained=True), HOPPER, tmp_path)
+    check(other_jobs(chained=True) + gather_jobs(), HOPPER, tmp_path)
 
 
-@pytest.mark.parametrize("target", CDNA, ids=lambda target: str(target.arch))
-def test_cdna(target: GPUTarget, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
+def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
     jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
-    check(jobs + other_jobs(chained=False), target, tmp_path)
+    check(jobs + other_jobs(chained=False) + gather_jobs(), target, tmp_path)
 
 
 def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What the GPU kernels' functions refuse before they launch anything, and how they choose numbers of programs."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,9 +10,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be imported")
 
+from rapid_kernels import CacheLayout, make_ragged, select
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention, make_plan
+from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
 from rapid_kernels.gpu.workspace import Workspace
+from rapid_kernels.reference import ReferenceKernels
 
 TILE = Tile(16, 64, 32, 3, 4)
 
@@ -55,3 +61,46 @@ def test_programs(tiles: int, k_steps: int, most: int) -> None:
     if programs < min(most, tiles * k_steps):
         assert tiles % programs == 0
         assert programs >= min(64, most * 7 / 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"dtype": torch.float32}, "bfloat16 and float16, not torch.float32"),
+        ({"head_dim": 288}, "head sizes up to 256, not 288"),
+        ({"head_dim": 9}, "even head sizes"),
+        ({"block_tokens": 24}, "power of two"),
+    ],
+)
+def test_kernels_refuse_layouts_before_memory_is_taken(changes: dict[str, Any], problem: str) -> None:
+    kernels = GpuKernels(bulk=False, flash=False)
+    layout = replace(CacheLayout(1, 4, 16, 1, 64, torch.bfloat16), **changes)
+    with pytest.raises(ValueError, match=problem):
+        kernels.allocate_cache(layout, "cpu")
+    with pytest.raises(ValueError, match=problem):
+        kernels.make_scratch(layout, 1, 1, "cpu")
+
+
+def test_kernels_refuse_float32_weights() -> None:
+    with pytest.raises(ValueError, match=r"not torch\.float32"):
+        GpuKernels(bulk=True, flash=True).prepare(torch.zeros(8, 8))
+
+
+def test_a_batch_without_scratch_is_refused() -> None:
+    kernels = GpuKernels(bulk=False, flash=False)
+    weight = kernels.prepare(torch.zeros(8, 256).half())
+    with pytest.raises(ValueError, match="scratch"):
+        kernels.linear(torch.zeros(1, 256).half(), weight, None, make_ragged([1], [1], [[1]], 16, 1))
+
+
+def test_more_decode_rows_than_the_scratch_is_for_are_refused() -> None:
+    kernels = GpuKernels(bulk=False, flash=False)
+    cache = kernels.allocate_cache(CacheLayout(1, 4, 16, 1, 64, torch.float16), "cpu")
+    scratch = kernels.make_scratch(cache.layout, 1, 100, "cpu")
+    ragged = make_ragged([1, 1], [1, 1], [[1], [2]], 16, 1, scratch=scratch)
+    with pytest.raises(ValueError, match="scratch for 1 decode rows, not 2"):
+        kernels.attention(torch.zeros(2, 1, 64).half(), cache, 0, ragged, None)
+
+
+def test_float32_on_a_gpu_is_plain_torch() -> None:
+    assert isinstance(select("cuda", torch.float32), ReferenceKernels)

@@ -18,6 +18,7 @@ def test_public_surface() -> None:
         "Matrix",
         "Ragged",
         "RopeTable",
+        "Scratch",
         "make_ragged",
         "select",
     ]
@@ -35,6 +36,22 @@ def test_a_mixed_batch_token_by_token() -> None:
     assert ragged.positions.dtype == ragged.slot_mapping.dtype == torch.int64
     assert ragged.block_tables.dtype == ragged.query_start.dtype == ragged.kv_lens.dtype == torch.int32
     assert DUMMY_BLOCK == 0
+
+
+@pytest.mark.parametrize(
+    ("query_lens", "num_decode"), [([1], 1), ([4], 0), ([1, 1, 1], 3), ([1, 1, 4, 1], 2), ([2, 1], 0)]
+)
+def test_decode_rows_are_the_leading_rows_with_one_new_token(query_lens: list[int], num_decode: int) -> None:
+    ragged = make_ragged(query_lens, [9] * len(query_lens), [[1, 2, 3]] * len(query_lens), block_tokens=4, units=1)
+    assert ragged.num_decode == ragged.num_decode == num_decode
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_every_tensor_starts_at_16_bytes(rows: int) -> None:
+    """Triton compiles a kernel anew for another alignment: no batch may make it do so while it serves."""
+    ragged = make_ragged([3] * rows, [5] * rows, [[1, 2]] * rows, block_tokens=4, units=1)
+    for tensor in (ragged.positions, ragged.slot_mapping, ragged.block_tables, ragged.query_start, ragged.kv_lens):
+        assert tensor.data_ptr() % 16 == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=8), st.integers(1, 17))

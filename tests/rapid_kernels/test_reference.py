@@ -217,11 +217,14 @@ def test_rms_norm_of_large_activations_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_silu_mul(tokens: int) -> None:
-    gate_up = torch.randn(40, tokens).t()
-    gate, up = gate_up.double().chunk(2, 1)
-    out = select("cpu").silu_mul(gate_up, any_ragged())
-    torch.testing.assert_close(out.double(), gate / (1 + (-gate).exp()) * up, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_gated_linear(tokens: int, with_bias: bool) -> None:
+    kernels = select("cpu")
+    x, weight, bias = torch.randn(tokens, 48), torch.randn(40, 48), torch.randn(40) if with_bias else None
+    gate_up = x.double() @ weight.double().t() + (bias.double() if bias is not None else 0)
+    gate, up = gate_up.chunk(2, 1)
+    out = kernels.gated_linear(x, kernels.prepare(weight), bias, any_ragged())
+    torch.testing.assert_close(out.double(), gate / (1 + (-gate).exp()) * up, rtol=1e-4, atol=1e-4)
 
 
 def any_ragged() -> Ragged:

@@ -80,7 +80,7 @@ def test_all_problems_of_all_layers_are_reported_at_once(tmp_path: Path) -> None
     environ = {"RAPIDD__ENGINE__KV_BLOCKS": "many", "RAPIDD__ENGINE__KV_BLOCK": "1", "RAPIDD__NOPE": "1"}
     problems = problems_of(path, environ, {"slo.itl-s": -1.0})
     expected = [
-        f"{path}: engine.block-tokens: Expected `int`, got `str`",
+        f"{path}: engine.block-tokens: Expected `int | null`, got `str`",
         f"{path}: engine.block_tokens: unknown key; did you mean engine.block-tokens?",
         f"{path}: engine.device: Invalid enum value 'gpu'; use one of auto, cpu, cuda, hip",
         f"{path}: engine.max-chunk-s: Expected `float` > 0.0",
@@ -193,7 +193,7 @@ _configs = st.builds(
         EngineConfig,
         device=st.sampled_from(["auto", "cpu", "cuda", "hip"]),
         kv_blocks=st.none() | _count,
-        block_tokens=_count,
+        block_tokens=st.none() | _count,
         max_chunk_s=st.none() | _seconds,
         policy=st.sampled_from(["auto", "shared", "serial:all", "hybrid:512"]),
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rapidd.config import ModelConfig
-from rapidd.engine.build import make_lanes
+from rapidd.engine.cpu import make_lanes, make_whole
 from rapidd.engine.request import LANES, Request, SamplingParams
 from rapidd.engine.runner import Runner
 from rapidd.engine.scheduler import Outcome, Scheduler
@@ -23,24 +23,27 @@ BLOCK_TOKENS = 16
 MAX_MODEL_LEN = 512
 
 
-class _Wake(threading.Event):
+class Wake(threading.Event):
     """What workers call when a batch is done."""
 
 
 class TinyEngine:
     """Runs requests to their end under any plan; every batch goes through the lanes' own threads."""
 
+    block_tokens = BLOCK_TOKENS
+
     def __init__(self, kv_blocks: int = 200, max_running: int = 16) -> None:
         loaded = load_model(ModelConfig(path=str(MODEL)))
         assert loaded.weights is not None
         self.model = Llama(loaded.spec, open_weights(loaded.weights, loaded.spec), torch.float32)
         self.table, cores = cpu_table(min(2, len(cpu_table(None)[1])))
-        self.wake = _Wake()
+        self.wake = Wake()
         cache = self.model.kernels.allocate_cache(self.model.cache_layout(kv_blocks, BLOCK_TOKENS))
         for layer in cache.layers:
             layer.fill_(float("nan"))  # what a request reads it must have written
         self.runner = Runner(self.model, cache, num_slots=max_running, max_model_len=MAX_MODEL_LEN)
-        self.lanes = make_lanes(self.runner.run, self.table, cores, self.wake.set)
+        whole = make_whole(self.table, cores, self.wake.set)
+        self.lanes = make_lanes(self.runner.run, self.table, cores, whole, self.wake.set)
         self.bound = 64
         self._kv_blocks, self._max_running = kv_blocks, max_running
         self.reset()
@@ -49,7 +52,7 @@ class TinyEngine:
         """An empty scheduler over the same cache: no prefix hits from earlier runs."""
         self.scheduler = Scheduler(
             kv_blocks=kv_blocks or self._kv_blocks,
-            block_tokens=BLOCK_TOKENS,
+            block_tokens=self.block_tokens,
             max_running=self._max_running,
             max_model_len=MAX_MODEL_LEN,
             bound=lambda plan, units, decoding: (
@@ -106,10 +109,10 @@ class TinyEngine:
             self.wake.clear()
             for lane in self.lanes.values():
                 for batch, result in lane.collect():
-                    if result.error is not None:
-                        raise result.error
                     for outcome in self.scheduler.finish(batch, result).outcomes:
                         outcomes[outcome.request.rid].append(outcome)
+                    if result.error is not None:
+                        raise result.error
             self.scheduler.check()
             turn += 1
         self.settle()

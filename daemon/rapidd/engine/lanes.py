@@ -1,7 +1,8 @@
 """Lanes: each executes batches in order on the stream of the partition that the batch names.
 
 A lane adopts a new partition at its own next batch: the new stream waits for the old stream's last batch, the
-other lane is not involved. Knows streams only by `submit`; a runner turns a batch into tensors.
+other lane is not involved. In modes where the lanes take turns both use one stream of the whole device, so nothing
+is handed over between them. Knows streams only by `submit`; a runner turns a batch into tensors.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-from rapidctl.wire import LanePlacement, LaneStats
+from rapidctl.wire import LanePlacement, LaneStats, Mode
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.request import Lane
 
 WINDOW_NS = 1_000_000_000
 """Over which `LaneStats.busy` is taken."""
+TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
+"""Modes in which only one lane runs at a time."""
 
 
 class Done(Protocol):
@@ -47,13 +50,15 @@ class Stream(Protocol):
 class LaneExecutor:
     """One lane: a stream for each unit count it may get, and at most ``depth`` batches in flight.
 
-    ``run``: called on the stream with the batch; never raises (failures are in the result).
+    ``whole``: the stream of all units that both lanes use in the modes of `TURNS`. ``run``: called on the stream with
+    the batch; never raises (failures are in the result).
     """
 
     def __init__(
         self,
         name: Lane,
         streams: Mapping[int, Stream],
+        whole: Stream,
         run: Callable[[Batch], BatchResult],
         depth: int,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -61,10 +66,12 @@ class LaneExecutor:
         self.name = name
         self.depth = depth
         self._streams = streams
+        self._whole = whole
         self._run = run
         self._clock = clock
         self._queue: deque[tuple[Batch, Done]] = deque()
         self._last: tuple[Stream, Done] | None = None
+        self._stream = whole
         self.forget()
 
     def forget(self) -> None:
@@ -77,10 +84,14 @@ class LaneExecutor:
         self.units = max(self._streams)
         """Of the newest batch, or of the plan that an idle lane adopted."""
 
-    def adopt(self, units: int) -> None:
+    def adopt(self, mode: Mode, units: int) -> None:
         """A new plan's units. A lane that works adopts them at its next batch, by itself."""
         if self.idle:
-            self.units = units
+            self._choose(mode, units)
+
+    def _choose(self, mode: Mode, units: int) -> None:
+        self._stream = self._whole if mode in TURNS else self._streams[units]
+        self.units = units
 
     @property
     def room(self) -> bool:
@@ -94,12 +105,11 @@ class LaneExecutor:
 
     def enqueue(self, batch: Batch) -> None:
         """Hand a batch to the stream of its units, behind everything enqueued before."""
-        stream = self._streams[batch.units]
-        after = self._last[1] if self._last and self._last[0] is not stream else None
-        task = stream.submit(lambda: self._run(batch), after)
-        self._last = (stream, task)
+        self._choose(batch.mode, batch.units)
+        after = self._last[1] if self._last and self._last[0] is not self._stream else None
+        task = self._stream.submit(lambda: self._run(batch), after)
+        self._last = (self._stream, task)
         self._queue.append((batch, task))
-        self.units = batch.units
 
     def wait(self) -> None:
         """Block until everything enqueued has ended; for the warm-up."""
@@ -124,7 +134,7 @@ class LaneExecutor:
 
     def placement(self) -> LanePlacement:
         """Where the stream of the newest batch was seen to run."""
-        units = self._streams[self.units].placement()
+        units = self._stream.placement()
         return LanePlacement(lane=self.name, units=units, measured=bool(units))
 
     def stats(self, units_total: int) -> LaneStats:

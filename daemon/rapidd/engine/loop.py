@@ -237,8 +237,8 @@ class Engine:
         self._scheduler.preempted.clear()
         if self._applying and self._scheduler.clock.passed(self._fence):
             self._applying = False
-            self._lanes["decode"].adopt(plan.decode_units)
-            self._lanes["prefill"].adopt(plan.prefill_units)
+            self._lanes["decode"].adopt(plan.mode, plan.decode_units)
+            self._lanes["prefill"].adopt(plan.mode, plan.prefill_units)
             self._placement = self._probe(now)
             self._control.notices.append(
                 self._make_notice("applied", "info", f"{plan.describe()} runs", None, self._placement)

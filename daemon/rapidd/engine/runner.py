@@ -71,17 +71,17 @@ class Runner:
         logits = self._model.forward(token_ids, ragged, self._cache, ends[sampling] - 1)
         if not sampling:
             return
-        sampled = sample(logits, [_sampling_row(rows[index]) for index in sampling], self._tokens)
+        sampled = sample(logits, [sampling_row(rows[index]) for index in sampling], self._tokens)
         positions = ragged.kv_lens[sampling].long()
         self._tokens[slots[sampling], positions] = sampled.ids.int()
-        _report(sampled.to_host(), result)
+        fill_result(sampled.to_host(), result)
 
     def token_table(self) -> Tensor:
         """For tests: [slots, max_len] int32."""
         return self._tokens
 
 
-def _sampling_row(row: Row) -> SamplingRow:
+def sampling_row(row: Row) -> SamplingRow:
     """What the sampler needs to know of a row whose last token yields the next one."""
     params = row.sampling
     length = row.start + row.count
@@ -104,7 +104,8 @@ def _sampling_row(row: Row) -> SamplingRow:
     )
 
 
-def _report(tokens: list[SampledToken], result: BatchResult) -> None:
+def fill_result(tokens: list[SampledToken], result: BatchResult) -> None:
+    """Put sampled tokens into a batch's result."""
     result.token_ids = [token.token_id for token in tokens]
     result.failed = [index for index, token in enumerate(tokens) if token.failed]
     result.logprobs = [None if token.logprob is None else (token.logprob, token.top or []) for token in tokens]

@@ -59,7 +59,7 @@ class Llama:
         self.spec = spec
         self.dtype = dtype
         self.device = torch.device(device)
-        self.kernels = kernels if kernels is not None else select(self.device)
+        self.kernels = kernels if kernels is not None else select(self.device, dtype)
         _check_names(spec, weights)
         load = _Loader(weights, tensor_shapes(spec), dtype, self.device, self.kernels)
         self._embedding = load.one("model.embed_tokens.weight")
@@ -74,8 +74,10 @@ class Llama:
         return CacheLayout(spec.num_layers, num_blocks, block_tokens, spec.num_kv_heads, spec.head_dim, self.dtype)
 
     @torch.inference_mode()
-    def forward(self, token_ids: Tensor, ragged: Ragged, cache: KVCache, logits_rows: Tensor) -> Tensor:
-        """Run the batch's new tokens, filling their cache slots; logits [S, vocab_size] float32.
+    def forward(
+        self, token_ids: Tensor, ragged: Ragged, cache: KVCache, logits_rows: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """Run the batch's new tokens, filling their cache slots; logits [S, vocab_size] float32, in ``out`` if given.
 
         token_ids [T] int64; logits_rows [S] int64 are indices into the T tokens, S may be 0.
         """
@@ -90,13 +92,14 @@ class Llama:
             x = kernels.attention(q, cache, index, ragged, layer.window)
             x = kernels.linear(x, layer.o, layer.o_bias, ragged)
             x, residual = kernels.add_rms_norm(x, residual, layer.post_norm, eps, ragged)
-            x = kernels.linear(x, layer.gate_up, layer.gate_up_bias, ragged)
-            x = kernels.silu_mul(x, ragged)
+            x = kernels.gated_linear(x, layer.gate_up, layer.gate_up_bias, ragged)
             x = kernels.linear(x, layer.down, layer.down_bias, ragged)
         if not len(logits_rows):
             return torch.empty((0, self.spec.vocab_size), device=self.device)
         x, _ = kernels.add_rms_norm(x[logits_rows], residual[logits_rows], self._norm, eps, ragged)
         logits = kernels.linear(x, self._head, None, ragged)
+        if out is not None:
+            return out.copy_(logits)
         return logits.to(torch.float32, memory_format=torch.contiguous_format)
 
 

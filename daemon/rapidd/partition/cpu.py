@@ -1,8 +1,9 @@
 """CPU cores as compute units: the one maker of CPU streams.
 
-A stream is a worker thread, pinned to its cores, with a torch thread count of its own. Workers are made once, one
-after another, and never pinned again: torch's first operation in a thread re-reads the last count set by anyone,
-and an OpenMP team keeps the affinity it was created with. A plan that wants other cores picks another worker.
+A stream is a worker thread, pinned to its cores, with a torch thread count of its own. Workers start when they are
+first needed, one after another, and are never pinned again: torch's first operation in a thread re-reads the last
+count set by anyone, and an OpenMP team keeps the affinity it was created with. A plan that wants other cores picks
+another worker.
 
 Placement is measured, not assumed: `Worker.placement` reads from the kernel on which cores the threads of the
 worker's team ran last. Knows nothing of batches: a worker runs callables in order.
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -58,20 +59,24 @@ class Waitable(Protocol):
 
 
 class Task(Generic[T]):
-    """One callable in a worker's queue."""
+    """One callable in a worker's queue, then what it returned or raised."""
 
     def __init__(self, call: Callable[[], T], after: Waitable | None) -> None:
         self._call = call
         self._after = after
         self._finished = threading.Event()
         self._value: T | None = None
+        self._error: Exception | None = None
 
     def run(self) -> None:
-        """In the worker. The callable reports failures in its value; it does not raise."""
+        """In the worker."""
         if self._after is not None:
             self._after.wait()
             self._after = None
-        self._value = self._call()
+        try:
+            self._value = self._call()
+        except Exception as error:  # handed to whoever asks for the value
+            self._error = error
         self._finished.set()
 
     def wait(self) -> None:
@@ -85,13 +90,15 @@ class Task(Generic[T]):
 
     @property
     def value(self) -> T:
-        """What it returned; only when done."""
+        """What it returned; only when done. Raises what it raised."""
+        if self._error is not None:
+            raise self._error
         assert self._value is not None
         return self._value
 
 
-class Worker(Generic[T]):
-    """A thread on ``cores`` (None: wherever the system puts it) that runs tasks in order."""
+class Worker:
+    """A thread on ``cores`` (None: wherever the system puts it) that runs tasks in order. Used by one thread."""
 
     def __init__(
         self, name: str, cores: list[int] | None, num_threads: int, nice: int, on_done: Callable[[], None]
@@ -100,23 +107,25 @@ class Worker(Generic[T]):
         self._cores = cores
         self._nice = nice
         self._on_done = on_done
-        self._queue: SimpleQueue[Task[T] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._team: list[int] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._thread.start()
-        self._ready.wait()
 
     def submit(self, call: Callable[[], T], after: Waitable | None = None) -> Task[T]:
         """Queue ``call``; it starts when ``after``, a task of another worker, has ended."""
+        if not self._ready.is_set():
+            self._thread.start()
+            self._ready.wait()
         task = Task(call, after)
         self._queue.put(task)
         return task
 
     def close(self) -> None:
-        """End the thread after what is queued."""
-        self._queue.put(None)
-        self._thread.join()
+        """End the thread, if it ever started, after what is queued."""
+        if self._ready.is_set():
+            self._queue.put(None)
+            self._thread.join()
 
     def placement(self) -> list[int]:
         """Cores on which the team's threads were last seen running, ascending."""

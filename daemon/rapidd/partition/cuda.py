@@ -19,6 +19,8 @@ HIGH: Final = -5
 NORMAL: Final = 0
 """Stream priorities: lower is sooner; the driver clamps to what the device has (0 to -5 on Hopper)."""
 
+_BUS_ID_BYTES: Final = 32
+
 
 @dataclass(frozen=True)
 class SmGroup:
@@ -31,34 +33,52 @@ class SmGroup:
 
 
 class CudaPartitions:
-    """Splits of one device. Raises `DeviceError` when there is no usable device.
+    """Splits of one device, or of its first ``compute_units`` SMs.
 
-    When the driver refuses to partition (too old, or not permitted), the table has no splits and says why.
+    Raises `DeviceError` when there is no usable device, or not these units. When the driver refuses to partition (too
+    old, or not permitted), the table has no splits and says why.
     """
 
-    def __init__(self, ordinal: int = 0) -> None:
+    def __init__(self, ordinal: int = 0, compute_units: int | None = None) -> None:
         self._driver = _import_driver()
         self._ordinal = ordinal
         self._device = self._call(self._driver.cuDeviceGet, ordinal)
         self._context = self._call(self._driver.cuDevicePrimaryCtxRetain, self._device)
         self._call(self._driver.cuCtxSetCurrent, self._context)
         self._units = self._attribute("CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT")
+        check_units(compute_units, self._units)
         self._resource: Any = None
+        self._limited = compute_units is not None and compute_units < self._units
         why: str | None = None
         splits: tuple[int, ...] = ()
         try:
             kind = self._driver.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
             self._resource = self._call(self._driver.cuDeviceGetDevResource, self._device, kind)
+            if self._limited:
+                self._resource = self._limit(compute_units or self._units, kind)
             self._units = int(self._resource.sm.smCount)
             step = int(getattr(self._resource.sm, "smCoscheduledAlignment", 0)) or self._default_step()
             least = int(getattr(self._resource.sm, "minSmPartitionSize", 0)) or step
             splits = share(self._units, step, least)
         except DeviceError as error:
+            if self._limited:
+                raise DeviceError(
+                    f"{compute_units} of the device's {self._units} SMs cannot be had: {error}",
+                    "leave out --compute-units, or use a multiple of 8",
+                ) from error
             why = f"the driver does not partition this device: {error}"
         self.table = PartitionTable(units_total=self._units, unit_name="SM", splits=splits, unsupported=why)
 
+    @property
+    def pci_bus_id(self) -> str:
+        """``0000:c1:00.0``, by which other tools know the device."""
+        text = self._call(self._driver.cuDeviceGetPCIBusId, _BUS_ID_BYTES, self._device)
+        return bytes(text).partition(b"\0")[0].decode("ascii").lower()
+
     def whole(self, *, high_priority: bool) -> SmGroup:
-        """A stream on all SMs."""
+        """A stream on all SMs that are used."""
+        if self._limited:
+            return self._green(self._resource, HIGH if high_priority else NORMAL)
         flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
         stream = self._call(self._driver.cuStreamCreateWithPriority, flags, HIGH if high_priority else NORMAL)
         return SmGroup(self._units, int(stream), None)
@@ -68,19 +88,33 @@ class CudaPartitions:
         if decode_units not in self.table.splits:
             legal = ", ".join(map(str, self.table.splits)) or "none"
             raise DeviceError(f"{decode_units} SMs are not a legal split of this device; legal: {legal}")
-        groups, count, rest = self._call(self._driver.cuDevSmResourceSplitByCount, 1, self._resource, 0, decode_units)
-        if int(count) != 1 or int(groups[0].sm.smCount) != decode_units:
-            raise DeviceError(f"the driver gave {groups[0].sm.smCount} SMs where {decode_units} were asked for")
-        return self._green(groups[0], HIGH), self._green(rest, NORMAL)
+        group, rest = self._divide(decode_units)
+        return self._green(group, HIGH), self._green(rest, NORMAL)
+
+    def _divide(self, units: int) -> tuple[Any, Any]:
+        """A group of exactly so many SMs, and the rest."""
+        groups, count, rest = self._call(self._driver.cuDevSmResourceSplitByCount, 1, self._resource, 0, units)
+        if int(count) != 1 or int(groups[0].sm.smCount) != units:
+            raise DeviceError(f"the driver gave {groups[0].sm.smCount} SMs where {units} were asked for")
+        return groups[0], rest
+
+    def _limit(self, units: int, kind: Any) -> Any:
+        """So many SMs as a resource that can be split: the driver splits no group, but it splits a green context's."""
+        group, _ = self._divide(units)
+        self._limits = self._green_context(group)
+        return self._call(self._driver.cuGreenCtxGetDevResource, self._limits, kind)
 
     def _green(self, resource: Any, priority: int) -> SmGroup:
+        context = self._green_context(resource)
+        stream_flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+        stream = self._call(self._driver.cuGreenCtxStreamCreate, context, stream_flags, priority)
+        return SmGroup(int(resource.sm.smCount), int(stream), context)
+
+    def _green_context(self, resource: Any) -> Any:
         driver = self._driver
         description = self._call(driver.cuDevResourceGenerateDesc, [resource], 1)
         flags = driver.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
-        context = self._call(driver.cuGreenCtxCreate, description, self._device, flags)
-        stream_flags = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        stream = self._call(driver.cuGreenCtxStreamCreate, context, stream_flags, priority)
-        return SmGroup(int(resource.sm.smCount), int(stream), context)
+        return self._call(driver.cuGreenCtxCreate, description, self._device, flags)
 
     def _default_step(self) -> int:
         """Where the binding hides the alignment. CUDA's documentation: 8 from compute capability 9.0 on, else 2."""
@@ -99,6 +133,15 @@ class CudaPartitions:
         if int(status) != 0:
             raise DeviceError(f"{function.__name__} failed: {getattr(status, 'name', status)}")
         return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def check_units(wanted: int | None, there: int) -> None:
+    """Raises `DeviceError` when more units are asked for than there are."""
+    if wanted is not None and wanted > there:
+        raise DeviceError(
+            f"{wanted} compute units were asked for and the device has {there} SMs",
+            f"lower --compute-units to at most {there}",
+        )
 
 
 def _import_driver() -> Any:

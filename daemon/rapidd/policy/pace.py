@@ -1,9 +1,11 @@
 """How long a prompt chunk may be: tokens that fit a time, from the speed seen so far.
 
 Chunks are bounded by predicted time, so that a plan can change soon even under a very long prompt. Until a
-calibrated profile exists the prediction is an exponentially weighted mean of seconds a token, by unit count;
-the first one comes from the warm-up. No clock: callers report durations.
+calibrated profile exists the prediction is an exponentially weighted mean of seconds a token, by unit count; the
+first one comes from the warm-up, for other counts in proportion. No clock: callers report durations.
 """
+
+import math
 
 from rapidd.policy.plan import Plan
 
@@ -11,6 +13,9 @@ WEIGHT = 0.3
 """Of a new observation: follows a growing context within a few chunks, smooths one noisy step."""
 ITL_SHARE = 0.8
 """Of the ITL objective that a hybrid step may take by prediction."""
+
+TILE_TOKENS = 64
+"""Longer chunks are whole multiples: matrix libraries lose up to a third on the rest of a tile."""
 
 
 class Pace:
@@ -36,9 +41,17 @@ class Pace:
         seconds = self._max_chunk_s
         if plan.mode == "hybrid" and plan.chunk is None and num_decode:
             seconds = min(seconds, ITL_SHARE * self._itl_slo_s - self._decode_s.get(units, 0.0))
-        fits = int(seconds / self._prefill_s[units]) if units in self._prefill_s else self._block_tokens
-        fits = max(fits, self._block_tokens)
+        fits = max(int(seconds / self._token_s(units)), self._block_tokens)
+        if fits > TILE_TOKENS:
+            fits -= fits % TILE_TOKENS
         return min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits
+
+    def _token_s(self, units: int) -> float:
+        """Seconds a prompt token: seen on so many units, or scaled from the nearest count that was."""
+        if units in self._prefill_s:
+            return self._prefill_s[units]
+        nearest = min(self._prefill_s, key=lambda seen: abs(seen - units), default=None)
+        return math.inf if nearest is None else self._prefill_s[nearest] * nearest / units
 
 
 def _blend(means: dict[int, float], key: int, value: float) -> None:

@@ -1,5 +1,5 @@
-"""Triton kernels for decode steps: memory-bound, sized by the partition's unit count.
+"""Kernels for GPUs: decode steps by Triton, memory-bound and sized by the partition's unit count; prompts by libraries.
 
-Every function has a plain-torch reference beside it, allocates nothing but its output, synchronises nothing, and may be
-captured in a graph once it ran with the same shapes. Imports triton: import this package only where there is a GPU.
+Every Triton function allocates nothing but its output, synchronises nothing, and has a plain-torch reference. `kernels`
+puts them behind the API. Imports triton: import this package only where there is a GPU.
 """

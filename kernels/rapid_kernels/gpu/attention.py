@@ -64,7 +64,7 @@ def make_plan(
     return DecodePlan(tile_tokens, tiles, torch.zeros(max_rows + 1, dtype=torch.int32, device=device))
 
 
-@triton.jit(do_not_specialize=["rows", "window"])
+@triton.jit(do_not_specialize=["rows", "table_stride", "window"])
 def plan_decode_kernel(
     kv_lens,  # [rows] int32
     block_tables,  # [rows, table_stride] int32

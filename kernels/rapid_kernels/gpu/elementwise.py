@@ -1,5 +1,5 @@
 # ruff: noqa: N803 (constants of a Triton kernel are upper case)
-"""What lies between the matmuls of a decoder layer: norm with residual, RoPE with the cache write, SiLU-mul.
+"""What lies between a decoder layer's matmuls: norm with residual, QK norm and RoPE with the cache write, SiLU-mul.
 
 Contract: rows contiguous; arithmetic in float32, rounded once at the end (the residual sum also before its norm, as it
 is stored). One program a row or head group: small against a step, sized by the work. Graph-safe.
@@ -76,14 +76,21 @@ def rope_and_cache_kernel(
     positions,  # [rows] int64
     slots,  # [rows] int64
     kv,  # [slots, 2, KV_HEADS, DIM]
+    q_weight,  # [DIM]
+    k_weight,  # [DIM]
+    eps,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     GROUP: tl.constexpr,
+    NORM: tl.constexpr,
     CHAINED: tl.constexpr,
 ):
-    """Grid: rows x ceil((HEADS + 2 * KV_HEADS) / GROUP): each program takes GROUP heads of one row."""
+    """Grid: rows x ceil((HEADS + 2 * KV_HEADS) / GROUP): each program takes GROUP heads of one row.
+
+    NORM: queries and keys are normed by head before they are rotated, by ``q_weight`` and ``k_weight``.
+    """
     row = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     half = tl.arange(0, PADDED)
@@ -96,9 +103,18 @@ def rope_and_cache_kernel(
     low = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     high = tl.load(at + DIM // 2, mask=inside, other=0.0).to(tl.float32)
     rotated = (heads < HEADS + KV_HEADS)[:, None]  # values are not
+    is_query = (heads < HEADS)[:, None]
+    if NORM:
+        scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / DIM + eps)[:, None]
+        seen = half < DIM // 2
+        q_low = tl.load(q_weight + half, mask=seen, other=0.0).to(tl.float32)[None, :]
+        q_high = tl.load(q_weight + DIM // 2 + half, mask=seen, other=0.0).to(tl.float32)[None, :]
+        k_low = tl.load(k_weight + half, mask=seen, other=0.0).to(tl.float32)[None, :]
+        k_high = tl.load(k_weight + DIM // 2 + half, mask=seen, other=0.0).to(tl.float32)[None, :]
+        low = tl.where(rotated, low * scale * tl.where(is_query, q_low, k_low), low)
+        high = tl.where(rotated, high * scale * tl.where(is_query, q_high, k_high), high)
     new_low = tl.where(rotated, low * c - high * s, low)
     new_high = tl.where(rotated, high * c + low * s, high)
-    is_query = (heads < HEADS)[:, None]
     tl.store(at, new_low.to(qkv.dtype.element_ty), mask=inside & is_query)
     tl.store(at + DIM // 2, new_high.to(qkv.dtype.element_ty), mask=inside & is_query)
     # Key heads, then value heads: the order of a token in the cache.
@@ -109,10 +125,18 @@ def rope_and_cache_kernel(
 
 
 def rope_and_cache(
-    qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slots: Tensor, kv: Tensor, chained: bool = False
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor,
+    slots: Tensor,
+    kv: Tensor,
+    chained: bool = False,
+    qk_norm: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """Half-rotation RoPE of the queries and keys of qkv [M, (H + 2 K) * D]; keys and values go to kv [slots, 2, K, D].
 
+    ``qk_norm``: query weight [D], key weight [D] and epsilon of a norm by head before the rotation.
     Gives the queries [M, H, D], a view of ``qkv``. What is not finite is cached as 0: `rapid_kernels.gpu.attention`
     says why. Two rows may not share a slot unless nobody reads it (padding).
     """
@@ -120,20 +144,32 @@ def rope_and_cache(
     kv_heads, dim = kv.shape[2:]
     heads = qkv.shape[1] // dim - 2 * kv_heads
     group = 8
+    q_weight, k_weight, eps = (cos, cos, 0.0) if qk_norm is None else qk_norm
     rope_and_cache_kernel[(rows, triton.cdiv(heads + 2 * kv_heads, group))](
-        qkv, cos, sin, positions, slots, kv, heads, kv_heads, dim, triton.next_power_of_2(dim // 2), group, chained,
+        qkv, cos, sin, positions, slots, kv, q_weight, k_weight, eps,
+        heads, kv_heads, dim, triton.next_power_of_2(dim // 2), group, qk_norm is not None, chained,
         num_warps=4, **options(chained),
     )  # fmt: skip
     return qkv.view(rows, heads + 2 * kv_heads, dim)[:, :heads]
 
 
 def rope_and_cache_reference(
-    qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slots: Tensor, kv: Tensor
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor,
+    slots: Tensor,
+    kv: Tensor,
+    qk_norm: tuple[Tensor, Tensor, float] | None = None,
 ) -> Tensor:
     """The same; ``qkv`` is left alone."""
     kv_heads, dim = kv.shape[2:]
     heads = qkv.view(qkv.shape[0], -1, dim).float()
     rotated, values = heads[:, :-kv_heads], heads[:, -kv_heads:]
+    if qk_norm is not None:
+        q_weight, k_weight, eps = qk_norm
+        weights = torch.stack([q_weight] * (rotated.shape[1] - kv_heads) + [k_weight] * kv_heads).float()
+        rotated = rotated * torch.rsqrt(rotated.square().mean(-1, keepdim=True) + eps) * weights
     c, s = cos[positions][:, None], sin[positions][:, None]
     low, high = rotated.chunk(2, -1)
     rotated = torch.cat((low * c - high * s, high * c + low * s), -1)

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable
 
+from rapidctl.wire import Mode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.lanes import Done, LaneExecutor
 from rapidd.engine.request import Request, SamplingParams
@@ -39,7 +40,8 @@ class Setup:
     def __init__(self) -> None:
         self.now = 10 * SECOND
         self.streams = {1: FakeStream([0]), 2: FakeStream([0, 1])}
-        self.lane = LaneExecutor("decode", self.streams, self.run, 2, lambda: self.now)
+        self.whole = FakeStream([0, 1, 2])
+        self.lane = LaneExecutor("decode", self.streams, self.whole, self.run, 2, lambda: self.now)
 
     def run(self, batch: Batch) -> BatchResult:
         start = self.now
@@ -47,10 +49,10 @@ class Setup:
         return BatchResult(started_ns=start, ended_ns=self.now)
 
 
-def batch(number: int, units: int, prefill_tokens: int = 0) -> Batch:
+def batch(number: int, units: int, prefill_tokens: int = 0, mode: Mode = "split") -> Batch:
     request = Request(1, array("I", [1]), array("I"), max_output=9, sampling=SamplingParams())
     row = Row(request, 0, 1, 0, 3, [1], True, 0, array("I"), 1, request.sampling)
-    return Batch(number, "decode", units, "shared", [row], 0 if prefill_tokens else 1, prefill_tokens, 0)
+    return Batch(number, "decode", units, mode, [row], 0 if prefill_tokens else 1, prefill_tokens, 0)
 
 
 def test_a_batch_on_other_units_waits_for_the_last_one_on_the_old_units() -> None:
@@ -61,6 +63,17 @@ def test_a_batch_on_other_units_waits_for_the_last_one_on_the_old_units() -> Non
     assert (first.after, second.after) == (None, first)
     assert not setup.lane.room
     assert setup.lane.placement().units == [0]
+
+
+def test_modes_that_take_turns_use_the_stream_of_the_whole_device() -> None:
+    setup = Setup()
+    modes: tuple[Mode, ...] = ("shared", "serial", "hybrid")
+    for number, mode in enumerate(modes, 1):
+        setup.lane.depth += 1
+        setup.lane.enqueue(batch(number, 2, mode=mode))
+    (shared,), (serial, hybrid) = setup.streams[2].tasks, setup.whole.tasks
+    assert (shared.after, serial.after, hybrid.after) == (None, shared, None)
+    assert setup.lane.placement().units == [0, 1, 2]
 
 
 def test_batches_are_collected_in_order_when_they_are_done() -> None:

@@ -44,7 +44,7 @@ class Bench:
         self.ours, theirs = socket.socketpair()
         config = Config(
             model=ModelConfig(path=str(MODEL), dtype="float32"),
-            engine=EngineConfig(kv_blocks=64, max_batch_requests=4, policy="hybrid:32"),
+            engine=EngineConfig(device="cpu", kv_blocks=64, max_batch_requests=4, policy="hybrid:32"),
         )
         self.engine: Engine = build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
         assert self.engine._link.socket.poll(10_000, zmq.POLLOUT)  # connected: before that a hello would be lost

@@ -37,7 +37,7 @@ def test_each_worker_keeps_its_own_thread_count_and_cores() -> None:
     """torch's first operation in a thread re-reads the last count set by any thread: workers are made in turn."""
     _, cores = cpu_table(None)
     workers = [
-        Worker[tuple[int, set[int]]](f"w{i}", own, threads, 0, lambda: None)
+        Worker(f"w{i}", own, threads, 0, lambda: None)
         for i, (own, threads) in enumerate([(cores, len(cores)), (cores[:1], 1), (cores[-1:], 1), (cores, len(cores))])
     ]
     results = [worker.submit(lambda: (torch.get_num_threads(), os.sched_getaffinity(0))) for worker in workers]
@@ -51,15 +51,15 @@ def test_each_worker_keeps_its_own_thread_count_and_cores() -> None:
 
 def test_placement_names_the_cores_that_the_team_ran_on() -> None:
     _, cores = cpu_table(None)
-    worker = Worker[float]("pinned", cores[-1:], 1, 0, lambda: None)
+    worker = Worker("pinned", cores[-1:], 1, 0, lambda: None)
     worker.submit(lambda: float(torch.ones(1 << 20).sum())).wait()
     assert worker.placement() == cores[-1:]
     worker.close()
 
 
 def test_a_task_starts_only_after_the_one_it_follows_on_another_worker() -> None:
-    first = Worker[str]("first", None, 1, 0, lambda: None)
-    second = Worker[str]("second", None, 1, 0, lambda: None)
+    first = Worker("first", None, 1, 0, lambda: None)
+    second = Worker("second", None, 1, 0, lambda: None)
     gate = threading.Event()
     order: list[str] = []
 

@@ -1,5 +1,7 @@
 """SM partitions on a real GPU: sizes, disjointness and priorities as measured by the placement probe."""
 
+import re
+
 import pytest
 import torch
 
@@ -58,6 +60,31 @@ def test_the_whole_device_and_its_priorities() -> None:
     total = partitions.table.units_total
     assert [len(unit_ids(stream, total)) for stream in streams] == [total, total]
     assert streams[0].priority < streams[1].priority
+
+
+@gpu
+@needs_gpu
+def test_fewer_units_than_the_device_has_are_its_first_ones() -> None:
+    from rapid_kernels.gpu.probe import unit_ids
+    from rapidd.partition.cuda import CudaPartitions
+
+    torch.zeros(1, device="cuda")
+    total = CudaPartitions().table.units_total
+    partitions = CudaPartitions(0, 64)
+    assert partitions.table.units_total == 64
+    whole = unit_ids(external(partitions.whole(high_priority=True).stream), total)
+    assert len(whole) == 64
+    decode, prefill = (set(unit_ids(external(group.stream), total)) for group in partitions.split(16))
+    assert (len(decode), len(prefill)) == (16, 48)
+    assert decode | prefill == set(whole)
+
+
+@gpu
+@needs_gpu
+def test_the_device_has_the_address_that_other_tools_use() -> None:
+    from rapidd.partition.cuda import CudaPartitions
+
+    assert re.fullmatch(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.0", CudaPartitions().pci_bus_id)
 
 
 @gpu

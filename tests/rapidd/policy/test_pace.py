@@ -18,9 +18,9 @@ def test_an_unknown_speed_gives_one_block() -> None:
 def test_a_chunk_fits_the_time_bound_and_is_at_least_a_block() -> None:
     speed = pace()
     speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
-    assert speed.bound(SHARED, 2, 0) == 500
+    assert speed.bound(SHARED, 2, 0) == 448  # 500 would fit: whole tiles only
     assert speed.bound(Plan("shared", 2, 2, 64), 2, 0) == 64
-    assert speed.bound(Plan("serial", 2, 2, "all"), 2, 0) == 500
+    assert speed.bound(Plan("serial", 2, 2, "all"), 2, 0) == 448
     for _ in range(50):
         speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=10)
     assert speed.bound(SHARED, 2, 0) == 16
@@ -30,15 +30,21 @@ def test_speeds_are_kept_by_unit_count() -> None:
     speed = pace()
     speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
     speed.observe(units=1, num_decode=0, prefill_tokens=100, seconds=0.2)
-    assert (speed.bound(SHARED, 2, 0), speed.bound(SHARED, 1, 0)) == (500, 250)
+    assert (speed.bound(SHARED, 2, 0), speed.bound(SHARED, 1, 0)) == (448, 192)
+
+
+def test_an_unseen_unit_count_is_taken_in_proportion_to_the_nearest_that_was_seen() -> None:
+    speed = pace()
+    speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
+    assert speed.bound(SHARED, 1, 0) == 192
 
 
 def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective() -> None:
     speed = pace()
     speed.observe(units=2, num_decode=0, prefill_tokens=100, seconds=0.1)
     speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.0399)
-    assert speed.bound(HYBRID, 2, 4) == 200  # 0.8 x 300 ms less a decode step of 40 ms, at 1 ms a token
-    assert speed.bound(HYBRID, 2, 0) == 500
+    assert speed.bound(HYBRID, 2, 4) == 192  # 200: 0.8 x 300 ms less a decode step of 40 ms, at 1 ms a token
+    assert speed.bound(HYBRID, 2, 0) == 448
     assert speed.bound(Plan("hybrid", 2, 2, 400), 2, 4) == 400
 
 
@@ -46,4 +52,4 @@ def test_a_mixed_batch_is_charged_to_its_prompt_tokens() -> None:
     speed = pace()
     speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.1)
     speed.observe(units=2, num_decode=4, prefill_tokens=100, seconds=0.2)
-    assert speed.bound(SHARED, 2, 0) == 500
+    assert speed.bound(SHARED, 2, 0) == 448

@@ -1,0 +1,71 @@
+"""What the assembly of an engine asks of a device, whatever its kind: one small interface, one implementation a kind.
+
+`cpu.py` implements it with worker threads, `gpu.py` with streams and graphs. Everything else is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import torch
+from msgspec import Struct
+
+from rapidctl.wire import DeviceInfo
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.request import Lane
+from rapidd.model.llama import Llama
+from rapidd.partition.table import PartitionTable
+from rapidd.policy.plan import Plan
+
+UNBOUNDED: Final = 1 << 62
+
+Report = Callable[[str, float | None], None]
+"""What is being done, and how far it is in percent."""
+
+
+class Defaults(Struct, frozen=True, kw_only=True):
+    """What settings mean that are not given, and bounds that nobody sets."""
+
+    block_tokens: int
+    max_context: int = UNBOUNDED
+    max_chunk_s: float
+    max_chunk_tokens: int = UNBOUNDED
+    """Memory for activations is there for so many prompt tokens a batch."""
+    itl_slo_s: float
+    warmup_tokens: int
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """Of what is served."""
+
+    num_slots: int
+    """Requests running at once, and so rows of a decode step."""
+    max_model_len: int
+    block_tokens: int
+
+
+class Backend(Protocol):
+    """An opened device."""
+
+    defaults: Defaults
+    table: PartitionTable
+    info: DeviceInfo
+
+    def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
+        """What "auto" means for weights of this type (None: random ones)."""
+
+    def load(self, load: Callable[[torch.device], Llama]) -> Llama:
+        """Run ``load`` where the model will live. Raises ConfigError when it does not fit."""
+
+    def kv_blocks(self, model: Llama, sizes: Sizes) -> int:
+        """How many blocks of KV cache there is memory for, block 0 not counted; may be none."""
+
+    def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
+        """The cache of so many blocks (block 0 not counted), a runner over it, and both lanes, not yet warmed up."""
+
+    def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
+        """Plans under which what is made on first use gets made, then plans whose speed counts as well."""
+
+    def memory_used(self) -> int | None:
+        """Bytes, as `DeviceInfo.memory_used_bytes`."""

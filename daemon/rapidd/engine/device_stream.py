@@ -1,0 +1,204 @@
+"""Streams of a GPU as a lane sees them: work is enqueued by one thread, and a waiter thread sees it end.
+
+A batch is enqueued on the caller's thread, or, where that takes long (thousands of kernels of a prompt chunk), by a
+launcher thread of its lane, so that the caller can go on with the other lane. A batch is bracketed by two timed
+events; the waiter of its stream sleeps on the second one without the GIL, takes the result out of host memory, and
+wakes the loop. A stream that must go on behind another one waits for that one's event on the device. Knows batches
+only as calls that give a `BatchResult`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import torch
+
+from rapidd.engine.batch import BatchResult
+from rapidd.engine.lanes import Done
+from rapidd.errors import DeviceError
+
+
+class Event(Protocol):
+    """A mark in a stream. `torch.cuda.Event` has the same methods."""
+
+    def synchronize(self) -> None:
+        """Block until the device has reached it."""
+
+    def elapsed_time(self, end_event: Any, /) -> float:
+        """Milliseconds on the device from this mark to a later one; both reached."""
+
+
+class Queue(Protocol):
+    """A device's stream: the seam below which there is hardware."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """Within it, torch enqueues on this stream."""
+
+    def record(self) -> Event:
+        """Mark this place in the stream."""
+
+    def wait(self, event: Event) -> None:
+        """Let what is enqueued from now on run behind a mark of another stream."""
+
+
+class TorchQueue:
+    """`Queue` over a torch stream, CUDA's or HIP's."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.stream = stream
+
+    def current(self) -> AbstractContextManager[object]:
+        """See `Queue`."""
+        return torch.cuda.stream(self.stream)
+
+    def record(self) -> torch.cuda.Event:
+        """See `Queue`. Who synchronises with it sleeps instead of spinning."""
+        event: torch.cuda.Event = torch.cuda.Event(  # type: ignore[no-untyped-call]
+            enable_timing=True, blocking=True
+        )
+        event.record(self.stream)
+        return event
+
+    def wait(self, event: Event) -> None:
+        """See `Queue`."""
+        assert isinstance(event, torch.cuda.Event)
+        self.stream.wait_event(event)
+
+
+@dataclass(slots=True)
+class Launched(BatchResult):
+    """A result that is still on the device: ``fetch`` fills it from host memory once the device is done."""
+
+    fetch: Callable[[BatchResult], None] | None = None
+
+
+class DeviceTask:
+    """A batch on a stream, between two events: launched by one thread, resolved by another."""
+
+    def __init__(self, call: Callable[[], BatchResult], after: DeviceTask | None) -> None:
+        self._call = call
+        self._after = after
+        self._marks: tuple[Event, Event] | None = None
+        self._result: BatchResult | None = None
+        self._launched = threading.Event()
+        self._ended = threading.Event()
+        self._lost: DeviceError | None = None
+
+    def launch(self, queue: Queue) -> None:
+        """Enqueue what the call enqueues. Never raises: a device that takes nothing any more is the result."""
+        try:
+            with queue.current():
+                if self._after is not None and not self._after.done:
+                    queue.wait(self._after.end)
+                self._after = None
+                start = queue.record()
+                self._result = self._call()
+                self._marks = start, queue.record()
+        except Exception as error:  # handed to whoever asks for the result
+            self._lose(error)
+        self._launched.set()
+
+    @property
+    def end(self) -> Event:
+        """The mark behind the batch; blocks until it is launched. Raises DeviceError when it could not be."""
+        self._launched.wait()
+        if self._marks is None:
+            assert self._lost is not None
+            raise self._lost
+        return self._marks[1]
+
+    def resolve(self, clock: Callable[[], int]) -> None:
+        """In the waiter: sleep until the device is done, then read what came out."""
+        self._launched.wait()
+        if self._lost is None:
+            try:
+                self._fetch(clock)
+            except Exception as error:  # the end of a thread: handed to whoever asks for the result
+                self._lose(error)
+        self._ended.set()
+
+    def _fetch(self, clock: Callable[[], int]) -> None:
+        assert self._marks is not None
+        assert self._result is not None
+        start, end = self._marks
+        result = self._result
+        end.synchronize()
+        result.ended_ns = clock()
+        result.started_ns = result.ended_ns - int(start.elapsed_time(end) * 1e6)
+        if isinstance(result, Launched) and result.fetch and result.error is None:
+            result.fetch(result)
+
+    def _lose(self, error: Exception) -> None:
+        self._lost = DeviceError(f"the device failed: {error}", "see dmesg; the engine starts anew")
+        self._lost.__cause__ = error
+
+    @property
+    def done(self) -> bool:
+        """See `Done`."""
+        return self._ended.is_set()
+
+    @property
+    def value(self) -> BatchResult:
+        """See `Done`. Raises DeviceError when the device is lost, for which no batch is to blame."""
+        if self._lost is not None:
+            raise self._lost
+        assert self.done
+        assert self._result is not None
+        return self._result
+
+    def wait(self) -> None:
+        """See `Done`."""
+        self._ended.wait()
+
+
+class DeviceStream:
+    """`lanes.Stream` over a device's stream. ``units``: where the placement probe saw it run; empty: not measured.
+
+    ``launcher``: an executor of one thread that launches, for all streams of a lane; None: the caller launches.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: Queue,
+        units: Sequence[int],
+        on_done: Callable[[], None],
+        launcher: Executor | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._launcher = launcher
+        self._queue = queue
+        self._units = list(units)
+        self._on_done = on_done
+        self._clock = clock
+        self._tasks: SimpleQueue[DeviceTask] = SimpleQueue()
+        self._waiter = threading.Thread(target=self._main, name=f"wait-{name}", daemon=True)
+
+    def submit(self, call: Callable[[], BatchResult], after: Done | None) -> DeviceTask:
+        """Have enqueued what ``call`` enqueues, behind ``after``, a task of another stream of this device."""
+        assert after is None or isinstance(after, DeviceTask)
+        task = DeviceTask(call, after)
+        if self._launcher is None:
+            task.launch(self._queue)
+        else:
+            self._launcher.submit(task.launch, self._queue)
+        if not self._waiter.is_alive():
+            self._waiter.start()
+        self._tasks.put(task)
+        return task
+
+    def placement(self) -> list[int]:
+        """See `lanes.Stream`."""
+        return self._units
+
+    def _main(self) -> None:
+        while True:
+            self._tasks.get().resolve(self._clock)
+            self._on_done()

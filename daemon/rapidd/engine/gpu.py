@@ -1,0 +1,191 @@
+"""A GPU as a device: streams on its partitions, a graph of each decode step, memory for the cache by measurement.
+
+CUDA and HIP are the same code from `torch.cuda` on; they differ in who makes the streams (`gpu_streams.py`). The HIP
+half was never run on hardware. From the start on, the calling thread's current stream is the one on all units, so that
+nothing is ever enqueued on the default (NULL) stream, which on HIP would join the lanes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+import torch
+
+from rapidctl.wire import DeviceInfo
+from rapidd.engine.backend import Defaults, Report, Sizes
+from rapidd.engine.device_stream import DeviceStream, TorchQueue
+from rapidd.engine.gpu_memory import measure, spare_bytes
+from rapidd.engine.gpu_runner import GpuRunner, StreamState
+from rapidd.engine.gpu_streams import GpuKind, GpuStreams, open_streams
+from rapidd.engine.graphs import no_garbage_collection, torch_capture
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.request import LANES, Lane
+from rapidd.errors import ConfigError
+from rapidd.model.llama import Llama
+from rapidd.policy.plan import Plan
+
+DEPTH: Final = 2
+"""Batches in flight a lane: one runs while the next is queued behind it."""
+NUM_PLACES: Final = 3
+"""Sets of static memory: streams on all units taking turns, decode's own streams, prefill's own streams."""
+MAX_BLOCKS: Final = 1 << 18
+"""A toy model's cache needs no more; the host keeps books of every block."""
+ORDINAL: Final = 0
+
+
+class GpuBackend:
+    """`Backend` over one GPU. Raises DeviceError when it cannot be used, or lacks the units asked for."""
+
+    defaults = Defaults(block_tokens=64, max_chunk_s=0.1, max_chunk_tokens=2048, itl_slo_s=0.05, warmup_tokens=2048)
+
+    def __init__(self, kind: GpuKind, compute_units: int | None, on_done: Callable[[], None]) -> None:
+        torch.cuda.set_device(ORDINAL)
+        self._device = torch.device("cuda", ORDINAL)
+        self._on_done = on_done
+        self._streams: GpuStreams = open_streams(kind, ORDINAL, compute_units)
+        self.table = self._streams.table
+        torch.cuda.set_stream(self._streams.decode[self.table.units_total])
+        properties = torch.cuda.get_device_properties(self._device)
+        self._units_of_device = properties.multi_processor_count
+        self._probes = kind == "cuda" and find_spec("triton") is not None
+        self.info = DeviceInfo(
+            kind=kind,
+            name=properties.name,
+            units=self.table.units_total,
+            unit_name=self.table.unit_name,
+            memory_total_bytes=properties.total_memory,
+            pci_bus_id=self._streams.pci_bus_id,
+        )
+
+    def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
+        """bfloat16: the kernels are made for 16 bits."""
+        return torch.bfloat16
+
+    def load(self, load: Callable[[torch.device], Llama]) -> Llama:
+        """See `Backend`."""
+        with _config_errors("model.path: the weights do not fit in the device's memory: serve a smaller model"):
+            model = load(self._device)
+            torch.cuda.synchronize()
+        torch.set_num_threads(1)  # small host tensors from here on: a team of threads would spin for nothing
+        return model
+
+    def kv_blocks(self, model: Llama, sizes: Sizes) -> int:
+        """See `Backend`; measured by a forward pass of the largest batch there can be."""
+        with _config_errors(
+            "model.max-model-len: the largest batch does not fit in the device's memory beside the weights: "
+            "lower --max-model-len or --max-batch-requests"
+        ):
+            needs = measure(model, sizes, self.defaults.max_chunk_tokens, self.table.units_total)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+        spare = spare_bytes(
+            free,
+            needs,
+            num_places=NUM_PLACES,
+            num_eager=1 + len(self._streams.prefill),
+            num_captured=len(self._streams.decode),
+        )
+        return min(spare // model.cache_layout(1, sizes.block_tokens).bytes_per_block, MAX_BLOCKS)
+
+    def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
+        """See `Backend`."""
+        advice = (
+            f"engine.kv-blocks: {kv_blocks} blocks of KV cache do not fit in the device's memory: lower --kv-blocks"
+        )
+        with _config_errors(advice):
+            layout = model.cache_layout(kv_blocks + 1, sizes.block_tokens)
+            cache = model.kernels.allocate_cache(layout, self._device)
+            runner = GpuRunner(model, cache, num_slots=sizes.num_slots, max_model_len=sizes.max_model_len)
+            self._give_places(runner)
+            torch.cuda.synchronize()  # what was just zeroed is about to be used on other streams
+            self._capture(runner, report)
+        return self._lanes(runner)
+
+    def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
+        """Every stream, twice: compiling a kernel for the first run says nothing about speed."""
+        total = self.table.units_total
+        plans = [Plan("hybrid", total, total, None), Plan("shared", total, total, None)]
+        plans += [Plan("split", units, total - units, None) for units in self.table.splits]
+        return plans, plans
+
+    def memory_used(self) -> int | None:
+        """See `Backend`."""
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+
+    def _give_places(self, runner: GpuRunner) -> None:
+        """Static memory for every stream; see `NUM_PLACES`."""
+        total = self.table.units_total
+        whole, decode, prefill = (runner.make_place() for _ in range(NUM_PLACES))
+        for units, stream in self._streams.decode.items():
+            runner.streams[stream.cuda_stream] = StreamState(whole if units == total else decode)
+        for stream in self._streams.prefill.values():
+            runner.streams[stream.cuda_stream] = StreamState(prefill)
+
+    def _capture(self, runner: GpuRunner, report: Report) -> None:
+        """Every bucket on every stream that decodes, largest first: the smaller ones reuse its memory.
+
+        None where the kernels are plain torch (float32, or no triton), which looks at a batch's lengths on the host.
+        """
+        if any(state.place.scratch is None for state in runner.streams.values()):
+            report("plain torch on the GPU: no graphs", None)
+            return
+        started, (free_before, _) = time.monotonic(), torch.cuda.mem_get_info()
+        sizes = [(units, rows) for units in self._streams.decode for rows in reversed(runner.buckets)]
+        captures = {units: torch_capture() for units in self._streams.decode}
+        with no_garbage_collection():
+            for index, (units, rows) in enumerate(sizes):
+                report("capturing graphs", 100.0 * index / len(sizes))
+                with torch.cuda.stream(self._streams.decode[units]):
+                    runner.capture(rows, units, captures[units])
+        torch.cuda.synchronize()
+        used = (free_before - torch.cuda.mem_get_info()[0]) / 2**20
+        detail = f"{len(sizes)} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
+        print(f"rapidd: {detail}", file=sys.stderr)
+        report(detail, None)
+
+    def _lanes(self, runner: GpuRunner) -> dict[Lane, LaneExecutor]:
+        total = self.table.units_total
+        raw: dict[Lane, dict[int, torch.cuda.Stream]] = {
+            "decode": self._streams.decode,
+            "prefill": self._streams.prefill,
+        }
+        # A decode step is one graph; a prompt chunk is so many kernels that launching them would hold decode up.
+        launchers: dict[Lane, Executor | None] = {"decode": None, "prefill": ThreadPoolExecutor(1, "launch-prefill")}
+        own = {
+            name: {
+                units: DeviceStream(
+                    f"{name}-{units}", TorchQueue(stream), self._placement(stream), self._on_done, launchers[name]
+                )
+                for units, stream in raw[name].items()
+            }
+            for name in LANES
+        }
+        # Decode's stream on all units also serves the modes in which the lanes take turns.
+        whole = own["decode"][total]
+        return {name: LaneExecutor(name, own[name], whole, runner.launch, DEPTH) for name in LANES}
+
+    def _placement(self, stream: torch.cuda.Stream) -> list[int]:
+        """Units that the probe sees the stream run on; empty where there is no probe (HIP)."""
+        if not self._probes:
+            return []
+        from rapid_kernels.gpu.probe import unit_ids
+
+        return unit_ids(stream, self._units_of_device)
+
+
+@contextmanager
+def _config_errors(advice: str) -> Iterator[None]:
+    """At start, running out of memory is a matter of settings, and so is what the kernels refuse."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError([f"{advice} ({str(error).partition('. GPU')[0]})"]) from error
+    except ValueError as error:
+        raise ConfigError([f"the GPU's kernels cannot serve this: {error}"]) from error

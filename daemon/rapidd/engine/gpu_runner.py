@@ -1,0 +1,257 @@
+"""`Runner` for a GPU: turns a batch into work that is enqueued on the current stream, and never waits for the device.
+
+Decode steps replay a graph that reads a static buffer, filled by one copy; every other batch is launched kernel by
+kernel. The token table on the device, [slots + 1, max_len], carries ids from batch to batch, so that a batch can be
+enqueued before the host has seen what the one before sampled. Row 0 of it, and block 0 of the cache, are padding's.
+
+Streams that may run at the same time have a `Place` each: nothing static is shared by two of them. Knows no lanes: a
+place goes by the handle of the stream that is current.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rapid_kernels import KVCache, Ragged, Scratch, make_ragged
+from rapidd.engine import device_sampling
+from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.device_stream import Launched
+from rapidd.engine.graphs import Capture, Graph, bucket_for, buckets
+from rapidd.engine.request import LANES
+from rapidd.engine.runner import fill_result, sampling_row
+from rapidd.engine.sampling import GREEDY_BELOW, Sampled, SamplingRow
+from rapidd.engine.staging import BlockTables, DecodeInputs, download, fill_decode, upload
+from rapidd.model.llama import Llama
+
+
+@dataclass(slots=True)
+class Place:
+    """Static memory for streams of which only one works at a time."""
+
+    scratch: Scratch | None
+    inputs: Tensor
+    """Bytes of `DecodeInputs`, whatever the bucket."""
+    logits: Tensor
+    """[max_rows, vocab_size] float32: of the last decode step."""
+    chosen: Tensor
+    """[2 * max_rows] int32: as [2, bucket], its ids with the highest logits, then where these are not finite."""
+    tables: BlockTables
+
+
+@dataclass(slots=True)
+class StreamState:
+    """What the runner keeps for one stream. ``graphs`` by bucket; empty where no decode step ever runs."""
+
+    place: Place
+    graphs: dict[int, Graph] = field(default_factory=dict)
+
+
+class GpuRunner:
+    """``num_slots`` sequences of at most ``max_model_len`` tokens over one model and one cache.
+
+    ``current``: the handle of the current stream, for `streams`.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        cache: KVCache,
+        *,
+        num_slots: int,
+        max_model_len: int,
+        current: Callable[[], int] = lambda: torch.cuda.current_stream().cuda_stream,
+    ) -> None:
+        self.streams: dict[int, StreamState] = {}
+        self.buckets = buckets(num_slots)
+        self._model = model
+        self._cache = cache
+        self._num_slots = num_slots
+        self._max_model_len = max_model_len
+        self._current = current
+        self._block_tokens = cache.layout.block_tokens
+        self._width = -(-max_model_len // self._block_tokens)
+        # One column more: a last token is sampled at position max_model_len - 1, a lookahead row one behind it.
+        self._stride = max_model_len + len(LANES)
+        self._tokens = torch.zeros((num_slots + 1, self._stride), dtype=torch.int32, device=model.device)
+        self._inputs = {rows: DecodeInputs(rows, self._width) for rows in self.buckets}
+        # What a graph reads lives as long as the graph.
+        self._query_start = torch.arange(num_slots + 1, dtype=torch.int32, device=model.device)
+        self._every_row = torch.arange(num_slots, device=model.device)
+
+    # --- at start
+
+    def make_place(self) -> Place:
+        """Memory for a stream, or for several that take turns. Raises torch's OutOfMemoryError."""
+        device, rows, vocab_size = self._model.device, self._num_slots, self._model.spec.vocab_size
+        scratch = self._model.kernels.make_scratch(
+            self._cache.layout, max_rows=rows, max_tokens=rows * self._max_model_len, device=device
+        )
+        return Place(
+            scratch=scratch,
+            inputs=torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8, device=device),
+            logits=torch.empty((rows, vocab_size), device=device),
+            chosen=torch.zeros(2 * rows, dtype=torch.int32, device=device),
+            tables=BlockTables(rows, self._width),
+        )
+
+    @torch.inference_mode()
+    def capture(self, rows: int, units: int, capture: Capture) -> None:
+        """Capture the decode step of a bucket on the current stream, with padding in every row."""
+        state = self.streams[self._current()]
+        host = torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8)
+        fill_decode(self._inputs[rows], host, [], state.place.tables, self._block_tokens, self._stride)
+        state.place.inputs[: len(host)].copy_(host)
+        step = self._decode_step(state.place, rows, units)
+        state.graphs[rows] = capture(step)
+
+    def _decode_step(self, place: Place, rows: int, units: int) -> Callable[[], None]:
+        """A step of so many rows, from the place's inputs to the token table, its logits and its choice."""
+        positions, slot_mapping, source, kv_lens, block_tables = self._inputs[rows].parts(place.inputs)
+        query_start, every_row = self._query_start[: rows + 1], self._every_row[:rows]
+        tokens = self._tokens.view(-1)
+        logits, chosen = place.logits[:rows], place.chosen[: 2 * rows].view(2, rows)
+
+        def step() -> None:
+            ragged = Ragged(
+                positions=positions,
+                slot_mapping=slot_mapping,
+                block_tables=block_tables,
+                query_start=query_start,
+                query_start_cpu=list(range(rows + 1)),
+                kv_lens=kv_lens,
+                kv_lens_cpu=[1] * rows,
+                block_tokens=self._block_tokens,
+                units=units,
+                scratch=place.scratch,
+            )
+            token_ids = tokens.index_select(0, source).long()
+            self._model.forward(token_ids, ragged, self._cache, every_row, out=logits)
+            best, ids = logits.max(-1)
+            failed = ~best.isfinite()
+            chosen[0] = ids.masked_fill_(failed, 0)
+            chosen[1] = failed
+            tokens.index_copy_(0, source + 1, chosen[0])
+
+        return step
+
+    def token_table(self) -> Tensor:
+        """For tests: [slots + 1, max_len] int32."""
+        return self._tokens
+
+    # --- while serving
+
+    def launch(self, batch: Batch) -> BatchResult:
+        """Enqueue a batch on the current stream. Never raises: an error is part of the result."""
+        try:
+            return self._launch(batch)
+        except Exception as error:  # of this batch alone: its stream goes on behind what was enqueued
+            if isinstance(error, torch.OutOfMemoryError):
+                traceback.clear_frames(error.__traceback__)  # they hold the memory that was still had
+                torch.cuda.empty_cache()
+            return BatchResult(error=error)
+
+    @torch.inference_mode()
+    def _launch(self, batch: Batch) -> Launched:
+        state = self.streams[self._current()]
+        if state.graphs and batch.kind == "decode":
+            return self._decode(batch.rows, state)
+        return self._eager(batch, state.place)
+
+    def _decode(self, rows: Sequence[Row], state: StreamState) -> Launched:
+        """Replay the graph; rows that need more than the highest logit are then sampled from the logits it left."""
+        place, n = state.place, len(rows)
+        bucket = bucket_for(n, self.buckets)
+        inputs = self._inputs[bucket]
+        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.inputs.is_cuda)
+        fill_decode(inputs, host, rows, place.tables, self._block_tokens, self._stride)
+        place.inputs[: inputs.nbytes].copy_(host, non_blocking=True)
+        state.graphs[bucket].replay()
+        if all(map(takes_highest, rows)):
+            return _chosen(place.chosen[: 2 * bucket], n)
+        source = inputs.parts(place.inputs)[2][:n]
+        return self._sample(place.logits[:n], [sampling_row(row) for row in rows], source + 1)
+
+    def _eager(self, batch: Batch, place: Place) -> Launched:
+        rows, device = batch.rows, self._model.device
+        flat = self._tokens.view(-1)
+        sampling = [index for index, row in enumerate(rows) if row.samples]
+        known, known_at = _known(rows, self._stride)
+        ends = np.cumsum([row.count for row in rows])
+        base = np.repeat([row.slot * self._stride for row in rows], [row.count for row in rows])
+        after = np.array([rows[i].slot * self._stride + rows[i].start + rows[i].count for i in sampling], np.int64)
+        ids, ids_at, bases, last, target = upload((known, known_at, base, ends[sampling] - 1, after), device)
+        flat.index_copy_(0, ids_at, ids)
+        ragged = make_ragged(
+            [row.count for row in rows],
+            [row.start + row.count for row in rows],
+            [row.blocks for row in rows],
+            self._block_tokens,
+            batch.units,
+            device=device,
+            scratch=place.scratch,
+        )
+        token_ids = flat[bases + ragged.positions].long()
+        logits = self._model.forward(token_ids, ragged, self._cache, last)
+        if not sampling:
+            return Launched()
+        return self._sample(logits, [sampling_row(rows[index]) for index in sampling], target)
+
+    def _sample(self, logits: Tensor, rows: Sequence[SamplingRow], target: Tensor) -> Launched:
+        """Sample, write the ids to the flat token table at ``target``, and bring them to the host."""
+        sampled = device_sampling.sample(logits, rows, self._tokens)
+        self._tokens.view(-1).index_copy_(0, target, sampled.ids.int())
+        host = Sampled(
+            ids=download(sampled.ids),
+            failed=download(sampled.failed),
+            logprob_rows=sampled.logprob_rows,
+            logprobs=_download_if(sampled.logprobs),
+            top_ids=_download_if(sampled.top_ids),
+            top_logprobs=_download_if(sampled.top_logprobs),
+        )
+        return Launched(fetch=lambda result: fill_result(host.to_host(), result))
+
+
+def _download_if(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else download(tensor)
+
+
+def takes_highest(row: Row) -> bool:
+    """Whether the highest logit is the row's next token, and all that is asked for."""
+    params = row.sampling
+    if params.temperature >= GREEDY_BELOW or params.logprobs is not None:
+        return False
+    if params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0:
+        return False
+    return not params.stop_ids or row.start + row.count - row.prompt_len >= params.min_tokens
+
+
+def _chosen(chosen: Tensor, num_rows: int) -> Launched:
+    """Ids and failures of a greedy step's first rows, from [2 * bucket] on the device."""
+    host = download(chosen)
+
+    def fetch(result: BatchResult) -> None:
+        ids, failed = host.view(2, -1)[:, :num_rows].tolist()
+        result.token_ids = ids
+        result.failed = [index for index, flag in enumerate(failed) if flag]
+
+    return Launched(fetch=fetch)
+
+
+def _known(rows: Sequence[Row], stride: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids [n] int32 that the host brings, and where [n] int64 they belong in the flat token table."""
+    with_ids = [row for row in rows if row.known_ids]
+    if not with_ids:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    ids = [np.frombuffer(row.known_ids, np.uint32).astype(np.int32) for row in with_ids]
+    places = [
+        np.arange(len(part), dtype=np.int64) + (row.slot * stride + row.known_start)
+        for row, part in zip(with_ids, ids, strict=True)
+    ]
+    return np.concatenate(ids), np.concatenate(places)

@@ -1,0 +1,208 @@
+"""`Kernels` on a GPU: the Triton kernels where they are the fastest measured, torch's libraries elsewhere.
+
+Decode rows are read by our attention and matmuls, sized by the partition; prompt chunks by flash attention and the
+library's matmuls. A batch of decode rows only waits for nothing on the host and makes no size depend on the rows'
+lengths, so a graph may hold it once it ran with the same shapes: with a `Ragged` of its own, because what is derived
+from a batch is launched with its first layer. Keeps nothing between calls: a lane's buffers are its `GpuScratch`.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from rapid_kernels.gpu.attention import DecodePlan, decode_attention, make_plan, plan_decode
+from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
+from rapid_kernels.gpu.matmul import Tile, skinny_matmul
+from rapid_kernels.gpu.prompt import Chunks, flash_attention, make_chunks
+from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, decode_tile_for, tile_for
+from rapid_kernels.gpu.workspace import Workspace
+from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
+from rapid_kernels.reference import ReferenceKernels
+
+DTYPES = (torch.bfloat16, torch.float16)
+MAX_HEAD_DIM = 256
+BULK_NUMBERS = 8
+"""The bulk copy engine reads rows whose length is a multiple of so many numbers (16 bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuScratch(Scratch):
+    """What the kernels of one lane share, one after another. Never resized, so graphs may hold it."""
+
+    workspace: Workspace
+    plan: DecodePlan
+
+
+class GpuKernels:
+    """``bulk``: tiles by the bulk copy engine and chained launches, as tuned on Hopper; else tiles by pointers.
+
+    ``flash``: torch's flash attention for prompt chunks; else plain torch.
+    """
+
+    def __init__(self, *, bulk: bool, flash: bool) -> None:
+        self._bulk = bulk
+        self._flash = flash
+        self._plain = ReferenceKernels(pack=False)
+
+    @classmethod
+    def on(cls, device: torch.device) -> "GpuKernels":
+        """As a CUDA device of compute capability 8 or more, or a HIP device, can.
+
+        Bulk tiles want the shared memory of capability 9 and 10. HIP's flash attention may align its causal mask
+        otherwise, and was never run here.
+        """
+        if torch.version.hip is not None:
+            return cls(bulk=False, flash=False)
+        return cls(bulk=torch.cuda.get_device_capability(device)[0] in (9, 10), flash=True)
+
+    def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cuda") -> KVCache:
+        """See `Kernels`. Zeros: whole tiles are read, and what is not finite would spoil them."""
+        _check_layout(layout)
+        slots = layout.num_blocks * layout.block_tokens
+        shape = (layout.num_layers, slots, 2, layout.num_kv_heads, layout.head_dim)
+        return KVCache(layout, torch.zeros(shape, dtype=layout.dtype, device=device).unbind(0))
+
+    def make_scratch(
+        self, layout: CacheLayout, max_rows: int, max_tokens: int, device: torch.device | str
+    ) -> GpuScratch:
+        """See `Kernels`. At most 1,024 rows."""
+        _check_layout(layout)
+        plan = make_plan(layout.block_tokens, layout.head_dim, layout.dtype.itemsize, max_rows, max_tokens, device)
+        return GpuScratch(Workspace(device), plan)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        return add_rms_norm(x.contiguous(), None, weight, eps, self._chained(ragged))
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, ragged: Ragged
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        residual = residual.contiguous()
+        return add_rms_norm(x.contiguous(), residual, weight, eps, self._chained(ragged)), residual
+
+    def prepare(self, weight: Tensor) -> Matrix:
+        """See `Kernels`. Raises ValueError for a type that these kernels do not compute in."""
+        _check_dtype(weight.dtype)
+        weight = weight.contiguous()
+        return Matrix("plain", weight, weight)
+
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        tile = self._tile(x, weight, ragged)
+        if tile is None:
+            return linear(x, weight.data, bias)
+        y = skinny_matmul(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, chained=self._chained(ragged))
+        return y if bias is None else y.add_(bias)
+
+    def gated_linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
+        """See `Kernels`."""
+        chained = self._chained(ragged)
+        tile = self._tile(x, weight, ragged) if bias is None else None
+        if tile is None:
+            return silu_mul(self.linear(x, weight, bias, ragged), chained)
+        return skinny_matmul(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, True, chained)
+
+    def rope_and_cache(
+        self,
+        qkv: Tensor,
+        rope: RopeTable,
+        qk_norm: tuple[Tensor, Tensor, float] | None,
+        cache: KVCache,
+        layer: int,
+        ragged: Ragged,
+    ) -> Tensor:
+        """See `Kernels`."""
+        return rope_and_cache(
+            qkv.contiguous(), rope.cos, rope.sin, ragged.positions, ragged.slot_mapping, cache.layers[layer],
+            self._chained(ragged), qk_norm,
+        )  # fmt: skip
+
+    def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+        """See `Kernels`. At most 16 query heads a key head."""
+        decode = ragged.num_decode
+        if decode == ragged.num_rows:
+            return self._decode_attention(q, cache, layer, ragged, window)
+        chunks = self._chunk_attention(q[decode:], cache, layer, ragged, window)
+        if decode == 0:
+            return chunks
+        return torch.cat((self._decode_attention(q[:decode], cache, layer, ragged, window), chunks))
+
+    def _decode_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+        scratch, rows = _scratch(ragged), q.shape[0]
+        chained = self._chained(ragged)
+        if ragged.derived.get("planned") != (window,):  # layers with and without a window share one plan
+            if rows >= len(scratch.plan.first):
+                raise ValueError(f"scratch for {len(scratch.plan.first) - 1} decode rows, not {rows}")
+            plan_decode(
+                scratch.plan, ragged.kv_lens[:rows], ragged.block_tables[:rows], ragged.block_tokens, window, chained
+            )
+            ragged.derived["planned"] = (window,)
+        bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
+        tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
+        return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
+
+    def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+        """Of the rows after the decode rows."""
+        if not self._flash or window is not None or q.shape[2] % BULK_NUMBERS:
+            return self._plain.attention(q, cache, layer, _chunk_rows(ragged), window)
+        chunks: Chunks | None = ragged.derived.get("chunks")
+        if chunks is None:
+            chunks = ragged.derived["chunks"] = make_chunks(ragged)
+        return flash_attention(q, cache.layers[layer], chunks)
+
+    def _chained(self, ragged: Ragged) -> bool:
+        """Long kernels gain nothing by it."""
+        return self._bulk and ragged.num_decode == ragged.num_rows
+
+    def _tile(self, x: Tensor, weight: Matrix, ragged: Ragged) -> Tile | None:
+        """How to multiply; None: by the library. Triton 3.6 cannot pipeline a loop over a single step of a row."""
+        rows, columns = x.shape
+        if not self._bulk:
+            tile: Tile | None = AMD if rows <= AMD.block_m else None
+        else:
+            tile = tile_for(rows, len(weight.data), ragged.units) if columns % BULK_NUMBERS == 0 else None
+        return tile if tile is not None and columns > tile.block_k else None
+
+
+def _scratch(ragged: Ragged) -> GpuScratch:
+    if not isinstance(ragged.scratch, GpuScratch):
+        raise ValueError("a batch on a GPU needs its lane's scratch: give make_ragged what make_scratch gave")
+    return ragged.scratch
+
+
+def _chunk_rows(ragged: Ragged) -> Ragged:
+    """The rows after the decode rows as a batch of their own."""
+    first = ragged.num_decode
+    if first == 0:
+        return ragged
+    found: Ragged | None = ragged.derived.get("chunk rows")
+    if found is None:
+        found = ragged.derived["chunk rows"] = replace(
+            ragged,
+            positions=ragged.positions[first:],
+            slot_mapping=ragged.slot_mapping[first:],
+            block_tables=ragged.block_tables[first:],
+            query_start=ragged.query_start[first:] - first,
+            query_start_cpu=[start - first for start in ragged.query_start_cpu[first:]],
+            kv_lens=ragged.kv_lens[first:],
+            kv_lens_cpu=ragged.kv_lens_cpu[first:],
+            derived={},
+        )
+    return found
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"the GPU kernels compute in bfloat16 and float16, not {dtype}: choose one, or plain torch")
+
+
+def _check_layout(layout: CacheLayout) -> None:
+    """What the decode kernels can read."""
+    _check_dtype(layout.dtype)
+    if layout.head_dim > MAX_HEAD_DIM or layout.head_dim % 2:
+        raise ValueError(f"the GPU kernels take even head sizes up to {MAX_HEAD_DIM}, not {layout.head_dim}")
+    if layout.block_tokens < 16 or layout.block_tokens & (layout.block_tokens - 1):
+        raise ValueError(f"block_tokens must be a power of two of at least 16, not {layout.block_tokens}")

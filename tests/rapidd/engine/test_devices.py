@@ -1,0 +1,51 @@
+"""Which device serves, and what is said when it is not there."""
+
+from typing import Literal
+
+import pytest
+
+from rapidd.engine.devices import Build, choose_kind
+from rapidd.errors import DeviceError
+from rapidd.partition.cuda import check_units
+
+Wanted = Literal["auto", "cpu", "cuda", "hip"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "build", "kind"),
+    [
+        ("auto", Build(None, False), "cpu"),
+        ("auto", Build("cuda", False), "cpu"),
+        ("auto", Build("cuda", True), "cuda"),
+        ("auto", Build("hip", True), "hip"),
+        ("cpu", Build("cuda", True), "cpu"),
+        ("cuda", Build("cuda", True), "cuda"),
+        ("hip", Build("hip", True), "hip"),
+    ],
+)
+def test_the_device_that_is_there(wanted: Wanted, build: Build, kind: str) -> None:
+    assert choose_kind(wanted, build) == kind
+
+
+@pytest.mark.parametrize(
+    ("wanted", "build", "message", "hint"),
+    [
+        ("cuda", Build(None, False), "--device cuda: the installed torch is built for the CPU only", "--device cpu"),
+        ("hip", Build("cuda", True), "--device hip: the installed torch is built for CUDA", "--device cuda"),
+        ("cuda", Build("hip", True), "--device cuda: the installed torch is built for ROCm", "--device hip"),
+        ("cuda", Build("cuda", False), "--device cuda: torch finds no such device", "nvidia-smi"),
+    ],
+)
+def test_a_device_that_is_not_there(wanted: Wanted, build: Build, message: str, hint: str) -> None:
+    with pytest.raises(DeviceError) as error:
+        choose_kind(wanted, build)
+    assert str(error.value) == message
+    assert hint in error.value.hint
+
+
+def test_more_units_than_exist() -> None:
+    check_units(132, 132)
+    check_units(None, 132)
+    with pytest.raises(DeviceError, match="133 compute units were asked for and the device has 132 SMs") as error:
+        check_units(133, 132)
+    assert error.value.hint == "lower --compute-units to at most 132"

@@ -1,0 +1,135 @@
+"""The GPU's way of running batches, with a device that does everything at once: the same tokens as the CPU's way."""
+
+from array import array
+from functools import cache
+
+import pytest
+import torch
+
+from rapidd.engine.batch import Batch, Row
+from rapidd.engine.request import Request, SamplingParams
+from rapidd.engine.scheduler import Outcome
+from rapidd.policy.plan import Plan
+from support.tiny import MAX_MODEL_LEN, TinyEngine
+from support.tiny_gpu import TinyGpuEngine, stand_in_engine
+
+PROMPTS = [[1, 403, 407, 261, 378], [1] + [403, 407, 261, 378] * 20, [1, 268, 400], [1, 300] * 30, [1]]
+
+
+@cache
+def cpu() -> TinyEngine:
+    return TinyEngine()
+
+
+@cache
+def gpu() -> TinyGpuEngine:
+    return stand_in_engine()
+
+
+def ids(outcomes: list[list[Outcome]]) -> list[list[int]]:
+    return [[outcome.token_id for outcome in of_one] for of_one in outcomes]
+
+
+GREEDY = SamplingParams()
+
+
+@cache
+def wanted(sampling: SamplingParams = GREEDY) -> list[list[int]]:
+    cpu().reset()
+    return ids(cpu().generate(PROMPTS, cpu().plans()["hybrid"], sampling=sampling))
+
+
+PLANS = ["serial", "serial_all", "hybrid", "shared", "split"]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_mode_gives_the_tokens_of_the_cpu(plan: str) -> None:
+    gpu().reset()
+    assert ids(gpu().generate(PROMPTS, gpu().plans()[plan])) == wanted()
+
+
+def test_plans_may_change_between_any_two_batches() -> None:
+    gpu().reset()
+    plans = [*gpu().plans().values(), Plan("split", 2, 2, None)]
+    assert ids(gpu().generate(PROMPTS, lambda turn: plans[turn % len(plans)])) == wanted()
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(temperature=1.0, seed=3),
+        SamplingParams(temperature=0.8, seed=4, top_k=20, top_p=0.9, min_p=0.01, logprobs=2),
+        SamplingParams(frequency_penalty=2.0, repetition_penalty=1.3),
+        SamplingParams(min_tokens=12, stop_ids=frozenset([13, 2])),
+    ],
+)
+def test_sampling_gives_the_tokens_of_the_cpu(sampling: SamplingParams) -> None:
+    gpu().reset()
+    assert ids(gpu().generate(PROMPTS, gpu().plans()["shared"], sampling=sampling)) == wanted(sampling)
+
+
+def test_logprobs_come_with_the_rows_that_asked() -> None:
+    gpu().reset()
+    ((first, *_), *_) = gpu().generate(PROMPTS[:1], gpu().plans()["hybrid"], sampling=SamplingParams(logprobs=3))
+    assert first.logprob is not None
+    chosen, top = first.logprob
+    assert top[0] == (first.token_id, chosen)
+    assert len(top) == 3
+
+
+def test_padding_touches_nobody() -> None:
+    """Three rows in a bucket of four: the row that pads writes to row 0 of the table and to block 0 only."""
+    engine = stand_in_engine(max_running=6)
+    assert engine.gpu.buckets == (1, 2, 4, 6)
+    for layer in engine.cache.layers:
+        layer.fill_(float("nan"))
+    assert ids(engine.generate(PROMPTS[:3], engine.plans()["shared"])) == wanted()[:3]
+    written = engine.cache.layers[0].view(200, -1).isfinite().any(1).nonzero().flatten().tolist()
+    assert written[0] == 0
+    assert len(written) == 1 + 2 + 7 + 2, "block 0, and the blocks of 28, 104 and 26 tokens"
+    assert not engine.gpu.token_table()[4:].any(), "slots that nobody had"
+
+
+def test_a_sequence_may_fill_the_context_to_its_last_token() -> None:
+    engine = gpu()
+    engine.reset()
+    ((*_, last),) = engine.generate([[1] * (MAX_MODEL_LEN - 3)], engine.plans()["shared"], max_output=50)
+    assert last.finish == "length"
+    assert len(last.request.tokens) == MAX_MODEL_LEN
+
+
+def test_a_batch_that_runs_out_of_memory_is_the_only_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in_engine()
+    forward, calls = engine.model.forward, 0
+
+    def scarce(*arguments: object, **options: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.model, "forward", scarce)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.generate(PROMPTS[:1], engine.plans()["hybrid"])
+    engine.reset()
+    assert ids(engine.generate(PROMPTS, engine.plans()["hybrid"])) == wanted()
+
+
+def test_rows_whose_logits_are_not_finite_fail_alone() -> None:
+    engine = stand_in_engine()
+    for layer in engine.cache.layers:
+        layer.fill_(float("nan"))
+    # The second row reads five slots that nobody wrote.
+    rows = [decode_row(slot=1, block=3, start=0), decode_row(slot=2, block=7, start=5), decode_row(3, 5, 0)]
+    lane = engine.lanes["decode"]
+    lane.enqueue(Batch(1, "decode", 4, "hybrid", rows, 3, 0, 0))
+    lane.wait()
+    ((_, result),) = lane.collect()
+    assert (result.error, result.failed, result.token_ids[1]) == (None, [1], 0)
+    assert result.token_ids[0] == result.token_ids[2] != 0
+
+
+def decode_row(slot: int, block: int, start: int) -> Row:
+    request = Request(slot, array("I", [1] * (start + 1)), array("I"), max_output=9, sampling=SamplingParams())
+    return Row(request, 0, slot, start, 1, [block], True, start, array("I"), start + 1, request.sampling)

@@ -1,0 +1,154 @@
+"""The GPU half of the engine over the 260K-parameter test model: on a GPU, or on the CPU with a stand-in for it.
+
+The stand-in does at once what a device would do later, on the caller's thread; a graph is a step that runs again. What
+is real in both: streams' waiters, staging, token table, buckets and padding, sampling, lanes and scheduler.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rapid_kernels import KVCache, Ragged
+from rapid_kernels.reference import ReferenceKernels
+from rapidd.config import ModelConfig
+from rapidd.engine.device_stream import DeviceStream, Queue
+from rapidd.engine.gpu_runner import GpuRunner, StreamState
+from rapidd.engine.graphs import Capture, Graph
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.request import LANES, Lane
+from rapidd.model.llama import Llama
+from rapidd.model.resolve import load_model
+from rapidd.model.weights import open_weights
+from rapidd.partition.table import PartitionTable
+from support.tiny import MAX_MODEL_LEN, MODEL, TinyEngine, Wake
+
+
+class DeviceLengths(ReferenceKernels):
+    """The reference, with lengths of the rows read from the device's tensors, as a captured kernel reads them."""
+
+    def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+        lens = [int(value) for value in ragged.kv_lens]
+        return super().attention(q, cache, layer, replace(ragged, kv_lens_cpu=lens, derived={}), window)
+
+
+class Reached:
+    """An event of a device that does everything at once."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+    def synchronize(self) -> None:
+        return
+
+    def elapsed_time(self, end_event: Any, /) -> float:
+        return float(1e3 * (end_event.at - self.at))
+
+
+class Device:
+    """Keeps which of its streams is current."""
+
+    current = 0
+
+
+class StandInQueue:
+    """A stream of the stand-in."""
+
+    def __init__(self, device: Device, handle: int) -> None:
+        self._device, self._handle = device, handle
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before, self._device.current = self._device.current, self._handle
+        yield
+        self._device.current = before
+
+    def record(self) -> Reached:
+        return Reached()
+
+    def wait(self, event: object) -> None:
+        return
+
+
+class Again:
+    """A captured step."""
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        self.replay = step
+
+
+def stand_in_capture(step: Callable[[], None]) -> Graph:
+    step()
+    return Again(step)
+
+
+def tiny_llama(dtype: torch.dtype, device: str, kernels: ReferenceKernels | None = None) -> Llama:
+    loaded = load_model(ModelConfig(path=str(MODEL)))
+    assert loaded.weights is not None
+    weights = open_weights(loaded.weights, loaded.spec)
+    return Llama(loaded.spec, weights, dtype, device=device, max_positions=MAX_MODEL_LEN, kernels=kernels)
+
+
+class TinyGpuEngine(TinyEngine):
+    """``queues``: of each lane by unit count; decode's on all units also serves the modes that take turns."""
+
+    def __init__(
+        self,
+        model: Llama,
+        table: PartitionTable,
+        queues: Mapping[Lane, Mapping[int, tuple[int, Queue]]],
+        capture: Callable[[], Capture],
+        current: Callable[[], int],
+        block_tokens: int,
+        kv_blocks: int = 200,
+        max_running: int = 16,
+    ) -> None:
+        self.model, self.table, self.wake = model, table, Wake()
+        self.block_tokens = block_tokens
+        self.cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks, block_tokens), model.device)
+        self.gpu = GpuRunner(model, self.cache, num_slots=max_running, max_model_len=MAX_MODEL_LEN, current=current)
+        self._make_states(queues)
+        for units, (_, queue) in queues["decode"].items():
+            captured = capture()
+            with queue.current():
+                for rows in reversed(self.gpu.buckets):
+                    self.gpu.capture(rows, units, captured)
+        streams = {
+            name: {
+                units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set)
+                for units, (_, queue) in queues[name].items()
+            }
+            for name in LANES
+        }
+        whole = streams["decode"][table.units_total]
+        self.lanes = {name: LaneExecutor(name, streams[name], whole, self.gpu.launch, 2) for name in LANES}
+        self.bound = 64
+        self._kv_blocks, self._max_running = kv_blocks, max_running
+        self.reset()
+
+    def _make_states(self, queues: Mapping[Lane, Mapping[int, tuple[int, Queue]]]) -> None:
+        whole, decode, prefill = (self.gpu.make_place() for _ in range(3))
+        for units, (handle, _) in queues["decode"].items():
+            self.gpu.streams[handle] = StreamState(whole if units == self.table.units_total else decode)
+        for handle, _ in queues["prefill"].values():
+            self.gpu.streams[handle] = StreamState(prefill)
+
+
+def stand_in_engine(**sizes: int) -> TinyGpuEngine:
+    """Four units in float32, split 1/3 or 2/2."""
+    device = Device()
+    table = PartitionTable(units_total=4, unit_name="SM", splits=(1, 2))
+    queues: dict[Lane, dict[int, tuple[int, Queue]]] = {
+        "decode": {units: (10 + units, StandInQueue(device, 10 + units)) for units in (4, 1, 2)},
+        "prefill": {units: (20 + units, StandInQueue(device, 20 + units)) for units in (4, 3, 2)},
+    }
+    model = tiny_llama(torch.float32, "cpu", DeviceLengths())
+    return TinyGpuEngine(
+        model, table, queues, lambda: stand_in_capture, lambda: device.current, block_tokens=16, **sizes
+    )
