@@ -2,7 +2,8 @@
 
 Random weights, greedy streams of random prompts, through the product's own client; a table, then one JSON line. A
 step's *GPU time* is the decode lane's, by device events; its *cadence* is the median gap between two tokens that a
-stream sees. Under load one mode after another gets the same arrivals. Knows no requirement of a CPU.
+stream sees. What the device waits between steps is read from the lane's busy share of one second, because a step gets
+longer with the context while it is measured. Under load one mode after another gets the same arrivals.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from rapidctl.wire import GetSnapshot, LaneStats, PlanRequest, SetPartition, Sna
 
 DECODES = ((1, 1024), (64, 1024), (32, 8192))
 """Rows and prompt tokens."""
-STEPS = 100
+STEPS = 160
+"""More than a second of the shortest step."""
 PREFILLS = (2048, 8192)
 LOADED_ROWS, LOADED_PROMPT = 32, 1024
 ARRIVALS, ARRIVING_PROMPT = 12, 4096
@@ -117,7 +119,7 @@ def decode(server: Daemon, client: Client, prompts: Prompts, rows: int, tokens: 
     return [
         Figure(f"{name}, GPU time of a step", [gpu_ms], "ms"),
         Figure(f"{name}, cadence", [statistics.median(gaps)], "ms"),
-        Figure(f"{name}, cadence / GPU time", [statistics.median(gaps) / gpu_ms], "x", "at most", 1.03),
+        Figure(f"{name}, cadence / GPU time", [1 / (_lane(after, "decode").busy or 1e-9)], "x", "at most", 1.03),
         Figure(f"{name}, longest gap", [max(gaps)], "ms"),
         Figure(f"{name}, host CPU of a step, all processes", [1e3 * cpu_s / max(steps, 1)], "ms"),
     ]

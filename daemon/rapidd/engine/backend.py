@@ -34,6 +34,9 @@ class Defaults(Struct, frozen=True, kw_only=True):
     """Memory for activations is there for so many prompt tokens a batch."""
     itl_slo_s: float
     warmup_tokens: int
+    """Of the prompt whose speed counts."""
+    warmup_tails: tuple[int, ...] = ()
+    """Lengths of shorter prompts, for which other kernels are chosen; they must be made before serving too."""
 
 
 class Sizes(Struct, frozen=True, kw_only=True):

@@ -77,7 +77,8 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     )
     num_tokens = _warm_up_tokens(backend, sizes, kv_blocks)
     first, then = backend.warm_up_plans()
-    _warm_up(lanes, first, None, sizes.block_tokens, num_tokens)
+    for length in (num_tokens, *(tail for tail in defaults.warmup_tails if tail < num_tokens)):
+        _warm_up(lanes, first, None, sizes.block_tokens, length)
     _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
     hello = ipc.EngineHello(
         build=__version__,

@@ -42,7 +42,14 @@ ORDINAL: Final = 0
 class GpuBackend:
     """`Backend` over one GPU. Raises DeviceError when it cannot be used, or lacks the units asked for."""
 
-    defaults = Defaults(block_tokens=64, max_chunk_s=0.1, max_chunk_tokens=2048, itl_slo_s=0.05, warmup_tokens=2048)
+    defaults = Defaults(
+        block_tokens=64,
+        max_chunk_s=0.1,
+        max_chunk_tokens=2048,
+        itl_slo_s=0.05,
+        warmup_tokens=2048,
+        warmup_tails=(128, 64, 16),
+    )
 
     def __init__(self, kind: GpuKind, compute_units: int | None, on_done: Callable[[], None]) -> None:
         torch.cuda.set_device(ORDINAL)
