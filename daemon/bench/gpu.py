@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,15 +22,14 @@ from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.load import Prompts, Run, pump, start
 from bench.processes import Daemon, daemon
 from rapidctl.client import Client
-from rapidctl.errors import RapidctlError
 from rapidctl.wire import GetSnapshot, LaneStats, PlanRequest, SetPartition, Snapshot
 
 DECODES = ((1, 1024), (64, 1024), (32, 8192))
 """Rows and prompt tokens."""
+SECTIONS = ("start", "prefill", "decode", "loaded", "peer")
 STEPS = 160
 """More than a second of the shortest step."""
 PREFILLS = (2048, 8192)
-LOADED_ROWS, LOADED_PROMPT = 32, 1024
 ARRIVALS, ARRIVING_PROMPT = 12, 4096
 BULK_ROWS, BULK_PROMPT, BULK_OUTPUT = 64, 1024, 128
 MODES = {
@@ -42,8 +42,24 @@ MODES = {
     "split 48": PlanRequest(mode="split", decode_units=48),
 }
 CONTROL_SPACING_S = 2.1
-"""The daemon takes a change of the partition every 2 s."""
 SETTLE_S = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Streams that decode, and the modes to try them in."""
+
+    rows: int
+    prompt: int
+    modes: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """Of the streams and of what arrives."""
+        return f"{self.rows} x {self.prompt} + {ARRIVALS} x {ARRIVING_PROMPT}"
+
+
+LOADS = (Load(32, 1024, tuple(MODES)), Load(24, 8192, ("hybrid:512", "shared", "split 24", "split 32", "split 48")))
 
 
 def main() -> int:
@@ -52,27 +68,34 @@ def main() -> int:
     parser.add_argument("--shape", default="llama-3.1-8b")
     parser.add_argument("--max-model-len", default="16384")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, samples included")
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help="of: %(choices)s"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("RAPIDD__ENGINE__MAX_BATCH_REQUESTS", "96")
     options = ["--device", "cuda", "--weights", "random", "--shape", arguments.shape]
     options += ["--max-model-len", arguments.max_model_len]
-    ready_s = []
-    with daemon(*options) as server:  # compiles what is not in Triton's cache
-        ready_s.append(server.ready_s)
+    figures: list[Figure] = []
+    if "start" in arguments.only:
+        with daemon(*options) as server:  # compiles what is not in Triton's cache
+            figures.append(Figure("daemon ready, first start", [server.ready_s], "s"))
     with daemon(*options) as server, server.client() as client:
-        ready_s.append(server.ready_s)
+        if "start" in arguments.only:
+            figures.append(Figure("daemon ready, second start", [server.ready_s], "s", "at most", 40.0))
         device = _snapshot(client).device
-        figures = [
-            Figure("daemon ready, first start", ready_s[:1], "s"),
-            Figure("daemon ready, second start", ready_s[1:], "s"),
-        ]
         prompts = Prompts()
-        figures += prefill(client, prompts)
-        for rows, tokens in DECODES:
-            figures += decode(server, client, prompts, rows, tokens)
-        figures += (bulk := throughput(client, prompts))
-        figures += loaded(client, prompts)
-    figures += compare(bulk[0])
+        if "prefill" in arguments.only:
+            figures += prefill(client, prompts)
+        if "decode" in arguments.only:
+            for rows, tokens in DECODES:
+                figures += decode(server, client, prompts, rows, tokens)
+        bulk = throughput(client, prompts) if "peer" in arguments.only else []
+        if "loaded" in arguments.only:
+            for load in LOADS:
+                figures += loaded(client, prompts, load)
+    figures += bulk
+    if bulk:
+        figures += compare(bulk[0])
     print(table(figures))
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -151,35 +174,57 @@ def compare(ours: Figure) -> list[Figure]:
     ]
 
 
-def loaded(client: Client, prompts: Prompts) -> list[Figure]:
-    """Streams decode and prompts arrive at once, by mode: what streams see, and how fast the prompts are computed."""
-    figures = []
-    for mode, plan in MODES.items():
-        try:
-            client.call(SetPartition(call=0, plan=plan, ttl_s=None, guard=False, by="bench"))
-        except RapidctlError as error:
-            say(f"{mode}: {error}")
-            continue
-        changed_s = time.monotonic()
-        runs = _decoding(client, prompts, LOADED_ROWS, LOADED_PROMPT)
-        marks = [len(run.stamps_ns) for run in runs]
-        begin = time.monotonic_ns()
-        arriving = [start(client, prompts(ARRIVING_PROMPT), 1) for _ in range(ARRIVALS)]
-        everyone = [*runs, *arriving]
-        pump(client, everyone, lambda arriving=arriving: all(run.stamps_ns for run in arriving))  # type: ignore[misc]
-        end = max(run.stamps_ns[0] for run in arriving)
-        gaps = [gap for run, mark in zip(runs, marks, strict=True) for gap in _gaps([run], mark - 1)]
+def loaded(client: Client, prompts: Prompts, load: Load) -> list[Figure]:
+    """Streams decode and prompts arrive at once, by mode: what streams see, and how fast the prompts are computed.
+
+    *Sharing efficiency* is the share of the prompts' speed alone plus the share of the steps' speed alone, both of
+    this device and this run: 1 is what taking turns gives.
+    """
+    _set(client, "serial")
+    runs = _decoding(client, prompts, load.rows, load.prompt)
+    marks = [len(run.stamps_ns) for run in runs]  # from here on nothing is prefilled
+    pump(client, runs, lambda: all(len(run.stamps_ns) >= mark + STEPS for run, mark in zip(runs, marks, strict=True)))
+    alone_ms = statistics.mean(gap for run, mark in zip(runs, marks, strict=True) for gap in _gaps([run], mark))
+    _end(client, runs)
+    alone_rate, _ = _arrive(client, prompts, [])
+    figures = [
+        Figure(f"{load.name}: gap, nothing arriving", [alone_ms], "ms"),
+        Figure(f"{load.name}: prompt tokens, nothing decoding", [alone_rate], "tokens/ms"),
+    ]
+    for mode in load.modes:
+        _set(client, mode)
+        runs = _decoding(client, prompts, load.rows, load.prompt)
+        rate, gaps = _arrive(client, prompts, runs)
         _end(client, runs)
         ordered = sorted(gaps)
-        name = f"{LOADED_ROWS} x {LOADED_PROMPT} + {ARRIVALS} x {ARRIVING_PROMPT}, {mode}"
+        name = f"{load.name}, {mode}"
+        efficiency = rate / alone_rate + alone_ms / statistics.mean(gaps)
         figures += [
             Figure(f"{name}: gap, median", [statistics.median(gaps)], "ms"),
             Figure(f"{name}: gap, p95", [ordered[int(0.95 * len(ordered))]], "ms"),
             Figure(f"{name}: gap, longest", [ordered[-1]], "ms"),
-            Figure(f"{name}: prompt tokens", [ARRIVALS * ARRIVING_PROMPT * 1e6 / (end - begin)], "tokens/ms"),
+            Figure(f"{name}: prompt tokens", [rate], "tokens/ms"),
+            Figure(f"{name}: sharing efficiency", [efficiency], "x"),
         ]
-        time.sleep(max(0.0, changed_s + CONTROL_SPACING_S - time.monotonic()))
     return figures
+
+
+def _set(client: Client, mode: str) -> None:
+    """Pin a mode. The daemon takes a change every two seconds."""
+    time.sleep(CONTROL_SPACING_S)
+    client.call(SetPartition(call=0, plan=MODES[mode], ttl_s=None, guard=False, by="bench"))
+
+
+def _arrive(client: Client, prompts: Prompts, runs: Sequence[Run]) -> tuple[float, list[float]]:
+    """Prompts arrive beside running streams: prompt tokens a millisecond until the last one's first token, and the
+    streams' gaps meanwhile."""
+    marks = [len(run.stamps_ns) for run in runs]
+    begin = time.monotonic_ns()
+    arriving = [start(client, prompts(ARRIVING_PROMPT), 1) for _ in range(ARRIVALS)]
+    pump(client, [*runs, *arriving], lambda: all(run.stamps_ns for run in arriving))
+    end = max(run.stamps_ns[0] for run in arriving)
+    gaps = [gap for run, mark in zip(runs, marks, strict=True) for gap in _gaps([run], mark - 1)]
+    return ARRIVALS * ARRIVING_PROMPT * 1e6 / (end - begin), gaps
 
 
 def _decoding(client: Client, prompts: Prompts, rows: int, tokens: int) -> list[Run]:

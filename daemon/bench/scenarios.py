@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.figures import Figure, ratios
-from bench.load import Prompts, complete, joint_rate, longest_gap, pump, rate, start
+from bench.load import Prompts, Run, complete, joint_rate, longest_gap, pump, rate, start
 from bench.processes import Daemon, Peer
 from rapidctl.client import Client
 from rapidctl.wire import GetSnapshot, PlanRequest, SetPartition, Snapshot
@@ -18,6 +18,8 @@ DECODE_PROMPT = 16
 PREFILL_PROMPT = 1024
 LONG_PROMPT = 2000
 NUM_STREAMS = 8
+MANY_STREAMS = 32
+"""The front's cost is mostly of a wake-up, which the tokens of a step share."""
 NUM_RUNNING = 4
 """Streams that decode while a long prompt is prefilled."""
 STEADY_TOKENS = 8
@@ -66,6 +68,7 @@ def decode(client: Client, peer: Peer, prompts: Prompts, size: Size, dtype: str)
     theirs: list[float] = []
     eight: list[float] = []
     front_us: list[float] = []
+    front_many_us: list[float] = []
     same: list[float] = []
     for _ in range(size.repeats):
         prompt = prompts(DECODE_PROMPT)
@@ -74,12 +77,10 @@ def decode(client: Client, peer: Peer, prompts: Prompts, size: Size, dtype: str)
         ids, stamps = peer.generate(prompt, size.decode_tokens)
         theirs.append(rate(stamps))
         same.append(float(ids == run.stream.output_ids[0]))
-        before = _snapshot(client)
-        runs = complete(client, [prompts(DECODE_PROMPT) for _ in range(NUM_STREAMS)], size.decode_tokens)
-        after = _snapshot(client)
+        runs, cost = _streams(client, prompts, NUM_STREAMS, size.decode_tokens)
         eight.append(joint_rate(runs))
-        tokens = after.streamed_tokens_total - before.streamed_tokens_total
-        front_us.append((after.front_cpu_s - before.front_cpu_s) * 1e6 / tokens)
+        front_us.append(cost)
+        front_many_us.append(_streams(client, prompts, MANY_STREAMS, size.decode_tokens // 2)[1])
     return [
         Figure(f"decode, 1 stream, {dtype}", one, "tokens/s"),
         Figure(f"decode, transformers generate, {dtype}", theirs, "tokens/s"),
@@ -88,7 +89,17 @@ def decode(client: Client, peer: Peer, prompts: Prompts, size: Size, dtype: str)
         Figure(f"decode, {NUM_STREAMS} streams, {dtype}", eight, "tokens/s"),
         ratios(f"decode, {NUM_STREAMS} streams / 1 stream, {dtype}", eight, one, 3.0),
         Figure(f"front CPU per streamed token, {NUM_STREAMS} streams, {dtype}", front_us, "us", "at most", 50.0),
+        Figure(f"front CPU per streamed token, {MANY_STREAMS} streams, {dtype}", front_many_us, "us", "at most", 50.0),
     ]
+
+
+def _streams(client: Client, prompts: Prompts, count: int, max_tokens: int) -> tuple[list[Run], float]:
+    """So many at once, and the front's CPU microseconds for each of their tokens."""
+    before = _snapshot(client)
+    runs = complete(client, [prompts(DECODE_PROMPT) for _ in range(count)], max_tokens)
+    after = _snapshot(client)
+    tokens = after.streamed_tokens_total - before.streamed_tokens_total
+    return runs, (after.front_cpu_s - before.front_cpu_s) * 1e6 / tokens
 
 
 def prefill(client: Client, peer: Peer, prompts: Prompts, size: Size, dtype: str) -> list[Figure]:

@@ -71,6 +71,12 @@ class Feed:
         """Seconds since the newest snapshot arrived; null before the first."""
         return None if self._arrived_s is None else time.monotonic() - self._arrived_s
 
+    @property
+    def replay_is_due(self) -> bool:
+        """Whether `poll` would ask for missing events now, though nothing has arrived."""
+        due_s, client = self._replay_due_s, self._client
+        return due_s is not None and client is not None and client.connected and time.monotonic() >= due_s
+
     def take_events(self) -> list[Event]:
         """The events since the last call, oldest first, without holes except those counted in ``lost_events``."""
         taken, self._events = self._events, []

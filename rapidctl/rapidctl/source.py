@@ -223,7 +223,7 @@ class _Link:
             while stream.events:
                 self._updates.put(Streamed(stream.id, stream.events.popleft(), now))
         self._streams = [stream for stream in self._streams if stream.ended is None]
-        if wait(self._feed, timeout_s=0):
+        if wait(self._feed, timeout_s=0) or self._feed.replay_is_due:
             self._feed.poll(REPLAY_S)
         for event in self._feed.take_events():
             self._updates.put(event)
