@@ -25,10 +25,15 @@ STOP_TIMEOUT_S = 45.0
 class Daemon:
     """A running `rapidd`; ``ready_s`` is the time from its start to READY=1, as a service manager sees it."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", endpoint: str, ready_s: float) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", endpoint: str, ready_s: float, log: Path) -> None:
         self.endpoint = endpoint
         self.ready_s = ready_s
         self._process = process
+        self._log = log
+
+    def said(self) -> str:
+        """All that it has written to standard error; gone when its context ends."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def cpu_s(self) -> float:
         """CPU seconds that all its processes have used."""
@@ -67,7 +72,7 @@ def daemon(*options: str) -> Iterator[Daemon]:
         try:
             with news:
                 _wait_until_ready(news, process, log, begin + READY_TIMEOUT_S)
-            yield Daemon(process, endpoint, time.monotonic() - begin)
+            yield Daemon(process, endpoint, time.monotonic() - begin, Path(folder) / "log")
         finally:
             process.send_signal(signal.SIGTERM)
             try:
