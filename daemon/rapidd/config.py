@@ -35,7 +35,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Most rows of one decode step, and so most requests running at once."""
     max_chunk_s: Annotated[float, Meta(gt=0, le=60)] | None = None
-    """Longest a prefill chunk may take by prediction; null: 0.5 on a CPU, 0.1 on a GPU."""
+    """Longest a prefill chunk may take by prediction; null: 1 on a CPU, 0.1 on a GPU."""
     policy: str = "auto"
 
 

@@ -17,7 +17,7 @@ PING_NS: Final = int(ipc.PING_INTERVAL_S * 1e9)
 SEEK_NS: Final = 200_000_000
 """How often a front without an engine asks for one: a restarted front must serve again within a second."""
 SILENT_NS: Final = 10_000_000_000
-"""A loop that answers no ping for so long is called lost; a batch takes at most about half a second."""
+"""A loop that answers no ping for so long is called lost; a batch takes at most about a second."""
 
 Change = Literal["new", "again", "known"]
 
