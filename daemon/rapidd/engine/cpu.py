@@ -80,7 +80,7 @@ class CpuBackend:
 
 def make_whole(table: PartitionTable, cores: list[int], on_done: Callable[[], None]) -> Worker:
     """The worker on all cores. As long as no other has a team of threads, OpenMP lets this one's spin between the
-    operations of a step; with more threads than cores it puts them to sleep, which costs a tenth of a decode step."""
+    operations of a step; with more threads than cores it puts them to sleep, which makes every step longer."""
     return Worker("whole", _pinned(table, cores), table.units_total, 0, on_done)
 
 

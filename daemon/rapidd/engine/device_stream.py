@@ -1,6 +1,6 @@
 """Streams of a GPU as a lane sees them: work is enqueued by one thread, and a waiter thread sees it end.
 
-A batch is enqueued on the caller's thread, or, where that takes long (thousands of kernels of a prompt chunk), by a
+A batch is enqueued on the caller's thread, or, where that takes long (the hundreds of kernels of a prompt chunk), by a
 launcher thread of its lane, so that the caller can go on with the other lane. A batch is bracketed by two timed
 events; the waiter of its stream sleeps on the second one without the GIL, takes the result out of host memory, and
 wakes the loop. A stream that must go on behind another one waits for that one's event on the device. Knows batches

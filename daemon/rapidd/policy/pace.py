@@ -15,7 +15,7 @@ ITL_SHARE = 0.8
 """Of the ITL objective that a hybrid step may take by prediction."""
 
 TILE_TOKENS = 64
-"""Longer chunks are whole multiples: matrix libraries lose up to a third on the rest of a tile."""
+"""Longer chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
 
 
 class Pace:

@@ -68,7 +68,7 @@ def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Ri
 
 
 def test_nothing_is_published_while_nobody_subscribes_and_who_comes_is_served_at_once(rig: Rig) -> None:
-    """Snapshots that nobody read used to cost as much as a fifth of all tokens' delivery."""
+    """Snapshots used to be made, at a cost, when nobody read them."""
     rig.ready()
     published = list[bytes]()
     rig.front.publisher._transport.publish = published.append

@@ -80,3 +80,26 @@ def test_a_task_starts_only_after_the_one_it_follows_on_another_worker() -> None
     assert (order, earlier.value, later.value) == (["first", "second"], "first", "second")
     first.close()
     second.close()
+
+
+def test_a_worker_has_no_threads_before_its_first_task() -> None:
+    """Idle teams made OpenMP put the working one's threads to sleep at every barrier."""
+    before = threading.active_count()
+    worker = Worker("lazy", None, 2, 0, lambda: None)
+    assert (threading.active_count(), worker.placement()) == (before, [])
+    worker.close()  # nothing to end
+    used = Worker("used", None, 1, 0, lambda: None)
+    used.submit(lambda: None).wait()
+    assert threading.active_count() == before + 1
+    used.close()
+
+
+def test_what_a_task_raises_is_raised_to_whoever_asks_for_its_value_and_the_worker_goes_on() -> None:
+    worker = Worker("failing", None, 1, 0, lambda: None)
+    failed, next_one = worker.submit(lambda: 1 // 0), worker.submit(lambda: 7)
+    next_one.wait()
+    assert failed.done
+    with pytest.raises(ZeroDivisionError):
+        _ = failed.value
+    assert next_one.value == 7
+    worker.close()
