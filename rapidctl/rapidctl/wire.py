@@ -397,6 +397,7 @@ class PhaseWork(Struct, kw_only=True):
     mbu: float | None = None
     flops_total: float
     bytes_total: float
+    batches_total: int = 0
 
 
 class LaneStats(Struct, kw_only=True):

@@ -90,6 +90,7 @@ LANES = [
                 mbu=0.75,
                 flops_total=9.0e15,
                 bytes_total=8.0e14,
+                batches_total=900,
             ),
             wire.PhaseWork(phase="mixed", n=0, flops_total=1.0e15, bytes_total=1.0e14),
         ],

@@ -37,6 +37,7 @@ class _Span(NamedTuple):
 
 @dataclass(slots=True)
 class _Total:
+    batches: int = 0
     busy_ns: int = 0
     flops: int = 0
     bytes: int = 0
@@ -51,7 +52,6 @@ class Meter:
         self._spans: deque[_Span] = deque()
         self._totals: Mapping[WorkKind, _Total] = {phase: _Total() for phase in PHASES}
         self._enqueues, self._switches = Recent(ENQUEUES_KEPT), Recent(SWITCHES_KEPT)
-        self.batches = 0
         self.tokens = 0
 
     def enqueued(self, host_ns: int, switched: bool) -> None:
@@ -60,14 +60,19 @@ class Meter:
 
     def ended(self, batch: Batch, result: BatchResult) -> None:
         """A batch's results were collected."""
-        self.batches += 1
         self.tokens += sum(row.count for row in batch.rows)
         work = self._costs.count(batch) if self._costs is not None and result.error is None else Work(0, 0)
         total = self._totals[batch.kind]
+        total.batches += 1
         total.busy_ns += result.ended_ns - result.started_ns
         total.flops += work.flops
         total.bytes += work.bytes
         self._spans.append(_Span(result.started_ns, result.ended_ns, batch.kind, work))
+
+    @property
+    def batches(self) -> int:
+        """Since the start."""
+        return sum(total.batches for total in self._totals.values())
 
     def busy(self, now_ns: int) -> float | None:
         """Share of the window in which batches ran that have ended, each spread over its time; null: none ended."""
@@ -113,6 +118,7 @@ class Meter:
             mbu=_share(bytes_per_s, self._peaks.bytes_per_s),
             flops_total=float(total.flops),
             bytes_total=float(total.bytes),
+            batches_total=total.batches,
         )
 
 

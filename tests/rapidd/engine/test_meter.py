@@ -47,7 +47,9 @@ def test_rates_are_over_the_time_that_batches_ran_and_shares_are_of_the_peaks() 
 def test_after_a_second_a_phase_has_totals_and_no_rates() -> None:
     meter = Meter(COSTS, Peaks(flops_per_s=1e6))
     ran(meter, 0, 10, tokens=3, prefill=False)
-    assert meter.work(START + 1011 * MS) == [PhaseWork(phase="decode", n=0, flops_total=3000, bytes_total=500)]
+    assert meter.work(START + 1011 * MS) == [
+        PhaseWork(phase="decode", n=0, flops_total=3000, bytes_total=500, batches_total=1)
+    ]
     assert meter.busy(START + 1011 * MS) is None
 
 
