@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,12 +24,17 @@ class Build(Struct, frozen=True):
 
     gpu_kind: GpuKind | None
     has_device: bool
+    why_not: str = ""
+    """What torch says about a device that it cannot use, such as a driver that is too old."""
 
     @classmethod
     def of_torch(cls) -> Build:
         """This process's torch."""
         kind: GpuKind | None = "hip" if torch.version.hip else "cuda" if torch.version.cuda else None
-        return cls(kind, kind is not None and torch.cuda.is_available())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            has_device = kind is not None and torch.cuda.is_available()
+        return cls(kind, has_device, "" if has_device else " ".join(str(warning.message) for warning in said))
 
 
 def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> Kind:
@@ -44,7 +50,7 @@ def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> 
         )
     if not build.has_device:
         raise DeviceError(
-            f"--device {wanted}: torch finds no such device",
+            f"--device {wanted}: torch finds no such device" + (f": {build.why_not}" if build.why_not else ""),
             "check that the driver works (nvidia-smi, rocminfo) and that this user may open the device, "
             "or use --device cpu",
         )
