@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Literal
@@ -59,7 +60,10 @@ def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> 
 
 def open_backend(config: EngineConfig, on_done: Callable[[], None]) -> Backend:
     """The device of the configuration. ``on_done`` is called, from other threads, when a batch has ended."""
-    kind = choose_kind(config.device, Build.of_torch())
+    build = Build.of_torch()
+    kind = choose_kind(config.device, build)
+    if config.device == "auto" and build.why_not:
+        print(f"rapidd: no GPU is used: {build.why_not}", file=sys.stderr)
     if kind == "cpu":
         return CpuBackend(config.compute_units, on_done)
     return GpuBackend(kind, config.compute_units, on_done)

@@ -6,7 +6,9 @@ from typing import Literal
 import pytest
 import torch
 
-from rapidd.engine.devices import Build, choose_kind
+from rapidd.config import EngineConfig
+from rapidd.engine.cpu import CpuBackend
+from rapidd.engine.devices import Build, choose_kind, open_backend
 from rapidd.errors import DeviceError
 from rapidd.partition.cuda import check_units
 
@@ -51,7 +53,9 @@ def test_a_device_that_is_not_there(wanted: Wanted, build: Build, message: str, 
     assert hint in error.value.hint
 
 
-def test_what_torch_warns_of_is_kept_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_warns_of_is_kept_as_the_reason_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def is_available() -> bool:
         warnings.warn("CUDA initialization: the driver is too old", stacklevel=1)
         return False
@@ -60,6 +64,8 @@ def test_what_torch_warns_of_is_kept_as_the_reason(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     assert Build.of_torch() == Build("cuda", False, "CUDA initialization: the driver is too old")
+    assert isinstance(open_backend(EngineConfig(device="auto"), lambda: None), CpuBackend)
+    assert capsys.readouterr().err == "rapidd: no GPU is used: CUDA initialization: the driver is too old\n"
 
 
 def test_more_units_than_exist() -> None:
