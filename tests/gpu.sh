@@ -27,9 +27,9 @@ part() { # name, limit in seconds, command
 case ${1:-tests} in
 tests)
 	part tests-partition 60 "${PYTEST[@]}" tests/rapidd/partition/test_cuda.py tests/rapidd/telemetry/test_nvidia_gpu.py
-	part tests-kernels 240 "${PYTEST[@]}" tests/rapid_kernels/test_gpu_kernels_device.py
-	part tests-engine 240 "${PYTEST[@]}" tests/rapidd/engine/test_gpu_device.py
-	part tests-golden 120 "${PYTEST[@]}" tests/rapidd/engine/test_gpu_golden.py
+	part tests-kernels 210 "${PYTEST[@]}" tests/rapid_kernels/test_gpu_kernels_device.py
+	part tests-engine 210 "${PYTEST[@]}" tests/rapidd/engine/test_gpu_device.py
+	part tests-golden 90 "${PYTEST[@]}" tests/rapidd/engine/test_gpu_golden.py
 	;;
 sanitize)
 	# Slow by one to two orders of magnitude: a share of the kernels' check, and one short test of the engine.
