@@ -20,6 +20,7 @@ from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.blocks import BlockPool, LaneClock
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.errors import RequestError
+from rapidd.policy.pace import even_share
 from rapidd.policy.plan import Plan
 
 LOOKAHEAD = 2
@@ -140,6 +141,11 @@ class Scheduler:
         running = sum(r.prefill_target - r.scheduled for r in self.running if r.is_prefill)
         return running + sum(r.prefill_target for r in self.waiting)
 
+    @property
+    def _first_prompt_tokens(self) -> int:
+        """Of `prefill_tokens`, those of the request whose turn it is."""
+        return next((r.prefill_target - r.scheduled for r in (*self.running, *self.waiting) if r.is_prefill), 0)
+
     # --- forming batches
 
     def schedule(self, plan: Plan, room: dict[Lane, bool]) -> list[Batch]:
@@ -229,7 +235,10 @@ class Scheduler:
         self, lane: Lane, plan: Plan, units: int, *, num_decode: int, one_prompt: bool = False
     ) -> list[Row]:
         """Prompt tokens of as many requests as fit the chunk, running ones first, each in rank order."""
-        budget = self._bound(plan, units, num_decode)
+        rest = self._first_prompt_tokens if one_prompt else self.prefill_tokens
+        if not rest:
+            return []
+        budget = even_share(rest, self._bound(plan, units, num_decode))
         rows: list[Row] = []
         for request in [r for r in self.running if r.is_prefill]:
             if budget <= 0 or (one_prompt and rows):

@@ -54,6 +54,18 @@ class Pace:
         return math.inf if nearest is None else self._prefill_s[nearest] * nearest / units
 
 
+def even_share(rest: int, bound: int) -> int:
+    """Of ``rest`` prompt tokens, those of the next chunk: as few chunks as under ``bound`` alone, about equally long.
+
+    A chunk has a cost of its own (all weights are read), so a last one of a few tokens is dear. Whole tiles where
+    ``bound`` has room for one; 1 <= share <= bound for every rest >= 1.
+    """
+    chunks = -(-rest // bound)
+    share = -(-rest // chunks)
+    tiles = -(-share // TILE_TOKENS) * TILE_TOKENS
+    return min(share if bound < TILE_TOKENS else tiles, bound)
+
+
 def _blend(means: dict[int, float], key: int, value: float) -> None:
     old = means.get(key)
     means[key] = value if old is None else old + WEIGHT * (value - old)
