@@ -657,7 +657,7 @@ class Accepted(_Reply):
     resumed: bool = False
 
 
-class TokenLogprob(Struct, array_like=True):
+class TokenLogprob(Struct, array_like=True, gc=False):
     """Natural-log probability of a token under the model's distribution before temperature and filters."""
 
     token_id: int
@@ -665,7 +665,7 @@ class TokenLogprob(Struct, array_like=True):
     top: list[tuple[int, float]] = []
 
 
-class Delta(Struct, kw_only=True, omit_defaults=True):
+class Delta(Struct, kw_only=True, omit_defaults=True, gc=False):
     """New output of one choice: token ids and the text that is safe to show (stop strings are held back)."""
 
     id: str

@@ -75,7 +75,9 @@ class OutputText:
         shown, stop = self._detokenizer.push(token_id), None
         if self._filter is not None:
             shown, stop = self._filter.push(shown, armed=len(self._shown_after) + 1 >= self._min_tokens)
-        self._show(shown)
+        if shown:
+            self._pieces.append(shown)
+            self._shown_len += len(shown)
         self._shown_after.append(self._shown_len)
         return shown, stop
 
@@ -88,7 +90,9 @@ class OutputText:
         rest = self._detokenizer.flush()
         if self._filter is not None:
             rest = self._filter.push(rest, armed=False)[0] + self._filter.flush()
-        self._show(rest)
+        if rest:
+            self._pieces.append(rest)
+            self._shown_len += len(rest)
         if self._shown_after:
             self._shown_after[-1] = self._shown_len
         return rest
@@ -102,8 +106,3 @@ class OutputText:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
-
-    def _show(self, text: str) -> None:
-        if text:
-            self._pieces.append(text)
-            self._shown_len += len(text)
