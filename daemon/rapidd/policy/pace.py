@@ -19,10 +19,16 @@ TILE_TOKENS = 64
 
 
 class Pace:
-    """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized."""
+    """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized.
 
-    def __init__(self, *, max_chunk_s: float, itl_slo_s: float, block_tokens: int) -> None:
+    ``lone_chunk_s``: longest for the chunk that ends the prompt of a request that is alone; null: as others.
+    """
+
+    def __init__(
+        self, *, max_chunk_s: float, itl_slo_s: float, block_tokens: int, lone_chunk_s: float | None = None
+    ) -> None:
         self._max_chunk_s = max_chunk_s
+        self._lone_chunk_s = lone_chunk_s or max_chunk_s
         self._itl_slo_s = itl_slo_s
         self._block_tokens = block_tokens
         self._prefill_s: dict[int, float] = {}
@@ -41,6 +47,13 @@ class Pace:
         seconds = self._max_chunk_s
         if plan.mode == "hybrid" and plan.chunk is None and num_decode:
             seconds = min(seconds, ITL_SHARE * self._itl_slo_s - self._decode_s.get(units, 0.0))
+        return self._fit(plan, units, seconds)
+
+    def lone_bound(self, plan: Plan, units: int) -> int:
+        """As `bound`, for the chunk that ends the prompt of the only request there is."""
+        return self._fit(plan, units, self._lone_chunk_s)
+
+    def _fit(self, plan: Plan, units: int, seconds: float) -> int:
         fits = max(int(seconds / self._token_s(units)), self._block_tokens)
         if fits > TILE_TOKENS:
             fits -= fits % TILE_TOKENS
@@ -52,18 +65,6 @@ class Pace:
             return self._prefill_s[units]
         nearest = min(self._prefill_s, key=lambda seen: abs(seen - units), default=None)
         return math.inf if nearest is None else self._prefill_s[nearest] * nearest / units
-
-
-def even_share(rest: int, bound: int) -> int:
-    """Of ``rest`` prompt tokens, those of the next chunk: as few chunks as under ``bound`` alone, about equally long.
-
-    A chunk has a cost of its own (all weights are read), so a last one of a few tokens is dear. Whole tiles where
-    ``bound`` has room for one; 1 <= share <= bound for every rest >= 1.
-    """
-    chunks = -(-rest // bound)
-    share = -(-rest // chunks)
-    tiles = -(-share // TILE_TOKENS) * TILE_TOKENS
-    return min(share if bound < TILE_TOKENS else tiles, bound)
 
 
 def _blend(means: dict[int, float], key: int, value: float) -> None:

@@ -140,30 +140,17 @@ def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
     assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
 
 
-def chunks(machine: Machine, plan: Plan) -> list[int]:
-    """Prompt tokens of each batch, until nothing is left to do."""
-    seen = []
-    while list(machine.scheduler.requests):
-        seen += [batch.num_prefill_tokens for batch in machine.launch(plan) if batch.num_prefill_tokens]
-        for lane in LANES:
-            machine.complete(lane)
-    return seen
-
-
-@pytest.mark.parametrize("plan", [Plan("serial", 2, 2, None), SERIAL_ALL, Plan("hybrid", 2, 2, None), SHARED, SPLIT])
-def test_the_chunks_of_a_prompt_are_equal(plan: Plan) -> None:
-    machine = Machine(60, bound=18)
-    machine.scheduler.add(make_request(1, list(range(20)), 3))
-    assert chunks(machine, plan) == [10, 10]
-
-
-def test_prompts_that_wait_together_share_equal_chunks_unless_each_goes_alone() -> None:
-    prompts = [list(range(start, start + length)) for start, length in ((0, 18), (20, 2), (30, 10))]
-    for plan, expected in ((Plan("hybrid", 2, 2, None), [15, 15]), (SERIAL_ALL, [18, 2, 10])):
-        machine = Machine(60, bound=18)
-        for rid, prompt in enumerate(prompts, 1):
-            machine.scheduler.add(make_request(rid, prompt, 1))
-        assert chunks(machine, plan) == expected
+def test_only_the_last_chunk_of_a_request_that_is_alone_may_be_longer() -> None:
+    whole = Plan("hybrid", 2, 2, None)
+    for prompt_len, companions, expected in ((12, 0, [12]), (20, 0, [8, 12]), (12, 1, [8, 8, 8])):
+        machine = Machine(60, bound=8, lone_bound=12)
+        for rid in range(companions + 1):
+            machine.scheduler.add(make_request(rid + 1, list(range(rid, rid + prompt_len)), 1))
+        sizes = []
+        while list(machine.scheduler.requests):
+            sizes += [batch.num_prefill_tokens for batch in machine.launch(whole)]
+            machine.complete("decode")
+        assert sizes == expected
 
 
 def test_hybrid_puts_decode_rows_and_a_chunk_in_one_batch() -> None:

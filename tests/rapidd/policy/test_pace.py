@@ -1,10 +1,10 @@
 """Chunks are bounded by predicted time."""
 
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from rapidd.policy.pace import TILE_TOKENS, Pace, even_share
-from rapidd.policy.plan import Plan
+from rapidd.policy.pace import Pace
+from rapidd.policy.plan import Chunk, Plan
 
 HYBRID = Plan("hybrid", 2, 2, None)
 SHARED = Plan("shared", 2, 2, None)
@@ -27,6 +27,19 @@ def test_a_chunk_fits_the_time_bound_and_is_at_least_a_block() -> None:
     for _ in range(50):
         speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=10)
     assert speed.bound(SHARED, 2, 0) == 16
+
+
+@given(token_s=st.floats(1e-5, 0.1), lone_s=st.floats(0.5, 5), chunk=st.none() | st.integers(1, 4096) | st.just("all"))
+def test_the_chunk_of_a_lone_request_keeps_its_own_time_and_the_plan_s_size(
+    token_s: float, lone_s: float, chunk: Chunk
+) -> None:
+    speed = Pace(max_chunk_s=0.5, itl_slo_s=0.3, block_tokens=16, lone_chunk_s=lone_s)
+    speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=token_s)
+    plan = Plan("serial", 2, 2, chunk)
+    bound = speed.lone_bound(plan, 2)
+    assert bound >= speed.bound(plan, 2, 0)
+    assert bound * token_s <= lone_s * (1 + 1e-9) or bound <= 16
+    assert not isinstance(chunk, int) or bound <= chunk
 
 
 def test_speeds_are_kept_by_unit_count() -> None:
@@ -56,25 +69,3 @@ def test_a_mixed_batch_is_charged_to_its_prompt_tokens() -> None:
     speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.1)
     speed.observe(units=2, num_decode=4, prefill_tokens=100, seconds=0.2)
     assert speed.bound(SHARED, 2, 0) == 448
-
-
-@example(rest=1024, bound=960)
-@given(rest=st.integers(1, 200_000), bound=st.integers(1, 5_000))
-def test_a_prompt_goes_in_as_few_chunks_as_the_bound_allows_about_equally_long(rest: int, bound: int) -> None:
-    chunks = []
-    left = rest
-    while left:
-        chunks.append(min(even_share(left, bound), left))
-        left -= chunks[-1]
-    assert all(1 <= chunk <= bound for chunk in chunks)
-    assert len(chunks) == -(-rest // bound)
-    if bound >= TILE_TOKENS:
-        assert max(chunks) - min(chunks) < len(chunks) * TILE_TOKENS, "the last one lacks what rounding gave the others"
-        assert all(chunk % TILE_TOKENS == 0 or chunk in (bound, chunks[-1]) for chunk in chunks)
-    else:
-        assert max(chunks) - min(chunks) <= 1
-
-
-def test_two_pieces_of_a_prompt_that_the_bound_just_cuts_are_halves() -> None:
-    """They used to be 960 and 64 tokens, and a chunk of a few tokens reads all weights as well."""
-    assert (even_share(1024, 960), even_share(512, 960)) == (512, 512)
