@@ -498,7 +498,7 @@ class ModelInfo(Struct, kw_only=True):
     max_model_len: int
     weights: Literal["file", "random"]
     has_chat_template: bool | None = None
-    """Whether `Generate.messages` can be rendered; null: an older daemon, or not known to who made this."""
+    """Whether `Generate.messages` can be rendered; null: an older daemon."""
 
 
 class DeviceProcess(Struct, kw_only=True):
