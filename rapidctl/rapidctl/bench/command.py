@@ -113,7 +113,7 @@ def _drawn(session: Session, run: Run) -> Drawn:
     measured = [record for record in session.last.records if record.measured] if session.last else []
     ttft_s = sorted(record.ttft_s for record in measured if record.ttft_s is not None)
     itl_s = sorted(gap for record in measured for gap in record.gaps_s)
-    label = f"{run.trace}, {run.policy or 'server'}, {run.scale:.3g}x"
+    label = f"{run.trace}, {run.policy or 'server'}, {run.scale:.3g} times its rate, repeat {run.repeat + 1}"
     return Drawn(label, thinned(ttft_s), thinned(itl_s), run.realised.samples if run.realised else [])
 
 
@@ -281,6 +281,8 @@ def carry_out(command: Once | Search | Compare, args: Namespace, out: Out) -> in
 def _opened(args: Namespace, out: Out) -> Iterator[Bench]:
     """The session that the options ask for. Raises `UsageError`, `Unreachable` and what a server's answers deserve."""
     traces = traces_of(args)
+    if args.picture is not None:
+        _write(args, picture([]))  # a path that cannot be written is refused now, not after an hour
     with ExitStack() as stack:
         client = None
         if not args.http or args.endpoint:

@@ -113,7 +113,7 @@ class _Chunk(Struct):
 
     choices: list[msgspec.Raw] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 _encoder = msgspec.json.Encoder()
@@ -247,7 +247,7 @@ class _Exchange:
             self._answer.done = True
             return
         chunk = _chunk_decoder.decode(event)
-        if chunk.error is not None:
+        if bytes(chunk.error) not in (b"", b"null"):
             self._fail("failed", "server_error")
         stamps = self.record.stamps
         if chunk.choices:

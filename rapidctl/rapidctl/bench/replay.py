@@ -114,6 +114,7 @@ def replay(
     stop: Callable[[], bool] = lambda: False,
     hopeless: Callable[[Sequence[Record], float], bool] = lambda records, now_s: False,
     clock: Clock = time.monotonic,
+    cpu_clock: Clock = time.process_time,
 ) -> Replay:
     """Send the trace, wait up to ``drain_s`` after its last arrival for what is still open, then give that up.
 
@@ -125,7 +126,7 @@ def replay(
     number, request = next(requests, (0, None))
     message = None if request is None else target.prepare(request)
     last_s = trace.requests[-1].arrival_s if trace.requests else 0.0
-    cpu_s, begin_s = time.process_time(), clock()
+    cpu_s, begin_s = cpu_clock(), clock()
     ending: Literal["whole", "stopped", "hopeless"] = "whole"
     look_s = 0.0
     while True:
@@ -158,6 +159,6 @@ def replay(
     generator = Generator(
         lateness_s=percentiles(record.sent_s - record.due_s for record in records),
         delivery_s=percentiles(delay for record in records for delay in record.delays),
-        cpu_share=(time.process_time() - cpu_s) / max(end_s - begin_s, 1e-9),
+        cpu_share=(cpu_clock() - cpu_s) / max(end_s - begin_s, 1e-9),
     )
     return Replay(records, begin_s, end_s, generator, ending)

@@ -6,6 +6,7 @@ whole decades, time begins at 0, units go from none to all of the device.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -48,7 +49,6 @@ def picture(runs: Sequence[Drawn]) -> str:
     body = [
         *_cdf("time to first token", TTFT_DECADES, [run.ttft_s for run in runs], MARGIN // 2),
         *_cdf("time between tokens", ITL_DECADES, [run.itl_s for run in runs], MARGIN + PANEL),
-        *_legend(runs),
         *_strips(runs, 2 * PANEL + 2 * MARGIN),
     ]
     return (
@@ -85,38 +85,32 @@ def _cdf(title: str, decades: tuple[int, int], curves: Sequence[Sequence[float]]
             yield f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{points}"/>'
 
 
-def _legend(runs: Sequence[Drawn]) -> Iterator[str]:
-    for index, run in enumerate(runs):
-        y = MARGIN + 16 * index
-        yield f'<rect x="{MARGIN + 10}" y="{y - 9}" width="10" height="10" fill="{COLORS[index % len(COLORS)]}"/>'
-        yield _text(MARGIN + 25, y, run.label)
-
-
 def _strips(runs: Sequence[Drawn], top: int) -> Iterator[str]:
-    """Each run's decode units over time, coloured by mode; white: nothing ran."""
+    """A row a run: its name in the colour of its curves, and its decode units over time, coloured by mode."""
     last_s = max((run.samples[-1].at_s for run in runs if run.samples), default=0.0)
-    if last_s <= 0:
-        return
-    scale = (WIDTH - 2 * MARGIN) / last_s
+    yield _text(MARGIN, top - 10, f"decode's share of the units, 0 to {last_s:.0f} s")
     for index, (mode, color) in enumerate(MODE_COLORS.items()):
         x = float(MARGIN + 330 + 90 * index)
-        yield f'<rect x="{x}" y="{top - 19}" width="10" height="10" fill="{color}"/>'
+        yield _box(x, top - 19, 10, 10, color)
         yield _text(x + 14, top - 10, mode)
-    yield _text(MARGIN, top - 10, f"decode's share of the units, 0 to {last_s:.0f} s")
     for index, run in enumerate(runs):
         base = top + STRIP * (index + 1) - 14
         yield _line(MARGIN, base, WIDTH - MARGIN, base)
-        yield _text(MARGIN, base + 11, run.label)
-        for sample, after in zip(run.samples, run.samples[1:], strict=False):
-            if sample.mode is None or not (sample.prefilling or sample.decoding) or after.at_s <= 0:
-                continue
-            height = (STRIP - 18) * _decode_share(sample)
-            begin_s = max(sample.at_s, 0.0)
-            x, width = MARGIN + scale * begin_s, scale * (after.at_s - begin_s)
-            color = MODE_COLORS.get(sample.mode, "#000000")
-            yield (
-                f'<rect x="{x:.1f}" y="{base - height:.1f}" width="{width:.2f}" height="{height:.1f}" fill="{color}"/>'
-            )
+        yield _box(MARGIN, base + 2, 10, 10, COLORS[index % len(COLORS)])
+        yield _text(MARGIN + 15, base + 11, run.label)
+        if last_s > 0:
+            yield from _strip(run.samples, base, (WIDTH - 2 * MARGIN) / last_s)
+
+
+def _strip(samples: Sequence[Sample], base: float, pixels_per_s: float) -> Iterator[str]:
+    """What held from each sample to the next; white: nothing ran."""
+    for sample, after in pairwise(samples):
+        if sample.mode is None or not (sample.prefilling or sample.decoding) or after.at_s <= 0:
+            continue
+        begin_s = max(sample.at_s, 0.0)
+        x, width = MARGIN + pixels_per_s * begin_s, pixels_per_s * (after.at_s - begin_s)
+        height = (STRIP - 18) * _decode_share(sample)
+        yield _box(x, base - height, width, height, MODE_COLORS.get(sample.mode, "#000000"))
 
 
 def _decode_share(sample: Sample) -> float:
@@ -128,6 +122,10 @@ def _decode_share(sample: Sample) -> float:
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#dddddd"/>'
+
+
+def _box(x: float, y: float, width: float, height: float, color: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}" fill="{color}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
