@@ -1,4 +1,4 @@
-"""Records and a target for tests of the load generator: the target is its declared seam, and its clock is the test's."""
+"""Records and a target for tests of the load generator: the target is its declared seam, its clock is the test's."""
 
 import heapq
 import math

@@ -33,8 +33,6 @@ EXIT_INVALID: Final = 1
 EXIT_INTERRUPT: Final = 130
 SERVER_SLO: Final = Slo(itl_s=0.05, ttft_floor_s=0.25, ttft_per_1k_s=1.0)
 """Of a server that has no objectives of its own; what rapidd takes on a GPU."""
-SAMPLE_SPACING_S: Final = 1.0
-"""Of the samples in the JSON line; the picture has all of them."""
 
 
 class Interrupted(Exception):
@@ -100,7 +98,7 @@ class Bench:
                 "drain_s": self.session.rules.drain_s,
                 "valid": all(run.valid for run in self.runs),
                 "interrupted": interrupted,
-                "runs": [_document(run) for run in self.runs],
+                "runs": [run.document() for run in self.runs],
                 **self.results,
             }
         )
@@ -115,19 +113,6 @@ def _drawn(session: Session, run: Run) -> Drawn:
     itl_s = sorted(gap for record in measured for gap in record.gaps_s)
     label = f"{run.trace}, {run.policy or 'server'}, {run.scale:.3g} times its rate, repeat {run.repeat + 1}"
     return Drawn(label, thinned(ttft_s), thinned(itl_s), run.realised.samples if run.realised else [])
-
-
-def _document(run: Run) -> dict[str, Any]:
-    """A run for the JSON line, with at most a sample a second."""
-    body = {name: getattr(run, name) for name in run.__struct_fields__} | {"valid": run.valid}
-    if (realised := run.realised) is not None:
-        samples, next_s = [], float("-inf")
-        for sample in realised.samples:
-            if sample.at_s >= next_s:
-                samples.append(sample)
-                next_s = sample.at_s + SAMPLE_SPACING_S
-        body["realised"] = {name: getattr(realised, name) for name in realised.__struct_fields__} | {"samples": samples}
-    return body
 
 
 def _write(args: Namespace, text: str) -> None:

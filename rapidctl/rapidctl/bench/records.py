@@ -107,6 +107,10 @@ class RecordFile:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left."""
         self._file.close()
 
     def write(self, records: Iterable[Record], begin_s: float, **more: Any) -> None:

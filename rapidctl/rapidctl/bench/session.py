@@ -7,11 +7,12 @@ and `rapidctl.bench.compare`. Each run has prompts of its own, so that none find
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from rapidctl.bench.daemon import DaemonTarget, Observer, Realised, wait_until_idle
+from rapidctl.bench.daemon import DaemonTarget, Observer, Realised, Sample, wait_until_idle
 from rapidctl.bench.http import HttpTarget, Server
 from rapidctl.bench.metrics import GOODPUT_SHARE, Summary, has_missed, summarize
 from rapidctl.bench.records import Record, RecordFile
@@ -19,6 +20,9 @@ from rapidctl.bench.replay import MAX_LATENESS_S, Generator, Replay, Warmup, rep
 from rapidctl.bench.trace import Prompts, Trace
 from rapidctl.client import Client
 from rapidctl.wire import Slo
+
+SAMPLE_SPACING_S: Final = 1.0
+"""Of the samples in a JSON line; a picture has all of them."""
 
 
 class Load(Struct, frozen=True, kw_only=True):
@@ -74,6 +78,22 @@ class Run(Struct, frozen=True, kw_only=True):
     def valid(self) -> bool:
         """The generator kept up and the run was whole."""
         return not self.problems
+
+    def document(self) -> dict[str, Any]:
+        """For a JSON line, with at most a sample a second."""
+        body = {name: getattr(self, name) for name in self.__struct_fields__} | {"valid": self.valid}
+        if self.realised is not None:
+            body["realised"] = replace(self.realised, samples=_spaced(self.realised.samples))
+        return body
+
+
+def _spaced(samples: Sequence[Sample]) -> list[Sample]:
+    """The first of each `SAMPLE_SPACING_S`."""
+    kept: list[Sample] = []
+    for sample in samples:
+        if not kept or sample.at_s >= kept[-1].at_s + SAMPLE_SPACING_S:
+            kept.append(sample)
+    return kept
 
 
 class Session:

@@ -1,5 +1,7 @@
 """The open loop on a clock of the test's: requests leave when the trace says, whatever the server does."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,7 +106,7 @@ def test_the_observer_is_called_all_the_time() -> None:
     server = FakeServer(prefill_s=3.0)
     seen: list[float] = []
     run(trace(0.0, 10.0), server, observe=lambda: seen.append(server.now_s))
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) <= 2 * LOOK_S
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * LOOK_S
 
 
 def test_a_generator_that_is_busy_itself_makes_a_run_invalid() -> None:
