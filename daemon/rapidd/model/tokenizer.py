@@ -140,20 +140,20 @@ class Detokenizer:
     """Output text of one choice, token by token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._inside = False
         """A character has begun and is not complete."""
 
     def push(self, token_id: int) -> str:
         """The text that one more id completes; the start of an unfinished character is held back."""
-        if not self._inside and (text := self._tokenizer.output_ascii(token_id)) is not None:
+        if not self._inside and (text := self.tokenizer.output_ascii(token_id)) is not None:
             return text
-        return self._decode(self._tokenizer.output_bytes(token_id))
+        return self._decode(self.tokenizer.output_bytes(token_id))
 
     def feed(self, ids: Iterable[int]) -> str:
         """Several at once."""
-        return self._decode(b"".join([self._tokenizer.output_bytes(token_id) for token_id in ids]))
+        return self._decode(b"".join([self.tokenizer.output_bytes(token_id) for token_id in ids]))
 
     def _decode(self, data: bytes) -> str:
         text = self._utf8.decode(data)
