@@ -42,11 +42,11 @@ class Generation:
 
     async def accepted(self) -> None:
         """Wait until the daemon queued every request. Raises `ApiError` when it refuses one, `Disconnected`."""
-        left = len(self._requests)
-        while left:
+        waiting = set(range(len(self._requests)))
+        while waiting:
             for index, message in await self.inbox.take():
                 if isinstance(message, Accepted):
-                    left -= 1
+                    waiting.discard(index)
                 else:
                     _raise_if_failed(message)
                     self._early.append((index, message))

@@ -204,13 +204,18 @@ ROUTES: Final = (
 def make_app(settings: Settings) -> ASGIApp:
     """The ASGI application."""
     api = Api(settings)
+
+    async def left(_request: Request, _error: Exception) -> Response:
+        api.metrics.disconnects.inc()
+        return Response(status_code=CLIENT_LEFT)
+
     app = Starlette(
         routes=[Route(spec.path, _guarded(api, spec), methods=[spec.method]) for spec in ROUTES],
         exception_handlers={
             ApiError: _refused,
             HTTPException: _not_routed,
-            Disconnected: _left,
-            ClientDisconnect: _left,
+            Disconnected: left,
+            ClientDisconnect: left,
             Exception: _bug,
         },
         lifespan=api.life,
@@ -255,10 +260,6 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     response = error_response(refusal)
     response.headers.update(error.headers or {})
     return response
-
-
-async def _left(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_LEFT)
 
 
 async def _bug(_request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -27,6 +28,7 @@ from rapidd.http.app import Settings, make_app
 from rapidd.http.guard import BoundedProtocol, is_loopback
 
 BACKLOG: Final = 1024
+MAX_DESCRIPTORS: Final = 65_536
 KEEP_ALIVE_S: Final = 60
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of each connection in the kernel, which would let it grow to megabytes for a client that does not read."""
@@ -94,15 +96,29 @@ def run(config: HttpConfig, endpoint: str) -> int:
                 timeout_graceful_shutdown=round(config.drain_timeout_s),
             )
         )
-        logging.basicConfig(level=logging.WARNING, format="rapidd http: %(message)s", stream=sys.stderr)
+        # Errors only: what strangers send must not fill the log.
+        logging.basicConfig(level=logging.ERROR, format="rapidd http: %(message)s", stream=sys.stderr)
+        _raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.freeze()
         print(
             f"rapidd: http ready on {_address(config, sock)}, for the daemon at {endpoint}", file=sys.stderr, flush=True
         )
         sdnotify.notify("READY=1")
-        server.run(sockets=[sock])
+        try:
+            server.run(sockets=[sock])
+        finally:
+            if config.uds:
+                Path(config.uds).unlink(missing_ok=True)
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(config: HttpConfig) -> socket.socket:

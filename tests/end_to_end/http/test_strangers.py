@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,3 +196,17 @@ def test_a_signal_lets_answers_finish_and_ends_with_0(chatty: Daemon) -> None:
             assert len(list(found)) == 199
         assert server.process.wait(WAIT_S) == 0
     chatty.until_idle()
+
+
+def test_a_unix_socket_takes_the_place_of_the_address(chatty: Daemon, tmp_path: Path) -> None:
+    """Whoever may open the file may use the server, so it asks neither for a key nor for a host."""
+    path = tmp_path / "http.sock"
+    for _ in range(2):  # what a killed server left is replaced
+        with http_server(chatty.endpoint, "--uds", str(path)):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.sendall(b"GET /health HTTP/1.1\r\nhost: anything\r\nconnection: close\r\n\r\n")
+                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+            refused = rapidd_http("--endpoint", chatty.endpoint, "--uds", str(path))
+            assert (refused.returncode, "cannot listen" in refused.stderr) == (EXIT_CONFIG, True)
+            assert path.stat().st_mode & 0o007 == 0
