@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from rapidd.http.errors import invalid
 from rapidd.http.metrics import Metrics
 from rapidd.http.render import CHAT, COMPLETION, Answer, Chunks, Document, Shape
 from support import samples
+from support.process import ROOT
 
 SHAPES = pytest.mark.parametrize("shape", [COMPLETION, CHAT], ids=["completion", "chat"])
 
@@ -143,6 +145,24 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
     )  # fmt: skip
     assert b"rapidd_ready 0.0" in metrics.render(starting)
     assert b"rapidd_up 0.0" in metrics.render(None)
+
+
+def names_in(text: str) -> set[str]:
+    """Every metric that a text speaks of; what a histogram adds is left off."""
+    return {re.sub("_bucket$", "", name) for name in re.findall(r"rapidd_[a-z_]*[a-z]", text)}
+
+
+def test_documentation_and_dashboard_name_metrics_that_there_are() -> None:
+    text = Metrics(vllm_aliases=False).render(samples.SNAPSHOT).decode()
+    shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    documented = names_in((ROOT / "docs/http.md").read_text(encoding="utf-8").partition("## Metrics")[2])
+    assert {name for name in documented if name != "rapidd_device"} <= shown
+    assert {
+        name for name in shown if not name.startswith("rapidd_device") and not name.endswith("_created")
+    } <= documented
+    dashboard = names_in((ROOT / "docs/grafana/rapidd.json").read_text(encoding="utf-8"))
+    assert len(dashboard) > 20
+    assert dashboard <= shown
 
 
 def test_a_key_is_let_in_by_its_hash_alone() -> None:
