@@ -129,7 +129,7 @@ class Api:
     # --- looking ---------------------------------------------------------------------------------------------
 
     def _names(self, model: wire.ModelInfo) -> list[str]:
-        """What the model may be called: the name that was chosen, else the path as configured, and its name."""
+        """What the model may be called: the name that was chosen, else its path as configured, or its name."""
         chosen = self.settings.served_model_name
         return [chosen] if chosen else list(dict.fromkeys((model.path, model.name)))
 
@@ -137,19 +137,15 @@ class Api:
         """`GET /v1/models`."""
         snapshot = await self.probe.snapshot()
         model = await self.probe.model(snapshot.front_boot_id)
-        created = int(snapshot.at_unix_s - snapshot.uptime_s)
-        entries = [
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "rapid-serve",
-                "root": model.path,
-                "max_model_len": model.max_model_len,
-            }
-            for name in self._names(model)
-        ]
-        return _json({"object": "list", "data": entries})
+        entry = {
+            "id": self._names(model)[0],
+            "object": "model",
+            "created": int(snapshot.at_unix_s - snapshot.uptime_s),
+            "owned_by": "rapid-serve",
+            "root": model.path,
+            "max_model_len": model.max_model_len,
+        }
+        return _json({"object": "list", "data": [entry]})
 
     async def live(self, _request: Request) -> Response:
         """`GET /health/live`: this process works. 503 when only a restart of it helps."""

@@ -164,10 +164,10 @@ def test_refusals_are_the_exceptions_that_the_client_knows(client: openai.OpenAI
 def test_the_models_of_the_server(client: openai.OpenAI, chatty: Daemon) -> None:
     (model,) = client.models.list().data
     assert (model.id, model.max_model_len) == (NAME, 512)
-    with http_server(chatty.endpoint) as other:  # without a name of its own: the path, and the folder's name
-        names = [entry["id"] for entry in other.get("/v1/models").json["data"]]
-        assert [Path(names[0]).name, names[1]] == ["model", "model"]
-        for name in names:
+    with http_server(chatty.endpoint) as other:  # without a name of its own: the path, or the folder's name
+        (entry,) = other.get("/v1/models").json["data"]
+        assert Path(entry["id"]).name == "model"
+        for name in (entry["id"], "model"):
             assert other.post(COMPLETIONS, {"model": name, "prompt": "x"}).status == 200
 
 
@@ -292,7 +292,7 @@ def test_metrics_count_what_was_done(server: HttpServer) -> None:
     after = samples(server)
     assert (after["rapidd_up"], after["rapidd_ready"], after["rapidd_http_requests_in_progress"]) == (1, 1, 1)
     root = server.get("/v1/models").json["data"][0]["root"]
-    assert after[f"vllm:kv_cache_usage_perc{{model_name={root}}}"] == 0
+    assert 0 <= after[f"vllm:kv_cache_usage_perc{{model_name={root}}}"] < 1
     buckets = [amount for name, amount in after.items() if name.startswith("rapidd_time_to_first_token_seconds_bucket")]
     assert buckets == sorted(buckets)
 
