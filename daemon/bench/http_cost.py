@@ -6,15 +6,11 @@ of a busy machine is longer too; the ratio of the two, taken in the same run, ho
 """
 
 import argparse
-import contextlib
 import json
 import selectors
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +18,12 @@ import psutil
 
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.processes import daemon
+from bench.served import http as http_server
 from rapidctl.client import Client
 from rapidctl.wire import GetSnapshot
 
-NAME: Final = "bench"
+NAME: Final = "default"
+"""Of the model, where no other was configured."""
 SHAPE: Final = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 64,
     "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512,
@@ -46,7 +44,9 @@ def main() -> int:
         shape = Path(folder) / "config.json"
         shape.write_text(json.dumps(SHAPE), encoding="utf-8")
         options = ("--weights", "random", "--shape", str(shape), "--dtype", "float32", "--compute-units", "1")
-        with daemon(*options) as server, Client(server.endpoint) as client, _http(server.endpoint) as (process, port):
+        with daemon(*options) as server, Client(server.endpoint) as client, http_server(server.endpoint) as url:
+            (process,) = (child for child in psutil.Process().children() if "http" in child.cmdline())
+            port = int(url.rpartition(":")[2])
             _stream(port, arguments.streams, 20)  # warm
             for _ in range(arguments.repeats):
                 before = process.cpu_times(), _front_cpu_s(client)
@@ -63,23 +63,6 @@ def main() -> int:
     print(table(figures))
     print(json.dumps({"schema_version": SCHEMA_VERSION, "figures": [figure.document() for figure in figures]}))
     return 0
-
-
-@contextlib.contextmanager
-def _http(endpoint: str) -> Iterator[tuple[psutil.Process, int]]:
-    """A server in front of the daemon: its process and port."""
-    command = [sys.executable, "-P", "-m", "rapidd.cli", "http", "--endpoint", endpoint, "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--served-model-name", NAME], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            said = process.stderr.readline()
-            if " ready on " not in said:
-                raise RuntimeError(f"rapidd http did not start: {said}{process.stderr.read()}")
-            yield psutil.Process(process.pid), int(said.partition(",")[0].rpartition(":")[2])
-        finally:
-            process.send_signal(signal.SIGTERM)
 
 
 def _stream(port: int, streams: int, tokens: int) -> int:

@@ -19,7 +19,7 @@ from typing import Final
 from rapidctl.client import Client, Stream, wait
 from rapidctl.errors import RapidctlError, Unreachable
 from rapidctl.stream import StreamEvent
-from rapidctl.wire import Accepted, Generate
+from rapidctl.wire import Generate
 
 Message = StreamEvent | RapidctlError | None
 """What an inbox holds: what the daemon says, why it cannot be asked, or null: nothing happened for a while."""
@@ -83,6 +83,10 @@ class Inbox:
             self._waiter.set_result(None)
 
 
+_Batch = tuple[Inbox, int, list[Message]]
+"""Messages of one request of an inbox."""
+
+
 class _Open:
     """A stream that runs, and where its messages go."""
 
@@ -135,6 +139,8 @@ class Bridge:
     def open(self, requests: list[Generate], inbox: Inbox) -> None:
         """Ask the daemon; what it says arrives in ``inbox`` under the request's number."""
         self.inboxes.add(inbox)
+        if not self.alive:
+            self._break_down()
         for index, request in enumerate(requests):
             self._command(partial(self._submit, request, inbox, index))
 
@@ -150,6 +156,11 @@ class Bridge:
                 inbox.put(0, None)
             inbox.idle = True
 
+    def _break_down(self) -> None:
+        """Nobody speaks with the daemon any more: end every answer."""
+        for inbox in self.inboxes:
+            inbox.put(0, RapidctlError("the HTTP server lost its thread to the daemon", "see its log, and restart it"))
+
     def _command(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
         os.eventfd_write(self._wake, 1)
@@ -163,7 +174,7 @@ class Bridge:
                 self._turn()
         except Exception:  # the boundary of the thread: a bug, which /health/live shows
             traceback.print_exc()
-            self._fail_all(RapidctlError("the HTTP server's connection to the daemon broke down", "see its log"))
+            self._call(self._break_down)
         finally:
             self._client.close()
 
@@ -206,7 +217,7 @@ class Bridge:
 
     def _forward(self) -> None:
         """Hand over what the streams received."""
-        batch: list[tuple[Inbox, int, list[Message]]] = []
+        batch: list[_Batch] = []
         ended: list[str] = []
         for stream_id, open_ in self._open.items():
             stream = open_.stream
@@ -227,17 +238,20 @@ class Bridge:
         self._deliver([(open_.inbox, open_.index, [error]) for open_ in self._open.values()])
         self._open.clear()
 
-    def _deliver(self, batch: "list[tuple[Inbox, int, list[Message]]]") -> None:
+    def _deliver(self, batch: list[_Batch]) -> None:
+        self._call(partial(_put, batch))
+
+    def _call(self, what: Callable[[], None]) -> None:
+        """Let the loop do something."""
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_put, batch)
+            self._loop.call_soon_threadsafe(what)
 
     def _stop(self) -> None:
         self._stopping = True
 
 
-def _put(batch: "list[tuple[Inbox, int, list[Message]]]") -> None:
+def _put(batch: list[_Batch]) -> None:
     for inbox, index, messages in batch:
         for message in messages:
-            if not isinstance(message, Accepted) or not message.resumed:
-                inbox.put(index, message)
+            inbox.put(index, message)
