@@ -1,7 +1,7 @@
 """What the daemon says about itself, for health, metrics and the model's name: asked beside the event loop.
 
 One question at a time over a client of its own, and one every `PERIOD_S` at most: whoever polls the HTTP server costs
-the daemon little. An answer is never older than the request that it is given to.
+the daemon little. An answer, a refusal too, is shared by all who asked before the question was sent, and by no others.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ class Probe:
         self._client = Client(endpoint, name="http probe")
         self._thread = ThreadPoolExecutor(1, "probe")
         self._lock = asyncio.Lock()
-        self._snapshot: wire.Snapshot | None = None
-        self._asked_s = -PERIOD_S
+        self._found: wire.Snapshot | ApiError | None = None
+        self._asked_s = 0.0
         self._model: wire.ModelInfo | None = None
         self._model_of: str | None = None
 
@@ -42,15 +42,16 @@ class Probe:
         """How the daemon is now. Raises `ApiError` when it does not answer."""
         arrived_s = time.monotonic()
         async with self._lock:
-            if self._snapshot is None or self._asked_s < arrived_s:
-                await asyncio.sleep(self._asked_s + PERIOD_S - arrived_s)
-                self._asked_s, self._snapshot = time.monotonic(), None
+            if self._found is None or self._asked_s < arrived_s:
+                await asyncio.sleep(self._asked_s + PERIOD_S - time.monotonic())
+                self._asked_s, self._found = time.monotonic(), None
                 try:
-                    loop = asyncio.get_running_loop()
-                    self._snapshot = await loop.run_in_executor(self._thread, self._ask)
+                    self._found = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
                 except RapidctlError as error:
-                    raise from_client(error) from error
-            return self._snapshot
+                    self._found = from_client(error)
+        if isinstance(self._found, ApiError):
+            raise self._found
+        return self._found
 
     async def model(self, front_boot_id: str | None) -> wire.ModelInfo:
         """What the daemon serves; asked once a boot of its front. Raises `ApiError` until it knows."""

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from rapidctl import wire
+from rapidctl.errors import Unreachable
 from rapidctl.wire import ChoiceResult, Delta, Finished, FinishReason, TokenLogprob
 from rapidd.http import keys, render
 from rapidd.http.bridge import MAX_BACKLOG, Disconnected, Inbox
-from rapidd.http.errors import invalid
+from rapidd.http.errors import ApiError, invalid
 from rapidd.http.metrics import Metrics
+from rapidd.http.probe import Probe
 from rapidd.http.render import CHAT, COMPLETION, Answer, Chunks, Document, Shape
 from support import samples
 from support.process import ROOT
@@ -210,3 +213,45 @@ def test_the_document_counts_all_prompts() -> None:
     found = msgspec.json.decode(document.body())
     assert [(choice["index"], choice["text"]) for choice in found["choices"]] == list(enumerate("abcd"))
     assert found["usage"]["completion_tokens"] == 8
+
+
+class Asked(Probe):
+    """Counts the questions that reach the daemon, which is not there."""
+
+    def __init__(self, answer: wire.Snapshot | Unreachable) -> None:
+        super().__init__("ipc:///nowhere/request.sock")
+        self.answer = answer
+        self.count = 0
+
+    def _ask(self) -> wire.Snapshot:
+        self.count += 1
+        if isinstance(self.answer, Unreachable):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [samples.SNAPSHOT, Unreachable("nobody")], ids=["there", "away"])
+async def test_who_asks_at_once_shares_the_answer_and_who_asks_later_gets_a_new_one(
+    answer: wire.Snapshot | Unreachable,
+) -> None:
+    probe = Asked(answer)
+    for count in (1, 2):
+        found = await asyncio.gather(*(probe.snapshot() for _ in range(20)), return_exceptions=True)
+        assert probe.count == count
+        if isinstance(answer, Unreachable):
+            assert [error.status for error in found if isinstance(error, ApiError)] == [503] * 20
+        else:
+            assert found == [answer] * 20
+    probe.close()
+
+
+async def test_the_model_is_asked_for_once_a_boot_of_the_front() -> None:
+    probe = Asked(samples.SNAPSHOT)
+    for boot_id in ("front-1", "front-1", "front-1"):
+        assert await probe.model(boot_id) == samples.MODEL
+    assert probe.count == 1
+    probe.answer = replace(samples.SNAPSHOT, front_boot_id="front-2", model=None, detail="loading weights 3 %")
+    with pytest.raises(ApiError, match="loading weights 3 %") as refused:
+        await probe.model("front-2")
+    assert refused.value.code == "starting"
+    probe.close()
