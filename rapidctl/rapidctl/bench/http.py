@@ -62,7 +62,7 @@ class _Models(Struct):
 
 
 def served_model(server: Server, name: str | None) -> ServedModel:
-    """The model of that name, or the only one served. Raises `Unreachable`, `Refused` or `ProtocolMismatch`."""
+    """The model of that name; without one the first that is served. Raises `Unreachable`, `Refused` or `ProtocolMismatch`."""
     connection = http.client.HTTPConnection(server.host, server.port, timeout=CONNECT_TIMEOUT_S)
     try:
         connection.request("GET", f"{server.path}/models")
@@ -79,7 +79,7 @@ def served_model(server: Server, name: str | None) -> ServedModel:
     except ValueError as error:
         raise ProtocolMismatch(f"{server.url} does not list its models as OpenAI's API does: {error}") from error
     found = [model for model in models if name in (None, model.id)]
-    if len(found) != 1:
+    if not found:
         names = ", ".join(model.id for model in models) or "none"
         raise Refused("not_found", f"{server.url} serves: {names}", "choose one with --model NAME")
     return found[0]

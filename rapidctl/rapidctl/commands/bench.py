@@ -104,7 +104,7 @@ def _add_options(parser: ArgumentParser) -> None:
     load.add_argument("--salt", metavar="TEXT", help="of the prompts' ids (drawn: no earlier run's prompts are cached)")
     server = parser.add_argument_group("server (a daemon at --endpoint unless told)")
     server.add_argument("--http", metavar="URL", help="an OpenAI-compatible server, http://host:port")
-    server.add_argument("--model", metavar="NAME", help="with --http: which one, where several are served")
+    server.add_argument("--model", metavar="NAME", help="with --http (the first that is served)")
     server.add_argument(
         "--vocab-size", metavar="N", type=counting, default=32_000, help="with --http: ids below (32000)"
     )
