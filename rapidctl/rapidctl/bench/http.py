@@ -62,7 +62,7 @@ class _Models(Struct):
 
 
 def served_model(server: Server, name: str | None) -> ServedModel:
-    """The model of that name; without one the first that is served. Raises `Unreachable`, `Refused` or `ProtocolMismatch`."""
+    """The model of that name; without one the first. Raises `Unreachable`, `Refused` or `ProtocolMismatch`."""
     connection = http.client.HTTPConnection(server.host, server.port, timeout=CONNECT_TIMEOUT_S)
     try:
         connection.request("GET", f"{server.path}/models")
