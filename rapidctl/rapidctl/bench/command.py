@@ -178,6 +178,8 @@ class Compare:
         """Each policy with the same arrivals; afterwards the daemon has its own again."""
         client = bench.session.client
         assert client is not None
+        if len({trace.name for trace in bench.traces}) < len(bench.traces):
+            raise UsageError("two traces have the same name", "ratios are told apart by it: rename one's file")
         figures: dict[str, dict[str, dict[str, dict[int, float | None]]]] = {}
         with policy_kept(client):
             for policy in self._policies:  # one that the daemon refuses is refused now, not after an hour
@@ -208,7 +210,10 @@ class Compare:
 def _figures(bench: Bench, trace: Trace, policy: str, repeat: int) -> dict[str, float | None]:
     """What one policy is compared by in one repeat; null where the run is not valid."""
     if bench.args.goodput:
-        return {"goodput": _search(bench, trace, policy=policy, repeat=repeat).scale or 0.0}
+        before = len(bench.runs)
+        found = _search(bench, trace, policy=policy, repeat=repeat)
+        counts = all(run.valid for run in bench.runs[before:])
+        return {"goodput": (found.scale or 0.0) if counts else None}
     run = bench.run(trace, bench.args.rate_scale, policy=policy, repeat=repeat)
     return {
         "requests that met their SLO": float(run.summary.met) if run.valid else None,

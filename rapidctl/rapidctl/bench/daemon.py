@@ -128,7 +128,8 @@ class Observer:
         self._feed = Feed(client.endpoint)
         self._first = client.call(GetSnapshot(call=0)).snapshot
         self._seen: Snapshot | None = None
-        self._samples: list[Sample] = []
+        self.samples: list[Sample] = []
+        """Of every snapshot seen, on the monotonic clock."""
 
     def __enter__(self) -> "Observer":
         return self
@@ -147,7 +148,7 @@ class Observer:
         self._feed.take_events()
         if self._feed.snapshot is not None and self._feed.snapshot is not self._seen:
             self._seen = self._feed.snapshot
-            self._samples.append(_sample(self._seen, now_s))
+            self.samples.append(_sample(self._seen, now_s))
 
     def end(self, begin_s: float) -> Realised:
         """What was seen; sample times are counted from ``begin_s``. A daemon that is gone counts as replaced."""
@@ -155,7 +156,7 @@ class Observer:
             last = self._client.call(GetSnapshot(call=0)).snapshot
         except RapidctlError:
             last = None
-        return realised(self._first, last, [_moved(sample, begin_s) for sample in self._samples])
+        return realised(self._first, last, [_moved(sample, begin_s) for sample in self.samples])
 
 
 def _sample(snapshot: Snapshot, at_s: float) -> Sample:
