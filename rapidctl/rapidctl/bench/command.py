@@ -331,29 +331,32 @@ class Served(NamedTuple):
     @classmethod
     def ask(cls, args: Namespace, client: Client | None) -> Served:
         """Ask the daemon, or the server at ``--http``. Raises what their answers deserve."""
-        status = None
-        if client is not None:
-            wait_until_idle(client)
-            status = client.call(GetStatus(call=0))
-        about: dict[str, object] = {}
-        if status is not None and status.model is not None:
-            model, device = status.model, status.device
-            about = {
-                "version": status.version,
-                "boot_id": status.boot_id,
-                "model": model.name,
-                "dtype": model.dtype,
-                "device": device.name if device else None,
-                "policy": status.partition.policy if status.partition else None,
-                "profile": status.partition.profile if status.partition else None,
-            }
-            if not args.http:
-                return cls(None, model.vocab_size, model.max_model_len, status.slo, about)
+        daemon = None if client is None else cls._daemon(client)
+        if not args.http:
+            assert daemon is not None
+            return daemon
         server = Server.parse(args.http)
         served = served_model(server, args.model)
-        slo = SERVER_SLO if status is None else status.slo
+        slo, about = (SERVER_SLO, {}) if daemon is None else (daemon.slo, daemon.about)
         about = {**about, "http": args.http, "model": served.id}
         return cls((server, served.id), args.vocab_size, served.max_model_len, slo, about)
+
+    @classmethod
+    def _daemon(cls, client: Client) -> Served:
+        wait_until_idle(client)
+        status = client.call(GetStatus(call=0))
+        model, partition = status.model, status.partition
+        assert model is not None, "a daemon that serves has a model"
+        about = {
+            "version": status.version,
+            "boot_id": status.boot_id,
+            "model": model.name,
+            "dtype": model.dtype,
+            "device": status.device.name if status.device else None,
+            "policy": partition.policy if partition else None,
+            "profile": partition.profile if partition else None,
+        }
+        return cls(None, model.vocab_size, model.max_model_len, status.slo, about)
 
 
 def _slo(args: Namespace, given: Slo) -> Slo:

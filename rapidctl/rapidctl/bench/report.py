@@ -139,7 +139,7 @@ def show_ratios(compared: Compared, out: Out) -> None:
     ]
     for mean in compared.means:
         failed = f"fails on {mean.failed}" if mean.failed else ""
-        rows.append(["geometric mean", mean.baseline, _times(mean.mean), failed, f"{mean.traces} traces"])
+        rows.append(["geometric mean", mean.baseline, _times(mean.mean), failed, f"traces: {mean.traces}"])
     out.table([f"{compared.figure}: {compared.reference} over", "", ">ratio", "min..max", ">n"], rows)
 
 

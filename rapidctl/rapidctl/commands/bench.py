@@ -34,13 +34,13 @@ def add_parser(commands: common.Commands) -> None:
         group, "goodput", run_goodput, "search the highest rate at which nine of ten requests meet their SLO", EPILOG
     )
     _add_options(goodput)
-    _add_search(goodput)
+    _add_search(goodput, "search")
 
     compare = common.add_command(
         group, "compare", run_compare, "alternate policies of one daemon under the same arrivals; it is left as it was"
     )
     _add_options(compare)
-    _add_search(compare)
+    _add_search(compare, "search, with --goodput")
     compare.set_defaults(control=True)
     compare.add_argument(
         "--policy", metavar="P", action="append", default=[], help="repeat for each; ratios are auto's"
@@ -137,8 +137,8 @@ def _add_options(parser: ArgumentParser) -> None:
     keep.add_argument("--picture", metavar="FILE.svg", type=Path, help="latency, modes and units over time")
 
 
-def _add_search(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("search")
+def _add_search(parser: ArgumentParser, title: str) -> None:
+    group = parser.add_argument_group(title)
     group.add_argument("--first", metavar="X", type=positive, default=1.0, help="rate scale to begin with (1)")
     group.add_argument("--max-runs", metavar="N", type=counting, default=10, help="of a search (10)")
     group.add_argument("--tolerance", metavar="X", type=positive, default=0.05, help="stop when known to this (0.05)")
