@@ -31,7 +31,6 @@ class Generation:
         self._bridge = bridge
         self._requests = requests
         self.inbox = Inbox(abort)
-        self._early: list[tuple[int, Message]] = []
 
     def __enter__(self) -> "Generation":
         self._bridge.open(self._requests, self.inbox)
@@ -43,20 +42,15 @@ class Generation:
     async def accepted(self) -> None:
         """Wait until the daemon queued every request. Raises `ApiError` when it refuses one, `Disconnected`."""
         waiting = set(range(len(self._requests)))
+        early: list[tuple[int, Message]] = []
         while waiting:
             for index, message in await self.inbox.take():
                 if isinstance(message, Accepted):
                     waiting.discard(index)
                 else:
                     _raise_if_failed(message)
-                    self._early.append((index, message))
-
-    async def next(self) -> list[tuple[int, Message]]:
-        """What comes after `accepted`. Raises `Disconnected`."""
-        if self._early:
-            early, self._early = self._early, []
-            return early
-        return await self.inbox.take()
+                    early.append((index, message))
+        self.inbox.put_back(early)
 
     @property
     def num_prompts(self) -> int:
@@ -96,7 +90,7 @@ async def document(generation: Generation, answer: Answer, request: Request) -> 
     async with Hearing(request.receive, generation.inbox):
         await generation.accepted()
         while not collected.complete:
-            for index, message in await generation.next():
+            for index, message in await generation.inbox.take():
                 match message:
                     case Delta():
                         collected.take_delta(index, message)
@@ -137,7 +131,7 @@ class EventStream(Response):
         ended = False
         while not ended:
             parts: list[bytes] = []
-            for index, message in await generation.next():
+            for index, message in await generation.inbox.take():
                 match message:
                     case Delta():
                         parts.append(chunks.delta(index, message))

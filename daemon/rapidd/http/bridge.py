@@ -72,6 +72,10 @@ class Inbox:
             self._give_up()
         self._wake()
 
+    def put_back(self, messages: list[tuple[int, Message]]) -> None:
+        """What was taken too early: it comes first, next time."""
+        self._messages[:0] = messages
+
     def hang_up(self) -> None:
         """The client is not there any more."""
         self._gone = True
