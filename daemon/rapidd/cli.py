@@ -1,4 +1,4 @@
-"""The command `rapidd`: serve, config, doctor, version. Data goes to stdout, everything else to stderr.
+"""The command `rapidd`: serve, http, config, doctor, version. Data goes to stdout, everything else to stderr.
 
 Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
 runtime directory). Imports no torch: the engine process alone pays for it.
@@ -20,6 +20,7 @@ from rapidctl.wire import SCHEMA_VERSION, EndpointError
 from rapidd import settings
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
+from rapidd.http import command as http_command
 
 EXIT_FAILED: Final = 1
 EXIT_BUG: Final = 70
@@ -83,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
             option, dest=key, metavar=metavar, choices=choices, type=int if is_number else str, help=text
         )
 
+    http = commands.add_parser("http", help="run the OpenAI-compatible HTTP server in front of a daemon")
+    http.set_defaults(command=_http)
+    http_command.add_arguments(http)
+    _add_config_option(http)
+
     config = commands.add_parser("config", help="check, show or describe the configuration")
     actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="report every problem of file and environment; exit 0 or 78")
@@ -123,7 +129,8 @@ def _add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> settings.Loaded:
     given = vars(arguments)
-    options = {key: (option, given[key]) for option, (key, _, _) in SERVE_OPTIONS.items() if given.get(key) is not None}
+    known = SERVE_OPTIONS | http_command.OPTIONS
+    options = {key: (option, given[key]) for option, (key, _, _) in known.items() if given.get(key) is not None}
     return settings.load(arguments.config, options=options)
 
 
@@ -131,6 +138,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
     return serve(_load(arguments).config)
+
+
+def _http(arguments: argparse.Namespace) -> int:
+    return http_command.run(arguments, lambda: _load(arguments).config)
 
 
 def _config_check(arguments: argparse.Namespace) -> int:

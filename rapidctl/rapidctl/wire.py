@@ -47,6 +47,12 @@ LEASE_MISSES: Final = 3
 HEARTBEAT_MS: Final = (2000, 6000, 6000)
 """ZMTP heartbeats of every public socket: interval, timeout, and the time to live told to the peer."""
 
+LATENCY_EDGES_S: Final = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper ends (inclusive) of the buckets of `BucketCounts`: finest where objectives are, 10 to 50 ms and 0.1 to 2 s."""
+
 SNAPSHOT_TOPIC: Final = b"s"
 EVENT_TOPIC: Final = b"e"
 
@@ -312,6 +318,26 @@ class LatencyWindow(Struct, kw_only=True):
     finished_per_s: float = 0.0
     output_tokens_per_s: float = 0.0
     prompt_tokens_per_s: float = 0.0
+
+
+class BucketCounts(Struct, kw_only=True):
+    """One distribution since the front's boot. ``counts[i]``: values in the i-th bucket of `LATENCY_EDGES_S` alone,
+    not below; the last one counts what is beyond the last edge. ``total``: sum of the values."""
+
+    n: int
+    total: float
+    counts: list[int]
+
+
+class LatencyTotals(Struct, kw_only=True):
+    """Latencies and tokens since the front's boot: what a collector needs that scrapes at its own pace."""
+
+    ttft_s: BucketCounts
+    itl_s: BucketCounts
+    tpot_s: BucketCounts
+    e2e_s: BucketCounts
+    prompt_tokens: int
+    output_tokens: int
 
 
 class Slo(Struct, kw_only=True):
@@ -587,6 +613,8 @@ class Snapshot(Struct, kw_only=True):
     streamed_tokens_total: int
     scheduling_s: Quantiles | None = None
     """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
+    latency_totals: LatencyTotals | None = None
+    """Null from a daemon that does not count them."""
 
 
 class Event(Struct, kw_only=True):
@@ -658,11 +686,16 @@ class Accepted(_Reply):
 
 
 class TokenLogprob(Struct, array_like=True, gc=False):
-    """Natural-log probability of a token under the model's distribution before temperature and filters."""
+    """Natural-log probability of a token under the model's distribution before temperature and filters.
+
+    ``text`` and ``top_texts`` are the bytes that the token and the alternatives stand for: a client has no tokenizer.
+    """
 
     token_id: int
     logprob: float
     top: list[tuple[int, float]] = []
+    text: bytes = b""
+    top_texts: list[bytes] = []
 
 
 class Delta(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -677,6 +710,8 @@ class Delta(Struct, kw_only=True, omit_defaults=True, gc=False):
     at_mono_ns: list[int] = []
     """When the engine produced each id."""
     logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    """Set on the last output of a choice; the others of the stream may go on. `Finished` repeats it."""
 
 
 class Deltas(_Reply):

@@ -165,16 +165,18 @@ class Serving:
         index = len(choice.output_ids)
         logprobs = None
         if choice.logprobs is not None and token.logprob is not None:
-            logprobs = [wire.TokenLogprob(token.token_id, token.logprob, token.top or [])]
+            logprobs = [choice.text.logprob(token.token_id, token.logprob, token.top or [])]
             choice.logprobs += logprobs
+        text = choice.take(token.token_id, token.finish)
         return wire.Delta(
             id=stream.id,
             choice=choice.index,
             index=index,
             token_ids=token.token_id.to_bytes(4, "little"),
-            text=choice.take(token.token_id, token.finish),
+            text=text,
             at_mono_ns=[at_ns],
             logprobs=logprobs,
+            finish_reason=choice.finish_reason,
         )
 
     def dropped(self, message: ipc.Dropped) -> None:
@@ -370,4 +372,5 @@ def _replay(choice: Choice, known: int) -> wire.Delta:
         token_ids=wire.pack_ids(choice.output_ids[known:]),
         text=choice.text.after(known),
         logprobs=None if choice.logprobs is None else choice.logprobs[known:],
+        finish_reason=choice.finish_reason,
     )

@@ -8,6 +8,7 @@ that may still become one.
 from array import array
 from collections.abc import Sequence
 
+from rapidctl.wire import TokenLogprob
 from rapidd.model.tokenizer import Detokenizer
 
 
@@ -96,6 +97,11 @@ class OutputText:
         if self._shown_after:
             self._shown_after[-1] = self._shown_len
         return rest
+
+    def logprob(self, token_id: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
+        """A token's probability and its best alternatives, with the bytes of each."""
+        token_bytes = self._detokenizer.tokenizer.token_bytes
+        return TokenLogprob(token_id, logprob, top, token_bytes(token_id), [token_bytes(other) for other, _ in top])
 
     def after(self, num_ids: int) -> str:
         """What was shown after the first ``num_ids`` ids' share."""
