@@ -59,6 +59,12 @@ class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
     ttft_per_1k_s: Annotated[float, Meta(gt=0)] | None = None
 
 
+class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What the policy knows. ``profile``: a file of `rapidd calibrate`; null: the state directory's, or a shipped."""
+
+    profile: str | None = None
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The whole of it."""
 
@@ -66,3 +72,4 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     engine: EngineConfig = EngineConfig()
     server: ServerConfig = ServerConfig()
     slo: SloConfig = SloConfig()
+    policy: PolicyConfig = PolicyConfig()
