@@ -43,7 +43,7 @@ def profile_key(device: DeviceInfo, spec: ModelSpec, dtype: torch.dtype, block_t
         shape=shape_digest({**{name: getattr(spec, name) for name in SHAPE}, "windows": windows}),
         dtype=str(dtype).removeprefix("torch."),
         kernels=code_digest(kernel_files(on_gpu)),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         triton=_triton_version() if on_gpu else "",
         block_tokens=block_tokens,
         build=__version__,

@@ -78,6 +78,8 @@ class LaneExecutor:
         """Start counting anew; after the warm-up, which served nobody."""
         assert self.idle
         self._spans: deque[tuple[int, int]] = deque()
+        self._since_ns = 0
+        """When it last stopped being idle."""
         self.batches = 0
         self.tokens = 0
         self.busy_ns = {"decode": 0, "prefill": 0, "mixed": 0}
@@ -107,6 +109,8 @@ class LaneExecutor:
         """Hand a batch to the stream of its units, behind everything enqueued before."""
         self._choose(batch.mode, batch.units)
         after = self._last[1] if self._last and self._last[0] is not self._stream else None
+        if self.idle:
+            self._since_ns = self._clock()
         task = self._stream.submit(lambda: self._run(batch), after)
         self._last = (self._stream, task)
         self._queue.append((batch, task))
@@ -131,6 +135,14 @@ class LaneExecutor:
         self.tokens += sum(row.count for row in batch.rows)
         self.busy_ns[batch.kind] += result.ended_ns - result.started_ns
         self._spans.append((result.started_ns, result.ended_ns))
+
+    def share(self, start_ns: int, end_ns: int) -> float:
+        """How much of a time within the last second this lane ran; what it runs now counts from when it could begin."""
+        spans = list(self._spans)
+        if self._queue:
+            spans.append((max(self._since_ns, spans[-1][1] if spans else 0), end_ns))
+        ran = sum(max(0, min(end, end_ns) - max(begin, start_ns)) for begin, end in spans)
+        return ran / max(end_ns - start_ns, 1)
 
     def placement(self) -> LanePlacement:
         """Where the stream of the newest batch was seen to run."""

@@ -138,17 +138,18 @@ class CostModel:
         return lane.curve.longest(0, context, lane.slope, budget)
 
     def knee(
-        self, itl_slo_s: float, kv_per_row: int, rows: Sequence[int] = (), factor: float = 1.0
+        self, itl_slo_s: float, kv_per_row: int, rows: Sequence[int] = (), alone: float = 1.0, beside: float = 1.0
     ) -> dict[int, int | None]:
         """For each number of rows the fewest decode units whose steps, beside prompts, keep the ITL objective.
 
-        All units: only alone, so prompts must wait. None: not even then. ``factor``: a correction of the predictions.
+        All units: only alone, so prompts must wait. None: not even then. ``alone``, ``beside``: corrections of steps.
         """
         found: dict[int, int | None] = {}
         for count in rows or _powers(max(sample.rows for sample in self.profile.decode)):
-            steps = [(units, self.decode_s(count, count * kv_per_row, units, True)) for units in self.profile.splits]
-            steps.append((self.units_total, self.decode_s(count, count * kv_per_row, self.units_total)))
-            found[count] = next((units for units, seconds in steps if seconds * factor <= itl_slo_s), None)
+            kv_tokens = count * kv_per_row
+            steps = [(units, beside * self.decode_s(count, kv_tokens, units, True)) for units in self.profile.splits]
+            steps.append((self.units_total, alone * self.decode_s(count, kv_tokens, self.units_total)))
+            found[count] = next((units for units, seconds in steps if seconds <= itl_slo_s), None)
         return found
 
     def _padded(self, rows: int) -> int:

@@ -32,16 +32,14 @@ class Found(Struct, frozen=True):
 
 
 def find_profile(key: ProfileKey, named: Path | None, state: Path, shipped: Path = SHIPPED) -> Found:
-    """``named``: the configured file; ``state``: the directory that `rapidd calibrate` writes to.
+    """``named``: the configured file; ``state``: the directory that `rapidd calibrate` writes to. Never raises.
 
-    Raises ProfileError when the *named* file is missing, corrupt or no profile: that is a matter of settings. A file of
-    the state directory never stops a start.
+    A named file that is missing or corrupt is refused with the settings; one that went bad since then stops no restart.
     """
     warnings: list[str] = []
-    if named is not None:
-        profile = load_profile(named)
-        if (mismatch := profile.mismatch(key)) is None:
-            return Found(profile, "file")
+    if named is not None and (chosen := _load(named, warnings)) is not None:
+        if (mismatch := chosen.mismatch(key)) is None:
+            return Found(chosen, "file")
         warnings.append(_refused(named, mismatch))
     own = state / key.file_name
     if own.exists() and (kept := _load(own, warnings)) is not None:

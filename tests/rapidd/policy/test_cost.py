@@ -136,7 +136,8 @@ def test_the_knee_is_the_fewest_units_that_keep_the_objective() -> None:
         return MODEL.knee(objective_s, 2048)[64]
 
     assert [units_for(limit) for limit in (slow, fast, alone, 0.9 * alone)] == [1, 2, 4, None]
-    assert MODEL.knee(fast, 2048, rows=[64], factor=1.1) == {64: 4}
+    assert MODEL.knee(fast, 2048, rows=[64], beside=1.1) == {64: 4}
+    assert MODEL.knee(alone, 2048, rows=[64], alone=1.1) == {64: None}
     assert list(MODEL.knee(0.1, 2048)) == [1, 2, 4, 8, 16, 32, 64]
 
 
