@@ -56,9 +56,10 @@ class Chunk(Struct, frozen=True):
 
 
 def steps(limits: Limits) -> list[Step]:
-    """Rows by context, from short ones to as long as cache and model allow."""
+    """Rows by context, as long as cache and model allow. Short ones come first, so that others can be foretold."""
     rows = [*(count for count in ROWS if count < limits.max_rows), limits.max_rows]
-    return _corners_first([_steps(limits, count) for count in rows])
+    grid = [line for count in rows if (line := _steps(limits, count))]
+    return _corners_first([line[:1] for line in grid]) + _corners_first([line[1:] for line in grid])
 
 
 def _steps(limits: Limits, rows: int) -> list[Step]:
@@ -69,7 +70,7 @@ def _steps(limits: Limits, rows: int) -> list[Step]:
 
 
 def chunks(limits: Limits) -> list[Chunk]:
-    """Tokens by context. Those without context come first and grow, so that the next one's time can be foretold."""
+    """Tokens by context. Those without context come first and grow, so that the next one can be foretold."""
     grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
     return [line[0] for line in grid] + _corners_first([line[1:] for line in grid])
 
@@ -98,7 +99,8 @@ def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
 
 def neighbours(limits: Limits) -> list[Step]:
     """Decode steps to run beside chunks: light ones and heavy ones."""
-    return steps(limits)[:4]
+    corners = [step for rows in (1, limits.max_rows) for step in _ends(_steps(limits, rows))]
+    return list(dict.fromkeys(corners[::2] + corners[1::2]))
 
 
 def _ends(line: Sequence[T]) -> list[T]:

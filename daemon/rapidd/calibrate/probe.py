@@ -27,14 +27,17 @@ from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.errors import DeviceError
 
 FEWEST, MOST = 3, 7
-"""Times that a batch is run after the first one, which may still make kernels."""
+"""Times that a batch is measured."""
 ENOUGH_S: Final = 0.15
 """Of measuring one batch, once it ran `FEWEST` times."""
-TOO_LONG_S: Final = 2.0
+LONG_S: Final = 0.5
 """Of measuring one batch, however often it ran."""
+QUICK_S: Final = 0.05
+"""A batch shorter than this is queued behind the one before, so that nothing between them counts."""
 BESIDE_STEPS, BESIDE_CHUNKS = 6, 3
 """Of each lane, wholly beside the other one, that are enough."""
-BESIDE_LONG_S: Final = 4.0
+BESIDE_S, BESIDE_LONG_S = 1.5, 4.0
+"""After the first an incomplete number of both is enough, after the second none of one lane, too."""
 GREEDY: Final = SamplingParams()
 
 Span = tuple[int, int]
@@ -113,15 +116,21 @@ class Probe:
         return "serial" if units == self._total else "split"
 
     def _alone(self, batch: Batch) -> float:
+        """Median over runs of the batch, without the first one, which may still make kernels."""
         lane = self._lanes[batch.lane]
-        spans: list[Span] = []
-        started = self._clock()
         with self._nothing_left_behind():
-            while not _enough(len(spans) - 1, self._clock() - started):
-                self._fill(lane, batch)
+            lane.enqueue(batch)
+            is_quick = _median_s(self._drain(lane)) < QUICK_S
+            spans: list[Span] = []
+            started = self._clock()
+            while not _enough(len(spans), self._clock() - started):
+                if is_quick:
+                    self._fill(lane, batch)
+                else:
+                    lane.enqueue(batch)
                 spans += self._collect(lane)
             spans += self._drain(lane)
-        return _median_s(spans[1:])
+        return _median_s(spans)
 
     def _together(self, batches: Mapping[Lane, Batch]) -> dict[Lane, list[Span]]:
         """Decode is fed until the last chunk has ended, so that this one too ran beside it."""
@@ -232,7 +241,7 @@ def _span(result: BatchResult) -> Span:
 
 
 def _enough(times: int, spent_s: float) -> bool:
-    if times >= MOST or (times > 0 and spent_s >= TOO_LONG_S):
+    if times >= MOST or (times > 0 and spent_s >= LONG_S):
         return True
     return times >= FEWEST and spent_s >= ENOUGH_S
 
@@ -241,7 +250,7 @@ def _seen_enough(inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:
     num_steps, num_chunks = len(inner["decode"]), len(inner["prefill"])
     if num_steps >= BESIDE_STEPS and num_chunks >= BESIDE_CHUNKS:
         return True
-    return spent_s >= BESIDE_LONG_S or (spent_s >= TOO_LONG_S and num_steps > 0 and num_chunks > 0)
+    return spent_s >= BESIDE_LONG_S or (spent_s >= BESIDE_S and num_steps > 0 and num_chunks > 0)
 
 
 def _wholly_beside(spans: Mapping[Lane, list[Span]]) -> dict[Lane, list[Span]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import Final
 
-from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, neighbours, steps
+from rapidd.calibrate.points import SHORT_CONTEXT, Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.calibrate.probe import Probe, TooLarge
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.curve import fit
@@ -22,8 +22,8 @@ Progress = Callable[[float, str, str], None]
 """Share of the budget spent, the stage, and what is being measured."""
 Task = tuple[str, Callable[[], None]]
 
-LONG_CHUNK: Final = 1.5
-"""Times the longest that a chunk may take while serving: longer ones are not measured."""
+LONG: Final = 1.5
+"""Times the longest that a chunk may take while serving: batches that would take longer are not measured."""
 BESIDE_CHUNK: Final = 0.5
 """Times the same: a chunk for both lanes at once, where it takes longer than alone."""
 
@@ -112,14 +112,17 @@ class Session:
 
     def _step(self, step: Step, units: int) -> Task:
         def measure() -> None:
-            seconds = self._probe.decode(step, units)
-            self.decode.append(DecodeSample(step.rows, step.kv_tokens, units, seconds))
+            seen = [(s.rows, float(s.kv_tokens), s.seconds) for s in self.decode if s.units == units and not s.beside]
+            is_short = step.context <= SHORT_CONTEXT
+            if is_short or _foretold(seen, step.rows, step.kv_tokens) <= LONG * self._max_chunk_s:
+                seconds = self._probe.decode(step, units)
+                self.decode.append(DecodeSample(step.rows, step.kv_tokens, units, seconds))
 
         return f"{_words(step)} on {units}", measure
 
     def _chunk(self, chunk: Chunk, units: int) -> Task:
         def measure() -> None:
-            if self._foretold(chunk, units) <= LONG_CHUNK * self._max_chunk_s:
+            if self._chunk_s(chunk, units) <= LONG * self._max_chunk_s:
                 seconds = self._probe.prefill(chunk, units)
                 self.prefill.append(PrefillSample(chunk.tokens, chunk.context, units, seconds))
 
@@ -127,7 +130,7 @@ class Session:
 
     def _mixed(self, step: Step, chunk: Chunk) -> Task:
         def measure() -> None:
-            if self._foretold(chunk, self._total) <= LONG_CHUNK * self._max_chunk_s:
+            if self._chunk_s(chunk, self._total) <= LONG * self._max_chunk_s:
                 seconds = self._probe.hybrid(step, chunk)
                 self.hybrid.append(HybridSample(step.rows, step.kv_tokens, chunk.tokens, chunk.context, seconds))
 
@@ -157,17 +160,19 @@ class Session:
         best = max(short, key=lambda one: (one.tokens, one.context if behind_context else -one.context), default=None)
         return Chunk(best.tokens, best.context) if best else None
 
-    def _foretold(self, chunk: Chunk, units: int) -> float:
-        """Seconds that a chunk alone may take, by those measured so far; 0 before the first."""
-        seen = [
-            (one.tokens, one.tokens * (one.context + one.tokens / 2), one.seconds)
-            for one in self.prefill
-            if one.units == units and not one.beside
-        ]
-        if not seen:
-            return 0.0
-        curve, slope = fit(seen)
-        return curve.at(chunk.tokens) + slope * chunk.tokens * (chunk.context + chunk.tokens / 2)
+    def _chunk_s(self, chunk: Chunk, units: int) -> float:
+        """Seconds that a chunk alone may take."""
+        alone = [one for one in self.prefill if one.units == units and not one.beside]
+        seen = [(one.tokens, one.tokens * (one.context + one.tokens / 2), one.seconds) for one in alone]
+        return _foretold(seen, chunk.tokens, chunk.tokens * (chunk.context + chunk.tokens / 2))
+
+
+def _foretold(seen: list[tuple[int, float, float]], n: int, work: float) -> float:
+    """Seconds, by what was measured so far; 0 before the first."""
+    if not seen:
+        return 0.0
+    curve, slope = fit(seen)
+    return curve.at(n) + slope * work
 
 
 def _words(what: Step | Chunk) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from rapidd.policy.profile import Profile
 from support import law_device
 from support.law_device import BUCKETS, LIMITS, TABLE, LawDevice
 from support.profiles import KEY
+from support.tiny_gpu import stand_in_engine
 
 VOCAB = 1000
 
@@ -129,6 +131,24 @@ def test_another_failure_ends_the_calibration() -> None:
     probe = probe_of(LawDevice(error=lambda batch: ValueError("no kernel")))
     with pytest.raises(DeviceError, match="no kernel"):
         probe.prefill(Chunk(16, 0), 132)
+
+
+def test_the_gpus_half_of_the_engine_runs_the_same_batches() -> None:
+    """Graphs, padding and staging over a stand-in for the device, in every mode."""
+    engine = stand_in_engine(max_running=4, kv_blocks=65)
+    limits = msgspec.structs.replace(LIMITS, max_rows=4, max_model_len=512, kv_blocks=64, block_tokens=16)
+    ticks = count()
+    probe = Probe(
+        engine.lanes, engine.wake, limits, engine.table.units_total, engine.model.spec.vocab_size, lambda: next(ticks)
+    )
+    seconds = [probe.decode(Step(3, 100), units) for units in (4, 1)]
+    seconds += [probe.prefill(Chunk(40, 60), units) for units in (4, 3)]
+    seconds.append(probe.hybrid(Step(3, 30), Chunk(16, 16)))
+    assert min(seconds) > 0
+    for units in (4, 1):
+        found = probe.beside(Step(2, 50), Chunk(32, 0), units)
+        assert found is None or min(found.step_s, found.chunk_s) > 0
+    assert all(lane.idle for lane in engine.lanes.values())
 
 
 # --- the whole of it
