@@ -16,7 +16,8 @@ from support import profiles
 from support.profiles import KEY, PROFILE
 
 MODEL = CostModel(PROFILE)
-KERNELS = Path(__file__).parents[3] / "docs" / "results" / "gpu" / "2026-11-22-v7.json"
+KERNELS = [Path(__file__).parents[3] / "docs" / "results" / "gpu" / f"2026-11-{name}.json" for name in ("22-v7", "29-v9")]
+"""The kernels by themselves: on an H100, and on an H200."""
 
 units = st.sampled_from([1, 2, 3, 4])
 rows = st.integers(1, 300)
@@ -167,9 +168,9 @@ def test_the_same_profile_gives_the_same_report() -> None:
     assert CostModel(PROFILE).fit == MODEL.fit
 
 
-def kernels_profile() -> Profile:
-    """Decode steps of an 8B model on an H100, alone by partition and beside prompts' products, one workload a row."""
-    document = json.loads(KERNELS.read_text())
+def kernels_profile(file: Path) -> Profile:
+    """Decode steps of an 8B model, alone by partition and beside chunks of 2,048 tokens, one workload a row."""
+    document = json.loads(file.read_text())
     decode = [
         DecodeSample(step["rows"], step["rows"] * step["tokens"], int(units), ms / 1e3)
         for step in document["step"]
@@ -188,9 +189,10 @@ def kernels_profile() -> Profile:
     )
 
 
-def test_the_form_fits_decode_steps_of_an_h100_by_partition_and_beside_prompts() -> None:
+@pytest.mark.parametrize("file", KERNELS, ids=["H100", "H200"])
+def test_the_form_fits_decode_steps_by_partition_and_beside_prompts(file: Path) -> None:
     """Four workloads and five partitions: no grid, so these are errors of the form, not of held-back points."""
-    profile = kernels_profile()
+    profile = kernels_profile(file)
     model = CostModel(profile)
     samples: list[Sample] = [*profile.decode, *profile.prefill]
     errors = sorted(abs(predict(model, sample) / sample.seconds - 1) for sample in samples)
@@ -199,9 +201,10 @@ def test_the_form_fits_decode_steps_of_an_h100_by_partition_and_beside_prompts()
     assert errors[int(0.95 * len(errors))] < 0.10
 
 
-def test_a_workload_within_the_measured_ones_is_predicted_for_every_partition() -> None:
+@pytest.mark.parametrize("file", KERNELS, ids=["H100", "H200"])
+def test_a_workload_within_the_measured_ones_is_predicted_for_every_partition(file: Path) -> None:
     """64 rows of 1,024 tokens from 1 x 1,024, 32 x 8,192 and 96 x 4,096; 40 units lack the first and are left out."""
-    profile = kernels_profile()
+    profile = kernels_profile(file)
     inside = [sample for sample in profile.decode if sample.rows == 64 and sample.units != 40]
     model = CostModel(
         msgspec.structs.replace(profile, decode=tuple(sample for sample in profile.decode if sample.rows != 64))
