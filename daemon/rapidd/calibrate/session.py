@@ -62,10 +62,10 @@ class Session:
         """Measure. Raises DeviceError when a batch fails for another reason than memory."""
         started = self._clock()
         for until, stage, tasks in (
-            (0.12, "decode steps", self._decode_alone()),
-            (0.25, "prompt chunks", self._prefill_alone()),
-            (0.38, "hybrid batches", self._hybrids()),
-            (0.68, "splits", self._on_splits()),
+            (0.2, "decode steps", self._decode_alone()),
+            (0.4, "prompt chunks", self._prefill_alone()),
+            (0.55, "hybrid batches", self._hybrids()),
+            (0.8, "splits", self._on_splits()),
             (1.0, "both lanes at once", self._beside()),
         ):
             todo = list(tasks)

@@ -6,14 +6,11 @@ The engine's loop, the policies and the operator's verbs all look here. Pure: ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from rapidctl.wire import CalibrationInfo, CorrectionInfo, FitInfo, KneeRow
 from rapidd.ipc import AskProfile, ProfileAnswer
 from rapidd.policy.cost import Correction, CostModel
 from rapidd.policy.library import Found
-
-NO_PROFILE: Final = "no profile: rapidd calibrate"
 
 
 class Calibration:
@@ -28,11 +25,8 @@ class Calibration:
 
     @property
     def name(self) -> str | None:
-        """Of the profile, with its error, in a few words; null without one."""
-        if self.cost is None:
-            return None
-        fit, name = self.cost.fit, self.cost.profile.name
-        return name if fit.median is None else f"{name}, error {fit.median:.0%} (p95 {fit.p95:.0%})"
+        """Of the profile; null without one."""
+        return None if self.cost is None else self.cost.profile.name
 
     def info(self) -> CalibrationInfo | None:
         """For snapshots and `rapidctl profile show`."""

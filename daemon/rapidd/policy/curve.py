@@ -20,6 +20,9 @@ MAX_TABLE: Final = 1 << 14
 MAX_CHUNK: Final = 1 << 20
 """Tokens: the longest chunk that is ever the answer."""
 
+SPARE: Final = 3
+"""Samples that a fit has beyond one for each knot."""
+
 
 class Curve:
     """Piecewise linear through (knots, values), flat before the first knot, going on straight behind the last one."""
@@ -72,11 +75,14 @@ class Curve:
 def fit(points: Sequence[tuple[int, float, float]]) -> tuple[Curve, float]:
     """The curve and the slope (seconds a unit of work) with the least squares of *relative* errors.
 
-    ``points``: (n, work, seconds), at least one. Knots are the smallest n, the largest, and those measured at least
-    twice: one sample cannot tell its own noise from a bend. No part is negative, so times rise with n and work.
+    ``points``: (n, work, seconds), at least one. Every n is a knot while there are `SPARE` more samples than that; else
+    the smallest, the largest, and those measured at least twice: few samples cannot tell a bend from work. No part is
+    negative, so times rise with n and work.
     """
     counts = Counter(n for n, _, _ in points)
-    knots = sorted({min(counts), max(counts), *(n for n, count in counts.items() if count > 1)})
+    knots = sorted(counts)
+    if len(points) < len(knots) + SPARE:
+        knots = sorted({knots[0], knots[-1], *(n for n, count in counts.items() if count > 1)})
     scale = max(work for _, work, _ in points) or 1.0
     rows = []
     for n, work, seconds in points:
