@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     show_file.set_defaults(command=_profile_show)
     show_file.add_argument("file", type=Path, metavar="FILE")
     show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective in seconds (0.05)")
-    show_file.add_argument("--context", type=int, default=1024, metavar="N", help="cached tokens of each row (1024)")
+    show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens of each row (1024)")
     _add_json_option(show_file)
 
     config = commands.add_parser("config", help="check, show or describe the configuration")
@@ -143,6 +143,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("must be more than zero")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
     return value
 
 

@@ -56,6 +56,10 @@ def test_version() -> None:
         ("serve", "--kv-blocks", "many"),
         ("serve", "--no-such-option"),
         ("serve", "--weights", "none"),
+        ("calibrate", "--seconds", "0"),
+        ("calibrate", "--profile", "f"),
+        ("profile", "show"),
+        ("profile", "show", "f", "--context", "-1"),
     ],
 )
 def test_usage_errors_exit_2_and_say_how(arguments: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ longer than a chunk may is left out; one that does not fit in memory as well, an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Final
 
@@ -112,9 +112,7 @@ class Session:
 
     def _step(self, step: Step, units: int) -> Task:
         def measure() -> None:
-            seen = [(s.rows, float(s.kv_tokens), s.seconds) for s in self.decode if s.units == units and not s.beside]
-            is_short = step.context <= SHORT_CONTEXT
-            if is_short or _foretold(seen, step.rows, step.kv_tokens) <= LONG * self._max_chunk_s:
+            if step.context <= SHORT_CONTEXT or self._step_s(step, units) <= LONG * self._max_chunk_s:
                 seconds = self._probe.decode(step, units)
                 self.decode.append(DecodeSample(step.rows, step.kv_tokens, units, seconds))
 
@@ -130,7 +128,7 @@ class Session:
 
     def _mixed(self, step: Step, chunk: Chunk) -> Task:
         def measure() -> None:
-            if self._chunk_s(chunk, self._total) <= LONG * self._max_chunk_s:
+            if self._step_s(step, self._total) + self._chunk_s(chunk, self._total) <= LONG * self._max_chunk_s:
                 seconds = self._probe.hybrid(step, chunk)
                 self.hybrid.append(HybridSample(step.rows, step.kv_tokens, chunk.tokens, chunk.context, seconds))
 
@@ -160,6 +158,11 @@ class Session:
         best = max(short, key=lambda one: (one.tokens, one.context if behind_context else -one.context), default=None)
         return Chunk(best.tokens, best.context) if best else None
 
+    def _step_s(self, step: Step, units: int) -> float:
+        """Seconds that a decode step alone may take."""
+        seen = [(one.rows, one.kv_tokens, one.seconds) for one in self.decode if one.units == units and not one.beside]
+        return _foretold(seen, step.rows, step.kv_tokens)
+
     def _chunk_s(self, chunk: Chunk, units: int) -> float:
         """Seconds that a chunk alone may take."""
         alone = [one for one in self.prefill if one.units == units and not one.beside]
@@ -167,7 +170,7 @@ class Session:
         return _foretold(seen, chunk.tokens, chunk.tokens * (chunk.context + chunk.tokens / 2))
 
 
-def _foretold(seen: list[tuple[int, float, float]], n: int, work: float) -> float:
+def _foretold(seen: Sequence[tuple[int, float, float]], n: int, work: float) -> float:
     """Seconds, by what was measured so far; 0 before the first."""
     if not seen:
         return 0.0

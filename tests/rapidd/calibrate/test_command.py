@@ -102,15 +102,16 @@ def test_an_interrupted_calibration_writes_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["state", "out"])
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(folder: Path, where: str) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "file").touch()
-    options = ["--out", str(folder / "file" / "profile.json")] if where == "out" else []
-    process = rapidd_calibrate(folder, *options, RAPIDD_STATE_DIR=str(folder / "file"))
-    printed, said = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, printed) == (78, "")
-    assert "cannot write to" in said
-    assert "--out FILE" in said
-    assert "loading weights" not in said
+    monkeypatch.setenv("RAPIDD_STATE_DIR", str(folder / "file"))
+    out = folder / "file" / "profile.json" if where == "out" else None
+    with pytest.raises(ProfileError, match="cannot write to") as caught:
+        calibrate(config(folder), 1.0, out, "")
+    assert "--out FILE" in caught.value.hint
+    assert capsys.readouterr().err == ""
 
 
 def test_beside_a_daemon_nothing_is_measured(folder: Path) -> None:
