@@ -5,8 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from common import (
     BF16,
     BLOCK_TOKENS,
@@ -31,6 +29,7 @@ from rapid_kernels.gpu.elementwise import silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
 from rapid_kernels.gpu.prefill import PromptTile, make_prompt_plan, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import HopperTile, hopper_prompt_attention
+from rapid_kernels.gpu.read import READ_TILES, read_all
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, tile_for
 
 DECODE_TILES = {
@@ -49,22 +48,6 @@ PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
 }
 
 
-@triton.jit
-def read_kernel(
-    data,  # [blocks, BLOCK] int32
-    out,  # [programs]
-    blocks,
-    BLOCK: tl.constexpr,  # noqa: N803
-    STAGES: tl.constexpr,  # noqa: N803
-):
-    """Read everything."""
-    offsets = tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), dtype=tl.int32)
-    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0), num_stages=STAGES):
-        total += tl.load(data + block.to(tl.int64) * BLOCK + offsets)
-    tl.store(out + tl.program_id(0), tl.sum(total))
-
-
 def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
     """TB/s of a plain pipelined read by SM count; TFLOP/s of a large matmul on all SMs."""
     data = torch.randint(0, 1 << 30, (1 << 30,), dtype=torch.int32, device="cuda")
@@ -72,14 +55,8 @@ def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
     read = {}
     for units, partition in partitions.items():
         best = 0.0
-        for block, stages, warps, per_unit in ((4096, 5, 4, 2), (8192, 5, 8, 1), (4096, 4, 8, 3), (2048, 6, 4, 4)):
-            grid = (units * per_unit,)
-            count = data.numel() // block
-            ms = timed(
-                partition.stream,
-                lambda g=grid, c=count, b=block, s=stages, w=warps: read_kernel[g](data, out, c, b, s, num_warps=w),
-                5,
-            )
+        for tile in (*READ_TILES, (8192, 5, 8, 1)):
+            ms = timed(partition.stream, lambda u=units, t=tile: read_all(data, out, u, t), 5)
             best = max(best, data.numel() * 4 / ms / 1e9)
         read[units] = best
     a, b = (torch.randn(8192, 8192, dtype=BF16, device="cuda") for _ in range(2))

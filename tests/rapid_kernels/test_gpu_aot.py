@@ -21,7 +21,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.experimental.gluon import language as gl  # noqa: E402
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction  # noqa: E402
 
-from rapid_kernels.gpu import attention, elementwise, matmul, prefill, prefill_hopper, tuning  # noqa: E402
+from rapid_kernels.gpu import attention, elementwise, matmul, prefill, prefill_hopper, read, tuning  # noqa: E402
 
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
@@ -29,7 +29,7 @@ AMPERE = GPUTarget("cuda", 86, 32)
 SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 90: 232448}
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
-UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row"}
+UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row", "blocks"}
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -139,6 +139,14 @@ def hopper_prompt_jobs(tile: prefill_hopper.HopperTile) -> list[Job]:
     return jobs
 
 
+def read_jobs() -> list[Job]:
+    arguments = {"data": "*i32", "out": "*i32", "blocks": "i32"}
+    return [
+        (read.read_kernel, arguments, {"BLOCK": block, "STAGES": stages}, {"num_warps": warps})
+        for block, stages, warps, _ in read.READ_TILES
+    ]
+
+
 def compiled(job: Job, target: GPUTarget) -> Any:
     kernel, types, constants, options = job
     names = list(kernel.arg_names)
@@ -212,13 +220,13 @@ def test_hopper_prompt_attention(tmp_path: Path) -> None:
 
 
 def test_hopper_other_kernels(tmp_path: Path) -> None:
-    check(other_jobs(chained=True) + prompt_jobs(tuning.PROMPT), HOPPER, tmp_path)
+    check(other_jobs(chained=True) + prompt_jobs(tuning.PROMPT) + read_jobs(), HOPPER, tmp_path)
 
 
 @pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
 def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
     jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
-    check(jobs + other_jobs(chained=False) + prompt_jobs(tuning.PROMPT), target, tmp_path)
+    check(jobs + other_jobs(chained=False) + prompt_jobs(tuning.PROMPT) + read_jobs(), target, tmp_path)
 
 
 def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:

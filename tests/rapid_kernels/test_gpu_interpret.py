@@ -117,6 +117,19 @@ def elementwise_case() -> Errors:
     return errors
 
 
+def read_case() -> Errors:
+    """Every element once, with more programs than tiles and with fewer."""
+    from rapid_kernels.gpu.read import read_all
+
+    data = torch.randint(-1000, 1000, (64 * 9,), dtype=torch.int32)
+    found = []
+    for units in (2, 7):
+        out = torch.full((2 * units + 1,), 9, dtype=torch.int32)
+        read_all(data, out, units, (64, 3, 4, 2))
+        found += [float(out[:-1].sum() != data.sum()), float(out[-1] != 9)]
+    return found
+
+
 def kernels_case(rows: list[tuple[int, int]], **changes: Any) -> Errors:
     """Every call of `GpuKernels`, all by pointers; NaN wherever no row has written."""
     from rapid_kernels.gpu.kernels import GpuKernels
@@ -132,6 +145,7 @@ for bulk, gated in itertools.product((False, True), repeat=2):
     CASES[name] = lambda bulk=bulk, gated=gated: matmul_case(bulk, gated)  # type: ignore[misc]
 CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
 CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
+CASES["read"] = read_case
 CASES["kernels-decode"] = lambda: kernels_case([(37, 1), (0, 1), (15, 1)])
 CASES["kernels-window"] = lambda: kernels_case([(70, 1), (0, 1), (40, 6)], window=20)
 CASES["kernels-chunks"] = lambda: kernels_case([(0, 20), (33, 7)], qk_norm=True, group=1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from msgspec.structs import replace
 
 from rapidctl import __version__
 from rapidctl.wire import ModelInfo
@@ -27,9 +28,11 @@ from rapidd.engine.identity import profile_key
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.loop import Engine, Wake
+from rapidd.engine.meter import Meter, Peaks
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import load_of
+from rapidd.engine.work import Costs
 from rapidd.errors import ConfigError, DeviceError
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama, random_weights
@@ -60,6 +63,7 @@ class Parts:
     kv_blocks: int
     """Of the cache, block 0 not counted."""
     lanes: dict[Lane, LaneExecutor]
+    peaks: Peaks
 
     @property
     def key(self) -> ProfileKey:
@@ -67,8 +71,11 @@ class Parts:
         return profile_key(self.backend.info, self.loaded.spec, self.dtype, self.sizes.block_tokens)
 
 
-def assemble(config: Config, backend: Backend, report: Report) -> Parts:
-    """Load the model, size its cache, make the lanes. Raises `RapiddError` for what the configuration cannot have."""
+def assemble(config: Config, backend: Backend, report: Report, *, with_peaks: bool = False) -> Parts:
+    """Load the model, size its cache, make the lanes. Raises `RapiddError` for what the configuration cannot have.
+
+    ``with_peaks``: measure first what the device reaches at best.
+    """
     defaults = backend.defaults
     loaded = load_model(config.model)
     auto = config.model.dtype == "auto"
@@ -78,11 +85,15 @@ def assemble(config: Config, backend: Backend, report: Report) -> Parts:
         max_model_len=_context(config, loaded.spec, defaults.max_context),
         block_tokens=config.engine.block_tokens or defaults.block_tokens,
     )
+    peaks = Peaks()
+    if with_peaks:
+        report("measuring the device", None)
+        peaks = backend.peaks(dtype)
     model = backend.load(lambda device: _load(loaded, dtype, sizes.max_model_len, device, report))
     report("warming up", None)
     kv_blocks = _kv_blocks(config, backend, model, sizes)
     lanes = backend.make_lanes(model, sizes, kv_blocks, report)
-    return Parts(backend, loaded, dtype, sizes, model, kv_blocks, lanes)
+    return Parts(backend, loaded, dtype, sizes, model, kv_blocks, lanes, peaks)
 
 
 def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: Report) -> Engine:
@@ -94,7 +105,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         control = Control(config.engine.policy, backend.table)
     except ValueError as error:
         raise ConfigError([f"engine.policy: {error}"]) from error
-    parts = assemble(config, backend, report)
+    parts = assemble(config, backend, report, with_peaks=True)
     loaded, dtype, sizes, model = parts.loaded, parts.dtype, parts.sizes, parts.model
     kv_blocks, lanes = parts.kv_blocks, parts.lanes
     named = config.policy.profile
@@ -120,12 +131,16 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     for length in (num_tokens, *(tail for tail in defaults.warmup_tails if tail < num_tokens)):
         _warm_up(lanes, first, None, sizes.block_tokens, length)
     _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
+    for lane in lanes.values():
+        lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), parts.peaks))
     hello = ipc.EngineHello(
         build=__version__,
         boot_id=secrets.token_hex(8),
         pid=os.getpid(),
         model=_describe(config, loaded, dtype, sizes.max_model_len),
-        device=backend.info,
+        device=replace(
+            backend.info, peak_flops_per_s=parts.peaks.flops_per_s, peak_bytes_per_s=parts.peaks.bytes_per_s
+        ),
         max_model_len=sizes.max_model_len,
         kv_block_tokens=sizes.block_tokens,
         kv_blocks=scheduler.pool.total,
@@ -206,8 +221,6 @@ def _warm_up(
         while list(scheduler.requests):
             for batch in scheduler.schedule(plan, {name: lane.idle for name, lane in lanes.items()}):
                 _run_now(lanes[batch.lane], batch, scheduler, pace)
-    for lane in lanes.values():
-        lane.forget()
 
 
 def _run_now(lane: LaneExecutor, batch: Batch, scheduler: Scheduler, pace: Pace | None) -> None:

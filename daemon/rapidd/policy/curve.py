@@ -20,6 +20,8 @@ MAX_TABLE: Final = 1 << 14
 MAX_CHUNK: Final = 1 << 20
 """Tokens: the longest chunk that is ever the answer."""
 
+FLOOR_S: Final = 1e-9
+"""Nothing takes no time, so that whoever divides by a prediction may."""
 SPARE: Final = 3
 """Samples that a fit has beyond one for each knot."""
 
@@ -89,7 +91,7 @@ def fit(points: Sequence[tuple[int, float, float]]) -> tuple[Curve, float]:
         ramps = [min(max((n - low) / (high - low), 0.0), 1.0) for low, high in pairwise(knots)]
         rows.append([part / seconds for part in (1.0, *ramps, work / scale)])
     base, *rises, slope = solve_nonnegative(rows, [1.0] * len(points))
-    values = [base]
+    values = [max(base, FLOOR_S)]
     for rise in rises:
         values.append(values[-1] + rise)
     return Curve(knots, values), slope / scale

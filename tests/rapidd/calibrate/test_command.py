@@ -71,14 +71,14 @@ def test_the_state_directory_has_a_profile_that_the_next_engine_uses(
 
 
 def test_every_kind_of_batch_runs_on_every_split(folder: Path) -> None:
-    """On a clock that stands still there is time for everything."""
+    """On a slow clock there is time for everything."""
     wake = threading.Event()
     small = config(folder, kv_blocks=16)
     backend = open_backend(small.engine, wake.set)
     parts = assemble(small, backend, lambda detail, percent: None)
     backend.fill_cache()
     ticks = iter(range(1_000_000))
-    profile = measure(parts, small, wake, 1e6, "", lambda *_: None, clock=lambda: float(next(ticks)))
+    profile = measure(parts, small, wake, 1e6, "", lambda *_: None, clock=lambda: next(ticks) / 100)
     units = {*backend.table.splits, UNITS}
     assert {sample.units for sample in profile.decode} == units
     assert {sample.units for sample in profile.decode if sample.beside} == units
@@ -147,7 +147,7 @@ def test_a_cache_too_small_for_a_chunk_is_of_no_use(folder: Path) -> None:
     tiny = msgspec.structs.replace(parts.sizes, max_model_len=8)
     with pytest.raises(ProfileError, match="no prompt chunk"):
         measure(
-            type(parts)(parts.backend, parts.loaded, parts.dtype, tiny, parts.model, 2, parts.lanes),
+            type(parts)(parts.backend, parts.loaded, parts.dtype, tiny, parts.model, 2, parts.lanes, parts.peaks),
             least, wake, 0.1, "", lambda *_: None,
         )  # fmt: skip
 

@@ -95,6 +95,16 @@ def test_one_step_and_one_chunk_are_enough_for_a_model() -> None:
     assert (model.fit.n, model.fit.median) == (0, None)
 
 
+def test_absurd_samples_give_no_times_that_nobody_can_divide_by() -> None:
+    """A long context in no time, and none in a long time: the fit leaves nothing for what lies between."""
+    odd = (DecodeSample(1, 10**9, 4, 1e-6), DecodeSample(1, 1, 4, 3000.0), DecodeSample(64, 0, 4, 1e-9, True))
+    chunks = (PrefillSample(1, 0, 4, 1e-9), PrefillSample(4096, 10**6, 4, 1e-9), PrefillSample(1, 0, 4, 1.0, True, 1))
+    model = CostModel(msgspec.structs.replace(PROFILE, decode=odd, prefill=chunks))
+    assert model.decode_s(1, 0, 4) > 0
+    assert model.prefill_s(1, 0, 4, True) > 0
+    assert model.hybrid_s(1, 0, 1, 0) > 0
+
+
 @given(rows, kv_tokens, tokens, context, units, both, st.sampled_from(["rows", "kv_tokens", "tokens", "context"]))
 @quick
 def test_more_of_anything_never_takes_less(
