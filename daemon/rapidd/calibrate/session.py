@@ -174,8 +174,8 @@ def _foretold(seen: Sequence[tuple[int, float, float]], n: int, work: float) -> 
     """Seconds, by what was measured so far; 0 before the first."""
     if not seen:
         return 0.0
-    curve, slope = fit(seen)
-    return curve.at(n) + slope * work
+    curve, line = fit(seen)
+    return curve.at(n) + line.at(work)
 
 
 def _words(what: Step | Chunk) -> str:

@@ -1,8 +1,8 @@
 """How long any batch takes, by a small model of physical shape fitted to a calibrated profile.
 
-    decode(rows, kv)         = curve_u(rows) + a_u * kv                                 products; attention
+    decode(rows, kv)         = curve_u(rows) + line_u(kv)                               products; attention
     prefill(tokens, context) = curve_u(tokens) + b_u * tokens * (context + tokens / 2)  products; attention
-    hybrid                   = x * (curve(rows + tokens) + b * tokens * (context + tokens / 2)) + y * a * kv + z
+    hybrid                   = x * (curve(rows + tokens) + b * tokens * (context + tokens / 2)) + y * line(kv) + z
     decode beside prefill    = p_u * decode + q_u
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)
 
@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeVar
 from msgspec import Struct
 
 from rapidctl.wire import Mode
-from rapidd.policy.curve import Curve, fit
+from rapidd.policy.curve import Curve, Line, fit
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
 
@@ -64,13 +64,15 @@ class FitReport(Struct, frozen=True):
 
 
 class _Lane:
-    """One lane on one number of units: ``curve(n) + slope * work`` alone, and what running beside costs."""
+    """One lane on one number of units: ``curve(n) + line(work)`` alone, and what running beside costs."""
 
-    __slots__ = ("curve", "factor", "offset", "slope")
+    __slots__ = ("curve", "factor", "line", "offset", "slope")
 
-    def __init__(self, curve: Curve, slope: float) -> None:
+    def __init__(self, curve: Curve, line: Line) -> None:
         self.curve = curve
-        self.slope = slope
+        self.line = line
+        self.slope = line.slope
+        """Of prefill's line, which does not bend."""
         self.factor = TURNS_FACTOR
         self.offset = 0.0
         """Decode: seconds added beside. Prefill: added to the factor, for each second of the other lane's step."""
@@ -100,7 +102,7 @@ class CostModel:
     def decode_s(self, rows: int, kv_tokens: int, units: int, beside: bool = False) -> float:
         """A decode step of ``rows`` rows that read ``kv_tokens`` cached tokens in all; beside a chunk, if so."""
         lane = self._decode.get(units) or _nearest(self._decode, units)
-        alone = lane.curve.at(self._padded(rows)) + kv_tokens * lane.slope
+        alone = lane.curve.at(self._padded(rows)) + lane.line.at(kv_tokens)
         return max(alone, alone * lane.factor + lane.offset) if beside else alone
 
     def prefill_s(
@@ -119,7 +121,7 @@ class CostModel:
         lane = self._prefill[self.units_total]
         chunk = lane.curve.at(rows + tokens) + tokens * (context + tokens / 2) * lane.slope
         x, y, z = self._hybrid
-        return x * chunk + y * self._decode[self.units_total].slope * kv_tokens + z
+        return x * chunk + y * self._decode[self.units_total].line.at(kv_tokens) + z
 
     def chunk_for(
         self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
@@ -131,7 +133,7 @@ class CostModel:
         if rows and not beside:
             lane = self._prefill[self.units_total]
             x, y, z = self._hybrid
-            budget = (seconds - z - y * self._decode[self.units_total].slope * kv_tokens) / x
+            budget = (seconds - z - y * self._decode[self.units_total].line.at(kv_tokens)) / x
             return lane.curve.longest(rows, context, lane.slope, budget)
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
@@ -167,20 +169,23 @@ class CostModel:
     def _fit(self, samples: list[Sample]) -> None:
         decode = [s for s in samples if isinstance(s, DecodeSample)]
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
-        self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds))
-        self._prefill = _lanes(prefill, lambda s: (s.tokens, s.tokens * (s.context + s.tokens / 2), s.seconds))
+        # Where keys no longer fit in a cache, or in the allocator's reuse, reading them may get dearer: decode bends.
+        self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
+        self._prefill = _lanes(
+            prefill, lambda s: (s.tokens, s.tokens * (s.context + s.tokens / 2), s.seconds), bends=False
+        )
         self._hybrid = self._fit_hybrid([s for s in samples if isinstance(s, HybridSample)])
         self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
 
     def _fit_hybrid(self, samples: list[HybridSample]) -> tuple[float, float, float]:
         """Weights of the chunk, of the decode rows' attention, and a constant; as good as 1, 1, 0 without samples."""
-        lane, a = self._prefill[self.units_total], self._decode[self.units_total].slope
+        lane, line = self._prefill[self.units_total], self._decode[self.units_total].line
         if len(samples) < MIN_AFFINE:
             return 1.0, 1.0, 0.0
         rows = []
         for s in samples:
             chunk = lane.curve.at(s.rows + s.tokens) + s.tokens * (s.context + s.tokens / 2) * lane.slope
-            rows.append([chunk / s.seconds, a * s.kv_tokens / s.seconds, 1 / s.seconds])
+            rows.append([chunk / s.seconds, line.at(s.kv_tokens) / s.seconds, 1 / s.seconds])
         x, y, z = solve_nonnegative(rows, [1.0] * len(rows))
         return (x, y, z) if x > 0.0 else (1.0, 1.0, 0.0)
 
@@ -203,12 +208,12 @@ class CostModel:
         _set_slowdowns(self._prefill, ratios)
 
 
-def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]]) -> dict[int, _Lane]:
+def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]], *, bends: bool) -> dict[int, _Lane]:
     points: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
     for sample in samples:
         if not sample.beside:
             points[sample.units].append(point(sample))
-    return {units: _Lane(*fit(those)) for units, those in sorted(points.items())}
+    return {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
 
 
 def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[float, float]]]) -> None:

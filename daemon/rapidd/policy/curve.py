@@ -1,4 +1,4 @@
-"""Times of the form ``curve(n) + slope * work``: a piecewise linear, never falling curve and a line, fitted together.
+"""Times of the form ``curve(n) + line(work)``: a piecewise linear, never falling curve and a line, fitted together.
 
 ``n`` is what a matrix product's rows are (rows of a decode step, tokens of a chunk), ``work`` what attention reads.
 """
@@ -11,12 +11,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from rapidd.policy.fit import solve_nonnegative
 
 MAX_TABLE: Final = 1 << 14
 """Entries: beyond, a value is interpolated when asked for."""
+BEND: Final = 0.25
+"""Of the most work measured: where a line may get steeper."""
 MAX_CHUNK: Final = 1 << 20
 """Tokens: the longest chunk that is ever the answer."""
 
@@ -74,24 +76,39 @@ class Curve:
         return max(0, int(min(root, limit, MAX_CHUNK)))
 
 
-def fit(points: Sequence[tuple[int, float, float]]) -> tuple[Curve, float]:
-    """The curve and the slope (seconds a unit of work) with the least squares of *relative* errors.
+class Line(NamedTuple):
+    """Seconds of work, through 0: ``slope`` a unit, and ``steeper`` more for each one beyond ``bend``."""
+
+    slope: float
+    steeper: float = 0.0
+    bend: float = 0.0
+
+    def at(self, work: float) -> float:
+        """Seconds."""
+        seconds = work * self.slope
+        return seconds + (work - self.bend) * self.steeper if work > self.bend else seconds
+
+
+def fit(points: Sequence[tuple[int, float, float]], *, bends: bool = False) -> tuple[Curve, Line]:
+    """The curve and the line with the least squares of *relative* errors.
 
     ``points``: (n, work, seconds), at least one. Every n is a knot while there are `SPARE` more samples than that; else
-    the smallest, the largest, and those measured at least twice: few samples cannot tell a bend from work. No part is
-    negative, so times rise with n and work.
+    the smallest, the largest, and those measured at least twice, and no line bends: few samples cannot tell these from
+    each other. No part is negative, so times rise with n and work.
     """
     counts = Counter(n for n, _, _ in points)
     knots = sorted(counts)
     if len(points) < len(knots) + SPARE:
         knots = sorted({knots[0], knots[-1], *(n for n, count in counts.items() if count > 1)})
+        bends = False
     scale = max(work for _, work, _ in points) or 1.0
     rows = []
     for n, work, seconds in points:
         ramps = [min(max((n - low) / (high - low), 0.0), 1.0) for low, high in pairwise(knots)]
-        rows.append([part / seconds for part in (1.0, *ramps, work / scale)])
-    base, *rises, slope = solve_nonnegative(rows, [1.0] * len(points))
+        beyond = max(work / scale - BEND, 0.0) if bends else 0.0
+        rows.append([part / seconds for part in (1.0, *ramps, work / scale, beyond)])
+    base, *rises, slope, steeper = solve_nonnegative(rows, [1.0] * len(points))
     values = [max(base, FLOOR_S)]
     for rise in rises:
         values.append(values[-1] + rise)
-    return Curve(knots, values), slope / scale
+    return Curve(knots, values), Line(slope / scale, steeper / scale, BEND * scale)
