@@ -258,6 +258,16 @@ def _part(sample: Sample) -> Part:
             return "hybrid"
 
 
+def _size(sample: Sample) -> tuple[int, int, int, int]:
+    match sample:
+        case DecodeSample():
+            return sample.rows, sample.kv_tokens, 0, 0
+        case PrefillSample():
+            return sample.tokens, sample.context, sample.beside_rows, sample.beside_kv_tokens
+        case HybridSample():
+            return sample.tokens, sample.context, sample.rows, sample.kv_tokens
+
+
 def predict(model: CostModel, sample: Sample) -> float:
     """What the model says to a sample's batch, in seconds."""
     match sample:
@@ -272,12 +282,12 @@ def predict(model: CostModel, sample: Sample) -> float:
 def _held_back(profile: Profile, samples: Sequence[Sample]) -> FitReport:
     """Errors of models fitted without the sample in question, in `FOLDS` rounds.
 
-    Folds are dealt round within each (part, units), in the profile's order: the same profile gives the same report. A
-    sample without which no model can be fitted is not held back.
+    Folds are dealt round within each (part, units), by size, so that neighbours are in different ones, and the same
+    profile gives the same report. A sample without which no model can be fitted is not held back.
     """
     dealt: dict[tuple[Part, int], int] = defaultdict(int)
     folds: list[list[Sample]] = [[] for _ in range(FOLDS)]
-    for sample in samples:
+    for sample in sorted(samples, key=_size):
         group = _part(sample), 0 if isinstance(sample, HybridSample) else sample.units
         folds[dealt[group] % FOLDS].append(sample)
         dealt[group] += 1
