@@ -1,4 +1,4 @@
-"""The command `rapidd`: serve, calibrate, profile, config, doctor, version. Data goes to stdout, everything else to stderr.
+"""The command `rapidd`: serve, calibrate, profile, http, config, doctor, version. Data goes to stdout, all else to stderr.
 
 Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
 runtime directory). Imports no torch: the engine process alone pays for it.
@@ -21,6 +21,7 @@ from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
+from rapidd.http import command as http_command
 from rapidd.ipc import AskProfile
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
@@ -100,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens of each row (1024)")
     _add_json_option(show_file)
 
+    http = commands.add_parser("http", help="run the OpenAI-compatible HTTP server in front of a daemon")
+    http.set_defaults(command=_http)
+    http_command.add_arguments(http)
+    _add_config_option(http)
+
     config = commands.add_parser("config", help="check, show or describe the configuration")
     actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="report every problem of file and environment; exit 0 or 78")
@@ -165,7 +171,8 @@ def _add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> settings.Loaded:
     given = vars(arguments)
-    options = {key: (option, given[key]) for option, (key, _, _) in SERVE_OPTIONS.items() if given.get(key) is not None}
+    known = SERVE_OPTIONS | http_command.OPTIONS
+    options = {key: (option, given[key]) for option, (key, _, _) in known.items() if given.get(key) is not None}
     return settings.load(arguments.config, options=options)
 
 
@@ -208,6 +215,10 @@ def _profile_show(arguments: argparse.Namespace) -> int:
         knee=answer.knee,
     )
     return show(reply, Out(json=arguments.json, color="auto"))
+
+
+def _http(arguments: argparse.Namespace) -> int:
+    return http_command.run(arguments, lambda: _load(arguments).config)
 
 
 def _config_check(arguments: argparse.Namespace) -> int:

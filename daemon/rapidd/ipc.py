@@ -177,7 +177,7 @@ class EngineHello(_Message):
     eos_token_ids: list[int]
 
 
-class Token(Struct, array_like=True):
+class Token(Struct, array_like=True, gc=False):
     """One produced token. ``finish`` is set on a choice's last token: "stop" (eos or stop id) or "length".
 
     ``logprob`` and ``top`` are null unless the request asked for them. ``cached`` is the number of prompt

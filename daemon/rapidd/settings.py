@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from rapidctl.wire import EndpointError
-from rapidd.config import Config, EngineConfig, ModelConfig, PolicyConfig, ServerConfig, SloConfig
+from rapidd.config import Config, EngineConfig, HttpConfig, ModelConfig, PolicyConfig, ServerConfig, SloConfig
 from rapidd.errors import ConfigError, ProfileError
 from rapidd.paths import RuntimeDir
 from rapidd.policy.policies import parse as parse_policy
@@ -37,6 +37,7 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "server": ServerConfig,
     "slo": SloConfig,
     "policy": PolicyConfig,
+    "http": HttpConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field

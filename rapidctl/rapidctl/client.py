@@ -289,15 +289,16 @@ class Client:
 
     # --- the pump ---------------------------------------------------------------------------------------------
 
-    def poll(self, timeout_s: float) -> bool:
+    def poll(self, timeout_s: float, fds: Sequence[int] = ()) -> bool:
         """Wait up to ``timeout_s`` for messages, then handle all that are there and do what is due.
 
-        Returns whether anything arrived; it may return sooner with nothing. Raises `ProtocolMismatch`.
+        Something to read on one of ``fds``, the caller's own, ends the wait too. Returns whether anything arrived; it
+        may return sooner with nothing. Raises `ProtocolMismatch`.
         """
         if self._socket is None:
             raise Unreachable("the client is closed", "connect() it first")
         self._do_what_is_due()
-        arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()))
+        arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()), fds=fds)
         if arrived:
             self._read_monitor()
             self._read_messages()

@@ -47,6 +47,12 @@ LEASE_MISSES: Final = 3
 HEARTBEAT_MS: Final = (2000, 6000, 6000)
 """ZMTP heartbeats of every public socket: interval, timeout, and the time to live told to the peer."""
 
+LATENCY_EDGES_S: Final = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper ends (inclusive) of the buckets of `BucketCounts`: finest where objectives are, 10 to 50 ms and 0.1 to 2 s."""
+
 SNAPSHOT_TOPIC: Final = b"s"
 EVENT_TOPIC: Final = b"e"
 
@@ -324,6 +330,26 @@ class LatencyWindow(Struct, kw_only=True):
     prompt_tokens_per_s: float = 0.0
 
 
+class BucketCounts(Struct, kw_only=True):
+    """One distribution since the front's boot. ``counts[i]``: values in the i-th bucket of `LATENCY_EDGES_S` alone,
+    not below; the last one counts what is beyond the last edge. ``total``: sum of the values."""
+
+    n: int
+    total: float
+    counts: list[int]
+
+
+class LatencyTotals(Struct, kw_only=True):
+    """Latencies and tokens since the front's boot: what a collector needs that scrapes at its own pace."""
+
+    ttft_s: BucketCounts
+    itl_s: BucketCounts
+    tpot_s: BucketCounts
+    e2e_s: BucketCounts
+    prompt_tokens: int
+    output_tokens: int
+
+
 class Slo(Struct, kw_only=True):
     """TTFT SLO of a request = max(``ttft_floor_s``, ``ttft_per_1k_s`` x prompt tokens / 1000)."""
 
@@ -549,6 +575,8 @@ class ModelInfo(Struct, kw_only=True):
     vocab_size: int
     max_model_len: int
     weights: Literal["file", "random"]
+    has_chat_template: bool | None = None
+    """Whether `Generate.messages` can be rendered; null: an older daemon."""
 
 
 class DeviceProcess(Struct, kw_only=True):
@@ -637,6 +665,8 @@ class Snapshot(Struct, kw_only=True):
     streamed_tokens_total: int
     scheduling_s: Quantiles | None = None
     """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
+    latency_totals: LatencyTotals | None = None
+    """Null from a daemon that does not count them."""
 
 
 class Event(Struct, kw_only=True):
@@ -687,6 +717,8 @@ class Welcome(_Reply):
     model: str | None
     control: bool
     limits: Limits
+    has_chat_template: bool | None = None
+    """False: the model takes ``prompt`` or ``prompt_ids`` only; null: an older daemon."""
 
 
 class Pong(_Reply):
@@ -705,15 +737,20 @@ class Accepted(_Reply):
     resumed: bool = False
 
 
-class TokenLogprob(Struct, array_like=True):
-    """Natural-log probability of a token under the model's distribution before temperature and filters."""
+class TokenLogprob(Struct, array_like=True, gc=False):
+    """Natural-log probability of a token under the model's distribution before temperature and filters.
+
+    ``text`` and ``top_texts`` are the bytes that the token and the alternatives stand for: a client has no tokenizer.
+    """
 
     token_id: int
     logprob: float
     top: list[tuple[int, float]] = []
+    text: bytes = b""
+    top_texts: list[bytes] = []
 
 
-class Delta(Struct, kw_only=True, omit_defaults=True):
+class Delta(Struct, kw_only=True, omit_defaults=True, gc=False):
     """New output of one choice: token ids and the text that is safe to show (stop strings are held back)."""
 
     id: str
@@ -725,6 +762,8 @@ class Delta(Struct, kw_only=True, omit_defaults=True):
     at_mono_ns: list[int] = []
     """When the engine produced each id."""
     logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    """Set on the last output of a choice; the others of the stream may go on. `Finished` repeats it."""
 
 
 class Deltas(_Reply):

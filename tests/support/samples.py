@@ -65,6 +65,7 @@ MODEL = wire.ModelInfo(
     vocab_size=49_152,
     max_model_len=2048,
     weights="file",
+    has_chat_template=True,
 )
 DEVICE = wire.DeviceInfo(
     kind="cpu",
@@ -178,6 +179,7 @@ LATENCY = wire.LatencyWindow(
 DECISION = wire.Decision(
     at_unix_s=1_700_000_001.0, decision=12, epoch=5, source="operator", text="override by ana: split 1"
 )
+BUCKETS = wire.BucketCounts(n=3, total=0.9, counts=[0, 1, *[0] * 12, 2, *[0] * 18])
 SNAPSHOT = wire.Snapshot(
     seq=9,
     boot_id="engine-1",
@@ -208,6 +210,9 @@ SNAPSHOT = wire.Snapshot(
     front_cpu_s=1.25,
     streamed_tokens_total=4000,
     scheduling_s=wire.Quantiles(n=256, p50=1.2e-4, p95=1.5e-4, p99=2.1e-4, max=3.2e-4),
+    latency_totals=wire.LatencyTotals(
+        ttft_s=BUCKETS, itl_s=BUCKETS, tpot_s=BUCKETS, e2e_s=BUCKETS, prompt_tokens=140, output_tokens=4000
+    ),
 )
 EVENT = wire.Event(
     seq=3,
@@ -230,6 +235,7 @@ WELCOME = wire.Welcome(
     model="SmolLM2-135M-Instruct",
     control=True,
     limits=wire.Limits(max_model_len=2048),
+    has_chat_template=True,
 )
 STATUS = wire.Status(
     call=2,
@@ -258,7 +264,11 @@ DELTA = wire.Delta(
     token_ids=pack_ids([504, 2]),
     text="The",
     at_mono_ns=[1_000_000, 2_000_000],
-    logprobs=[wire.TokenLogprob(504, -0.25, [(504, -0.25), (9, -2.5)]), wire.TokenLogprob(2, -0.5)],
+    logprobs=[
+        wire.TokenLogprob(504, -0.25, [(504, -0.25), (9, -2.5)], b"The", [b"The", b"\xc3"]),
+        wire.TokenLogprob(2, -0.5),
+    ],
+    finish_reason="stop",
 )
 FINISHED = wire.Finished(
     id="r-1",

@@ -32,6 +32,8 @@ class Defaults(Struct, frozen=True, kw_only=True):
     block_tokens: int
     max_context: int = UNBOUNDED
     max_chunk_s: float
+    lone_chunk_s: float | None = None
+    """Of the chunk that ends the prompt of a request that is alone; null: as others."""
     max_chunk_tokens: int = UNBOUNDED
     """Memory for activations is there for so many prompt tokens a batch."""
     itl_slo_s: float

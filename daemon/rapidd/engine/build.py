@@ -113,6 +113,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     calibration = Calibration(found)
     pace = Pace(
         max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
+        lone_chunk_s=config.engine.max_chunk_s or defaults.lone_chunk_s,
         itl_slo_s=config.slo.itl_s or defaults.itl_slo_s,
         block_tokens=sizes.block_tokens,
         calibration=calibration,
@@ -124,6 +125,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         max_running=sizes.num_slots,
         max_model_len=sizes.max_model_len,
         bound=lambda plan, units, decoding: min(pace.bound(plan, units, decoding), defaults.max_chunk_tokens),
+        lone_bound=lambda plan, units: min(pace.lone_bound(plan, units), defaults.max_chunk_tokens),
         key=secrets.token_bytes(16),
     )
     num_tokens = _warm_up_tokens(backend, sizes, kv_blocks)

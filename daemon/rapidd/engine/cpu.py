@@ -34,7 +34,14 @@ class CpuBackend:
     """`Backend` over the cores this process may use. Raises DeviceError when more are asked for than there are."""
 
     row_buckets: tuple[int, ...] = ()
-    defaults = Defaults(block_tokens=16, max_context=MAX_CONTEXT, max_chunk_s=1.0, itl_slo_s=0.3, warmup_tokens=256)
+    defaults = Defaults(
+        block_tokens=16,
+        max_context=MAX_CONTEXT,
+        max_chunk_s=1.0,
+        lone_chunk_s=2.5,
+        itl_slo_s=0.3,
+        warmup_tokens=256,
+    )
 
     def __init__(self, compute_units: int | None, on_done: Callable[[], None]) -> None:
         self.table, self._cores = cpu_table(compute_units)

@@ -168,9 +168,6 @@ class Engine:
                 self._front = front_boot_id
                 self._control.restore(message)
                 self._state_ns = 0
-                if not self._is_ready:  # before the front knew of this engine it would have refused every request
-                    self._is_ready = True
-                    self._channel.send(ipc.ChildReport("ready", self.summary))
             case ipc.Submit():
                 self._submit(message)
             case ipc.Abort(rids):
@@ -323,6 +320,10 @@ class Engine:
         self._state_ns = now
         self._placement = self._probe(now)
         self._link.send(self._state(now))
+        if self._front is not None and not self._is_ready:
+            # Before it knew of this engine the front would have refused every request, and shown no partition.
+            self._is_ready = True
+            self._channel.send(ipc.ChildReport("ready", self.summary))
         if not busy and now - self._check_ns > CHECK_NS:
             self._check_ns = now
             self._scheduler.check()

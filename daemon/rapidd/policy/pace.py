@@ -37,7 +37,8 @@ class Load(Struct, frozen=True):
 class Pace:
     """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized.
 
-    ``load`` is asked only with a profile.
+    ``lone_chunk_s``: longest for the chunk that ends the prompt of a request that is alone; null: as others. ``load``
+    is asked only with a profile.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Pace:
         max_chunk_s: float,
         itl_slo_s: float,
         block_tokens: int,
+        lone_chunk_s: float | None = None,
         calibration: Calibration | None = None,
         load: Callable[[], Load] = Load,
     ) -> None:
         self._max_chunk_s = max_chunk_s
+        self._lone_chunk_s = lone_chunk_s or max_chunk_s
         self.itl_slo_s = itl_slo_s
         self._block_tokens = block_tokens
         self._calibration = calibration
@@ -67,16 +70,24 @@ class Pace:
 
     def bound(self, plan: Plan, units: int, num_decode: int) -> int:
         """Most prompt tokens of the next chunk; at least a block."""
-        cost = self._calibration.cost if self._calibration else None
-        is_bounded = plan.mode == "hybrid" and plan.chunk is None and num_decode > 0
-        seconds = min(self._max_chunk_s, ITL_SHARE * self.itl_slo_s) if is_bounded else self._max_chunk_s
-        if cost is not None:
-            fits = self._predicted(cost, seconds, plan, units)
-        elif is_bounded:
-            left = ITL_SHARE * self.itl_slo_s - self._decode_s.get(units, 0.0)
-            fits = int(min(self._max_chunk_s, left) / self._token_s(units))
-        else:
-            fits = int(seconds / self._token_s(units))
+        seconds = self._max_chunk_s
+        if plan.mode == "hybrid" and plan.chunk is None and num_decode:
+            limit = ITL_SHARE * self.itl_slo_s
+            # A prediction is of the whole batch; the speed seen so far is of its prompt tokens.
+            seconds = min(seconds, limit if self._cost else limit - self._decode_s.get(units, 0.0))
+        return self._fit(plan, units, seconds)
+
+    def lone_bound(self, plan: Plan, units: int) -> int:
+        """As `bound`, for the chunk that ends the prompt of the only request there is."""
+        return self._fit(plan, units, self._lone_chunk_s)
+
+    @property
+    def _cost(self) -> CostModel | None:
+        return self._calibration.cost if self._calibration else None
+
+    def _fit(self, plan: Plan, units: int, seconds: float) -> int:
+        cost = self._cost
+        fits = self._predicted(cost, seconds, plan, units) if cost else int(seconds / self._token_s(units))
         fits = max(fits, self._block_tokens)
         if fits > TILE_TOKENS:
             fits -= fits % TILE_TOKENS

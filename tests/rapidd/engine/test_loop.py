@@ -168,6 +168,19 @@ def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
     assert (report.state, report.detail) == ("ready", shared_bench.engine.summary)
 
 
+def test_it_is_ready_once_the_front_was_told_its_state(shared_bench: Bench) -> None:
+    """The first snapshot after READY=1 used to have no partition: the state was sent after the report."""
+    engine, said = shared_bench.engine, list[type]()
+    engine._front, engine._is_ready = None, False
+    with pytest.MonkeyPatch.context() as patch:
+        for way in (engine._link, engine._channel):
+            patch.setattr(way, "send", lambda message: said.append(type(message)))
+        shared_bench.send(ipc.FrontHello("front-3", 0, None))
+        assert engine._link.socket.poll(10_000)
+        engine.turn()
+    assert said.index(ipc.EngineState) < said.index(ipc.ChildReport)
+
+
 def test_pings_go_through_the_loop(bench: Bench) -> None:
     bench.send(ipc.Ping(41))
     assert bench.until(ipc.Pong) == ipc.Pong(41, "front-1")

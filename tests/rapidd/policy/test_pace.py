@@ -1,12 +1,14 @@
 """Chunks are bounded by predicted time."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
 from rapidd.policy.pace import TILE_TOKENS, Load, Pace
-from rapidd.policy.plan import Plan
+from rapidd.policy.plan import Chunk, Plan
 from support.profiles import PROFILE
 
 HYBRID = Plan("hybrid", 2, 2, None)
@@ -30,6 +32,19 @@ def test_a_chunk_fits_the_time_bound_and_is_at_least_a_block() -> None:
     for _ in range(50):
         speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=10)
     assert speed.bound(SHARED, 2, 0) == 16
+
+
+@given(token_s=st.floats(1e-5, 0.1), lone_s=st.floats(0.5, 5), chunk=st.none() | st.integers(1, 4096) | st.just("all"))
+def test_the_chunk_of_a_lone_request_keeps_its_own_time_and_the_plan_s_size(
+    token_s: float, lone_s: float, chunk: Chunk
+) -> None:
+    speed = Pace(max_chunk_s=0.5, itl_slo_s=0.3, block_tokens=16, lone_chunk_s=lone_s)
+    speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=token_s)
+    plan = Plan("serial", 2, 2, chunk)
+    bound = speed.lone_bound(plan, 2)
+    assert bound >= speed.bound(plan, 2, 0)
+    assert bound * token_s <= lone_s * (1 + 1e-9) or bound <= 16
+    assert not isinstance(chunk, int) or bound <= chunk
 
 
 def test_speeds_are_kept_by_unit_count() -> None:
