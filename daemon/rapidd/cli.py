@@ -1,4 +1,4 @@
-"""The command `rapidd`: serve, calibrate, profile, http, config, doctor, version. Data goes to stdout, all else to stderr.
+"""The command `rapidd`: serve, calibrate, profile, http, config, doctor, version. Only data goes to stdout.
 
 Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
 runtime directory). Imports no torch: the engine process alone pays for it.
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
     _add_serve_options(serve)
 
-    calibrate = commands.add_parser("calibrate", help="measure this device and model, for predictions and the auto policy")
+    calibrate = commands.add_parser("calibrate", help="measure this device and model, for predictions")
     calibrate.set_defaults(command=_calibrate)
     calibrate.add_argument("--seconds", type=_positive, default=90.0, metavar="S", help="in all, loading included (90)")
     calibrate.add_argument("--out", type=Path, metavar="FILE", help="where to write; the state directory by default")
@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     show_file = shown.add_parser("show", help="its error, and the fewest decode units for an ITL objective")
     show_file.set_defaults(command=_profile_show)
     show_file.add_argument("file", type=Path, metavar="FILE")
-    show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective in seconds (0.05)")
-    show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens of each row (1024)")
+    show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective (0.05)")
+    show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens a row (1024)")
     _add_json_option(show_file)
 
     http = commands.add_parser("http", help="run the OpenAI-compatible HTTP server in front of a daemon")

@@ -1,7 +1,7 @@
 """`rapidd calibrate`: an engine without a front, measured, and the profile written.
 
-Refuses beside a running daemon. Nothing is written unless the whole calibration succeeded; interrupted by SIGINT it leaves
-nothing behind.
+Refuses beside a running daemon. Nothing is written unless the whole calibration succeeded; interrupted by SIGINT it
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ def measure(
     )
     probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock)
     max_chunk_s = config.engine.max_chunk_s or backend.defaults.max_chunk_s
-    session = Session(
-        probe, limits, table, max_chunk_s=max_chunk_s, budget_s=budget_s, progress=progress, clock=clock
-    )
+    session = Session(probe, limits, table, max_chunk_s=max_chunk_s, budget_s=budget_s, progress=progress, clock=clock)
     started = clock()
     session.run()
     for text in session.too_large:

@@ -87,7 +87,7 @@ def _chunks(limits: Limits, tokens: int) -> list[Chunk]:
 
 
 def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
-    """Hybrid batches: some and many rows with short and long contexts, by chunks of several lengths; in a mixed order."""
+    """Hybrid batches: some and many rows with short and long contexts, by chunks of several lengths; shuffled."""
     counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
     decoding = [step for rows in counts for step in _ends(_steps(limits, rows))]
     fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]

@@ -1,9 +1,9 @@
 """Runs batches that nobody asked for on the lanes, and tells how long they took on the device.
 
-Rows are hand-made: each has its own slot and its own blocks, in shuffled order. Rows that shared blocks would find them in
-the device's caches, so a batch for which there are too few is refused. What the blocks hold does not matter, as long as it
-is finite. Durations are the lanes': device events on a GPU, the worker's clock on a CPU. Waits for one event that the
-lanes set.
+Rows are hand-made: each has its own slot and its own blocks, in shuffled order. Rows that shared blocks would find them
+in the device's caches, so a batch for which there are too few is refused. What the blocks hold does not matter, as long
+as it is finite. Durations are the lanes': device events on a GPU, the worker's clock on a CPU. Waits for one event that
+the lanes set.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _span(result: BatchResult) -> Span:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         raise TooLarge from error
     if error is not None:
-        raise DeviceError(f"a batch failed while calibrating: {error}", "rapidd doctor says what may be wrong") from error
+        raise DeviceError(f"a batch failed while calibrating: {error}", "see what rapidd doctor says") from error
     return result.started_ns, result.ended_ns
 
 

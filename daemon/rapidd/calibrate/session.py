@@ -1,8 +1,8 @@
 """Spends a time budget on measurements, the most valuable first, and gives the samples of a profile.
 
 Each stage may take its share of the budget and what earlier stages left over. The device is first measured as a whole:
-on a CPU the workers of splits, once started, change how long steps on all cores take. A batch that would hold the lane far
-longer than a chunk may is left out; one that does not fit in memory as well, and both are told.
+on a CPU the workers of splits, once started, change how long steps on all cores take. A batch that would hold the lane
+far longer than a chunk may is left out, and so is one that does not fit in memory.
 """
 
 from __future__ import annotations

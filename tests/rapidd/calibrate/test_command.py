@@ -37,7 +37,7 @@ def config(folder: Path, kv_blocks: int = 64) -> Config:
     )
 
 
-def rapidd_calibrate(folder: Path, *options: str, **environ: str) -> "subprocess.Popen[str]":
+def rapidd_calibrate(folder: Path, *options: str, **environ: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", "-m", "rapidd.cli", "calibrate", "--model", str(MODEL), "--device", "cpu"]
     command += ["--kv-blocks", "64", "--listen", f"ipc://{folder}/request.sock", *options]
     pipe = subprocess.PIPE
@@ -183,4 +183,8 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_a_stage_elsewhere(is_termina
         assert "[############............]  50%  splits  now" in screen.text
         assert "\n" not in screen.text
     else:
-        assert screen.text.splitlines() == ["rapidd: loading weights", "rapidd:  10%  decode steps", "rapidd:  50%  splits"]
+        assert screen.text.splitlines() == [
+            "rapidd: loading weights",
+            "rapidd:  10%  decode steps",
+            "rapidd:  50%  splits",
+        ]

@@ -1,4 +1,4 @@
-"""A calibration on a real GPU, with the 260K-parameter model in bfloat16: its times mean little, that they are there does."""
+"""A calibration on a real GPU, with the 260K-parameter model in bfloat16, whose times mean little."""
 
 from __future__ import annotations
 

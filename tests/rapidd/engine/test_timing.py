@@ -60,7 +60,7 @@ def test_each_kind_of_batch_has_its_prediction(made: Batch, beside: bool, expect
 
 
 def test_several_prompts_in_a_chunk_count_as_one_with_as_much_attention() -> None:
-    """Half the tokens behind 1,000, half behind 200: as all behind 600, less what the halves do not see of each other."""
+    """Half the tokens behind 1,000, half behind 200: as all behind 550, because the halves do not see each other."""
     two = predict(COST, batch("prefill", 4, "serial", [], [(1000, 100), (200, 100)]), False, Load())
     assert two == pytest.approx(COST.prefill_s(200, 550, 4))
 

@@ -16,7 +16,8 @@ from support import profiles
 from support.profiles import KEY, PROFILE
 
 MODEL = CostModel(PROFILE)
-KERNELS = [Path(__file__).parents[3] / "docs" / "results" / "gpu" / f"2026-11-{name}.json" for name in ("22-v7", "29-v9")]
+RESULTS = Path(__file__).parents[3] / "docs" / "results" / "gpu"
+KERNELS = [RESULTS / "2026-11-22-v7.json", RESULTS / "2026-11-29-v9.json"]
 """The kernels by themselves: on an H100, and on an H200."""
 
 units = st.sampled_from([1, 2, 3, 4])

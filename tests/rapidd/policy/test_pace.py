@@ -85,9 +85,7 @@ LOAD = Load(rows=8, kv_tokens=4096, context=512)
 def calibrated(load: Load, max_chunk_s: float = 0.02) -> tuple[Pace, Calibration, CostModel]:
     calibration = Calibration(Found(PROFILE, "file"))
     assert calibration.cost is not None
-    speed = Pace(
-        max_chunk_s=max_chunk_s, itl_slo_s=0.02, block_tokens=16, calibration=calibration, load=lambda: load
-    )
+    speed = Pace(max_chunk_s=max_chunk_s, itl_slo_s=0.02, block_tokens=16, calibration=calibration, load=lambda: load)
     return speed, calibration, calibration.cost
 
 
