@@ -59,6 +59,12 @@ class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
     ttft_per_1k_s: Annotated[float, Meta(gt=0)] | None = None
 
 
+class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What the policy knows. ``profile``: a file of `rapidd calibrate`; null: the state directory's, or a shipped."""
+
+    profile: str | None = None
+
+
 class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The HTTP server, a process of its own: `rapidd http`. ``uds`` takes the place of ``host`` and ``port``."""
 
@@ -84,4 +90,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     engine: EngineConfig = EngineConfig()
     server: ServerConfig = ServerConfig()
     slo: SloConfig = SloConfig()
+    policy: PolicyConfig = PolicyConfig()
     http: HttpConfig = HttpConfig()

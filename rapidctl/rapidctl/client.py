@@ -47,6 +47,7 @@ Reply = (
     | wire.EventList
     | wire.PartitionInfo
     | wire.Prediction
+    | wire.ProfileReply
     | wire.ControlReply
 )
 Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.Drain
@@ -58,6 +59,7 @@ Call = (
     | wire.GetEvents
     | wire.GetPartition
     | wire.PredictPartition
+    | wire.GetProfile
     | Command
 )
 
@@ -202,6 +204,8 @@ class Client:
     def call(self, request: wire.GetPartition, timeout_s: float | None = None) -> wire.PartitionInfo: ...
     @overload
     def call(self, request: wire.PredictPartition, timeout_s: float | None = None) -> wire.Prediction: ...
+    @overload
+    def call(self, request: wire.GetProfile, timeout_s: float | None = None) -> wire.ProfileReply: ...
     @overload
     def call(self, request: Command, timeout_s: float | None = None) -> wire.ControlReply: ...
     def call(self, request: Call, timeout_s: float | None = None) -> Reply:

@@ -227,6 +227,15 @@ class PredictPartition(_Request):
     plan: PlanRequest
 
 
+class GetProfile(_Request):
+    """The calibrated profile and its knee, for an ITL objective (null: the daemon's) and a context. Answered by
+    `ProfileReply`."""
+
+    call: int
+    itl_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    kv_per_row: Annotated[int, Meta(ge=0, le=100_000_000)] = 1024
+
+
 class SetPartition(_Request):
     """Pin a plan. Answered by `ControlReply` when accepted; an ``applied`` event follows when lanes run it.
 
@@ -284,6 +293,7 @@ Request = (
     | GetEvents
     | GetPartition
     | PredictPartition
+    | GetProfile
     | SetPartition
     | ReleasePartition
     | SetPolicy
@@ -387,6 +397,46 @@ class Placement(Struct, kw_only=True):
     probed_unix_s: float | None
 
 
+class FitInfo(Struct, kw_only=True):
+    """Relative errors of predictions on held-back measurements; ``part`` "all", or what was predicted."""
+
+    part: str
+    n: int
+    median: float | None
+    p95: float | None
+
+
+class CorrectionInfo(Struct, kw_only=True):
+    """What batches took over what was predicted, a moving mean. ``error``: of the corrected predictions, relative."""
+
+    mode: Mode
+    kind: Literal["decode", "prefill", "mixed"]
+    factor: float
+    error: float
+    n: int
+
+
+class CalibrationInfo(Struct, kw_only=True):
+    """The calibrated profile in use: what it was measured on, how well it fits, how it is corrected.
+
+    ``source``: a file that was named, the state directory, or shipped with the daemon.
+    """
+
+    name: str
+    source: Literal["file", "state", "shipped"]
+    device: str
+    units_total: int
+    driver: str
+    model: str
+    dtype: str
+    build: str
+    made_unix_s: float
+    note: str
+    fit: FitInfo
+    parts: list[FitInfo]
+    corrections: list[CorrectionInfo]
+
+
 class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """Reply to `GetPartition`, and part of every snapshot. ``source``: policy, override or config."""
 
@@ -405,6 +455,8 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     measured: Placement | None
     profile: str | None
     """Name of the calibrated profile in use; null: none, and predictions answer null."""
+    calibration: CalibrationInfo | None = None
+    """More about that profile."""
 
 
 class PhaseWork(Struct, kw_only=True):
@@ -828,6 +880,26 @@ class Prediction(_Reply):
     breaches_slo: bool | None = None
 
 
+class KneeRow(Struct, kw_only=True):
+    """``decode_units``: the fewest that keep the objective for a decode step of so many rows, with prompts beside it;
+    all units: only when prompts wait; null: not even then. ``step_s``: of that step, alone on all units if null."""
+
+    rows: int
+    decode_units: int | None
+    step_s: float
+
+
+class ProfileReply(_Reply):
+    """Answer to `GetProfile`. Without a profile ``calibration`` is null and ``knee`` empty; ``notes`` say why."""
+
+    call: int
+    calibration: CalibrationInfo | None
+    notes: list[str]
+    itl_s: float
+    kv_per_row: int
+    knee: list[KneeRow]
+
+
 class ControlReply(_Reply):
     """An operator's command was accepted; ``epoch`` is the one it made."""
 
@@ -849,6 +921,7 @@ Reply = (
     | EventList
     | PartitionInfo
     | Prediction
+    | ProfileReply
     | ControlReply
 )
 
