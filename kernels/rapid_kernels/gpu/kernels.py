@@ -24,7 +24,6 @@ from rapid_kernels.gpu.tuning import (
     CHAINED_UNITS,
     HOPPER_PROMPT,
     PROMPT,
-    UNALIGNED_DECODE,
     decode_tile_for,
     tile_for,
 )
@@ -149,10 +148,8 @@ class GpuKernels:
                 scratch.plan, ragged.kv_lens[:rows], ragged.block_tables[:rows], ragged.block_tokens, window, chained
             )
             ragged.derived["planned"] = (window,)
-        if not self._bulk:
-            tile = AMD_DECODE
-        else:
-            tile = decode_tile_for(ragged.units) if q.shape[2] % BULK_NUMBERS == 0 else UNALIGNED_DECODE
+        bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
+        tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
         return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
 
     def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
