@@ -20,7 +20,8 @@ import torch
 
 from rapidctl.wire import DeviceInfo
 from rapidd.engine import chunk_inputs
-from rapidd.engine.backend import Defaults, Report, Sizes, fill
+from rapidd.engine.backend import Report, Sizes, fill
+from rapidd.engine.defaults import GPU_DEFAULTS
 from rapidd.engine.device_stream import DeviceStream, TorchQueue
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
@@ -46,14 +47,7 @@ ORDINAL: Final = 0
 class GpuBackend:
     """`Backend` over one GPU. Raises DeviceError when it cannot be used, or lacks the units asked for."""
 
-    defaults = Defaults(
-        block_tokens=64,
-        max_chunk_s=0.1,
-        max_chunk_tokens=2048,
-        itl_slo_s=0.05,
-        warmup_tokens=2048,
-        warmup_tails=(128, 64, 16),
-    )
+    defaults = GPU_DEFAULTS
 
     def __init__(self, kind: GpuKind, compute_units: int | None, on_done: Callable[[], None]) -> None:
         torch.cuda.set_device(ORDINAL)
