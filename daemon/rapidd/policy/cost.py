@@ -1,12 +1,13 @@
 """How long any batch takes, by a small model of physical shape fitted to a calibrated profile.
 
     decode(rows, kv)         = curve_u(rows) + line_u(kv)                               products; attention
-    prefill(tokens, context) = curve_u(tokens) + b_u * tokens * (context + tokens / 2)  products; attention
-    hybrid                   = x * (curve(rows + tokens) + b * tokens * (context + tokens / 2)) + y * line(kv) + z
+    prefill(tokens, context) = curve_u(tokens) + b_u * attended(tokens, context)        products; attention
+    hybrid                   = x * (curve(rows + tokens) + b * attended(tokens, context)) + y * line(kv) + z
     decode beside prefill    = p_u * decode + q_u
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)
 
-for every number of units ``u`` that was measured. Every coefficient is non-negative, so times rise with each argument;
+for every number of units ``u`` that was measured; attended = max(tokens, least_u) * context + tokens^2 / 2, because a
+few tokens do not fill a device. Every coefficient is non-negative, so times rise with each argument;
 beyond the measured range they go on straight. Evaluating takes about a microsecond: everything is precomputed.
 
 `Correction` keeps the predictions honest while serving. Pure: no clock, no device.
@@ -14,6 +15,7 @@ beyond the measured range they go on straight. Evaluating takes about a microsec
 
 from __future__ import annotations
 
+import math
 import statistics
 from bisect import bisect_left
 from collections import defaultdict
@@ -23,7 +25,7 @@ from typing import Final, Literal, TypeVar
 from msgspec import Struct
 
 from rapidctl.wire import Mode
-from rapidd.policy.curve import Curve, Line, fit
+from rapidd.policy.curve import Curve, Line, attended, fit
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
 
@@ -36,6 +38,10 @@ WEIGHT: Final = 0.05
 LEAST: Final = 0.5
 MOST: Final = 2.0
 """Beyond a factor of two the profile is wrong, not out of date; and one hiccup must not look like a slow device."""
+LEAST_TOKENS: Final = (0, 64, 128, 192, 256, 384, 512)
+"""Tried for the chunk that fills the device's attention; what fits best stays."""
+SAME: Final = 1e-9
+"""Of summed squared relative errors: no better fit."""
 MIN_AFFINE: Final = 3
 """Samples below which a slowdown is one factor, without a second coefficient."""
 
@@ -66,11 +72,13 @@ class FitReport(Struct, frozen=True):
 class _Lane:
     """One lane on one number of units: ``curve(n) + line(work)`` alone, and what running beside costs."""
 
-    __slots__ = ("curve", "factor", "line", "offset", "slope")
+    __slots__ = ("curve", "factor", "least", "line", "offset", "slope")
 
-    def __init__(self, curve: Curve, line: Line) -> None:
+    def __init__(self, curve: Curve, line: Line, least: int = 0) -> None:
         self.curve = curve
         self.line = line
+        self.least = least
+        """Of prefill: see `attended`."""
         self.slope = line.slope
         """Of prefill's line, which does not bend."""
         self.factor = TURNS_FACTOR
@@ -113,13 +121,13 @@ class CostModel:
         Beside unknown rows (0) it takes as long as beside the calibration's average ones.
         """
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
-        alone = lane.curve.at(tokens) + tokens * (context + tokens / 2) * lane.slope
+        alone = lane.curve.at(tokens) + attended(tokens, context, lane.least) * lane.slope
         return alone * self._slowdown(lane, units, rows, kv_tokens) if beside else alone
 
     def hybrid_s(self, rows: int, kv_tokens: int, tokens: int, context: float) -> float:
         """Decode rows and a chunk in one batch, on all units."""
         lane = self._prefill[self.units_total]
-        chunk = lane.curve.at(rows + tokens) + tokens * (context + tokens / 2) * lane.slope
+        chunk = lane.curve.at(rows + tokens) + attended(tokens, context, lane.least) * lane.slope
         x, y, z = self._hybrid
         return x * chunk + y * self._decode[self.units_total].line.at(kv_tokens) + z
 
@@ -134,10 +142,10 @@ class CostModel:
             lane = self._prefill[self.units_total]
             x, y, z = self._hybrid
             budget = (seconds - z - y * self._decode[self.units_total].line.at(kv_tokens)) / x
-            return lane.curve.longest(rows, context, lane.slope, budget)
+            return lane.curve.longest(rows, context, lane.slope, budget, lane.least)
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
-        return lane.curve.longest(0, context, lane.slope, budget)
+        return lane.curve.longest(0, context, lane.slope, budget, lane.least)
 
     def knee(
         self, itl_slo_s: float, kv_per_row: int, rows: Sequence[int] = (), alone: float = 1.0, beside: float = 1.0
@@ -171,9 +179,7 @@ class CostModel:
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
         # Where keys no longer fit in a cache, or in the allocator's reuse, reading them may get dearer: decode bends.
         self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
-        self._prefill = _lanes(
-            prefill, lambda s: (s.tokens, s.tokens * (s.context + s.tokens / 2), s.seconds), bends=False
-        )
+        self._prefill = _chunk_lanes(prefill)
         self._hybrid = self._fit_hybrid([s for s in samples if isinstance(s, HybridSample)])
         self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
 
@@ -184,7 +190,7 @@ class CostModel:
             return 1.0, 1.0, 0.0
         rows = []
         for s in samples:
-            chunk = lane.curve.at(s.rows + s.tokens) + s.tokens * (s.context + s.tokens / 2) * lane.slope
+            chunk = lane.curve.at(s.rows + s.tokens) + attended(s.tokens, s.context, lane.least) * lane.slope
             rows.append([chunk / s.seconds, line.at(s.kv_tokens) / s.seconds, 1 / s.seconds])
         x, y, z = solve_nonnegative(rows, [1.0] * len(rows))
         return (x, y, z) if x > 0.0 else (1.0, 1.0, 0.0)
@@ -214,6 +220,21 @@ def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]], *, 
         if not sample.beside:
             points[sample.units].append(point(sample))
     return {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
+
+
+def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
+    """By units, each with the `_Lane.least` that fits its samples best."""
+    lanes: dict[int, _Lane] = {}
+    for units in sorted({sample.units for sample in samples if not sample.beside}):
+        own = [sample for sample in samples if sample.units == units and not sample.beside]
+        best = math.inf
+        for least in LEAST_TOKENS:
+            points = [(s.tokens, attended(s.tokens, s.context, least), s.seconds) for s in own]
+            curve, line = fit(points)
+            error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in points)
+            if error < best - SAME:
+                best, lanes[units] = error, _Lane(curve, line, least)
+    return lanes
 
 
 def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[float, float]]]) -> None:

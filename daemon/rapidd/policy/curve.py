@@ -52,11 +52,11 @@ class Curve:
         piece = bisect_right(self.knots, n) - 1
         return self.values[0] if piece < 0 else self.values[piece] + self.slopes[piece] * (n - self.knots[piece])
 
-    def longest(self, offset: int, context: float, slope: float, budget: float) -> int:
-        """The most tokens with ``at(offset + tokens) + slope * tokens * (context + tokens / 2) <= budget``, or 0."""
+    def longest(self, offset: int, context: float, slope: float, budget: float, least: int = 0) -> int:
+        """The most tokens with ``at(offset + tokens) + slope * attended(tokens, context, least) <= budget``, or 0."""
 
         def seconds(tokens: float) -> float:
-            return slope * tokens * (context + tokens / 2)
+            return slope * attended(tokens, context, least)
 
         starts = [knot - offset for knot in self.knots]
         piece = -1
@@ -68,12 +68,27 @@ class Curve:
             (0, self.values[0], 0.0) if piece < 0 else (starts[piece], self.values[piece], self.slopes[piece])
         )
         # value + rise (n - begin) + slope n (context + n / 2) = budget, in the form a n^2 + b n = c
-        a, b, c = slope / 2, rise + slope * context, budget - value + rise * begin
-        if c <= 0.0:
-            return 0
-        root = 2 * c / (b + math.sqrt(b * b + 4 * a * c)) if a or b else math.inf
+        a, c = slope / 2, budget - value + rise * begin
+        root = _root(a, rise + slope * context, c)
+        if root < least:  # there the context costs the same for any n
+            root = min(_root(a, rise, c - slope * context * least), float(least))
         limit = starts[piece + 1] if piece + 1 < len(starts) else MAX_CHUNK
         return max(0, int(min(root, limit, MAX_CHUNK)))
+
+
+def attended(tokens: float, context: float, least: int) -> float:
+    """Pairs of a query and a key for which a chunk's attention takes time.
+
+    Fewer than ``least`` tokens do not fill the device: they walk the context in the time of so many.
+    """
+    return (tokens if tokens > least else least) * context + tokens * tokens / 2
+
+
+def _root(a: float, b: float, c: float) -> float:
+    """The n > 0 with a n^2 + b n = c; 0 where there is none."""
+    if c <= 0.0:
+        return 0.0
+    return 2 * c / (b + math.sqrt(b * b + 4 * a * c)) if a or b else math.inf
 
 
 class Line(NamedTuple):
