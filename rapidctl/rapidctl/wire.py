@@ -472,6 +472,8 @@ class ModelInfo(Struct, kw_only=True):
     vocab_size: int
     max_model_len: int
     weights: Literal["file", "random"]
+    has_chat_template: bool | None = None
+    """Whether `Generate.messages` can be rendered; null: an older daemon, or not known to who made this."""
 
 
 class DeviceProcess(Struct, kw_only=True):
@@ -604,6 +606,8 @@ class Welcome(_Reply):
     model: str | None
     control: bool
     limits: Limits
+    has_chat_template: bool | None = None
+    """False: the model takes ``prompt`` or ``prompt_ids`` only; null: an older daemon."""
 
 
 class Pong(_Reply):

@@ -407,6 +407,18 @@ def test_run_sends_every_sampling_parameter(peer: Peer, rapidctl: Rapidctl) -> N
     assert (raw.prompt, raw.messages, raw.sampling) == ("raw", None, wire.Sampling())
 
 
+def test_run_sends_a_bare_prompt_to_a_model_without_a_chat_template(peer: Peer, rapidctl: Rapidctl) -> None:
+    peer.script[wire.Hello] = lambda hello: [replace(samples.WELCOME, has_chat_template=False)]
+    ran = rapidctl("run", "Once upon", "--json")
+    raw = peer.hear(Generate)
+    assert (ran.code, raw.prompt, raw.messages) == (0, "Once upon", None)
+    assert "no chat template" in ran.stderr
+    rapidctl("run", "Once upon", "--system", "Be brief.")
+    chat = peer.hear(Generate)
+    assert chat.prompt is None, "a system message is not dropped: the daemon refuses it and says why"
+    assert [message.role for message in chat.messages or ()] == ["system", "user"]
+
+
 def test_run_json_ends_with_the_documented_line(peer: Peer, rapidctl: Rapidctl) -> None:
     ran = rapidctl("run", "Hi", "--json")
     assert [line["type"] for line in ran.documents] == ["accepted", "tokens", "finished"]

@@ -211,19 +211,24 @@ class ScriptedEngine:
 class Rig:
     """The front under test and whoever talks to it."""
 
-    def __init__(self, folder: Path, server: ServerConfig | None = None, send_hwm: int = 1000) -> None:
+    def __init__(
+        self, folder: Path, server: ServerConfig | None = None, send_hwm: int = 1000, text: TextModel = TEXT
+    ) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clock = FakeClock()
         self.runtime = RuntimeDir(f"ipc://{folder}/request.sock")
         self.runtime.prepare()
         self.config = Config(server=server or ServerConfig())
+        self.text = text
         self.peers: list[Peer] = []
         self.engines: list[ScriptedEngine] = []
         self.reports: list[ipc.ChildReport] = []
         self.server = self.start(send_hwm)
 
     def start(self, send_hwm: int = 1000) -> Server:
-        self.server = Server(self.config, self.runtime, TEXT, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm)
+        self.server = Server(
+            self.config, self.runtime, self.text, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm
+        )
         return self.server
 
     @property

@@ -46,6 +46,7 @@ MODEL = wire.ModelInfo(
     vocab_size=49_152,
     max_model_len=2048,
     weights="file",
+    has_chat_template=True,
 )
 DEVICE = wire.DeviceInfo(
     kind="cpu",
@@ -192,6 +193,7 @@ WELCOME = wire.Welcome(
     model="SmolLM2-135M-Instruct",
     control=True,
     limits=wire.Limits(max_model_len=2048),
+    has_chat_template=True,
 )
 STATUS = wire.Status(
     call=2,

@@ -146,6 +146,7 @@ class Calls:
                 model=hello.model.name if hello else None,
                 control=client.control,
                 limits=wire.Limits(max_model_len=hello.max_model_len if hello else None),
+                has_chat_template=bool(self._text.template),
             ),
         )
 

@@ -51,6 +51,7 @@ class Front:
         self.stopped = False
         """The drain that a stop began is over: close the sockets and exit."""
         self._config = config
+        self._text = text
         self._clock = clock
         self._report = report
         self._stop_ns: int | None = None
@@ -272,6 +273,7 @@ class Front:
                 "warning", f"refused an engine of build {hello.build!r}; this front is {ipc.BUILD!r}", "error"
             )
             return
+        hello.model.has_chat_template = bool(self._text.template)  # the engine does not read the text side
         is_first = self.link.hello is None
         if self.link.connected and self.link.boot_id != hello.boot_id:
             self.link.drop()

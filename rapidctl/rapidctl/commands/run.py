@@ -35,7 +35,9 @@ def add_parser(commands: common.Commands) -> None:
     parser = common.add_command(commands, "run", run, "send a prompt and stream the answer")
     parser.add_argument("prompt", metavar="PROMPT|-", nargs="?", help="the prompt; - reads it from stdin")
     parser.add_argument("--system", metavar="TEXT", help="system message of the chat")
-    parser.add_argument("--no-chat", action="store_true", help="send the prompt as it is, without the chat template")
+    parser.add_argument(
+        "--no-chat", action="store_true", help="send the prompt as it is, as to a model without a chat template"
+    )
     _add_sampling(parser.add_argument_group("sampling"))
     group = parser.add_argument_group("request")
     group.add_argument("--n", metavar="N", type=common.integer, default=1, help="choices (1)")
@@ -62,6 +64,8 @@ def run(args: Namespace, out: Out) -> int:
     request = _request(args)
     printer = _Lines(out) if out.json else _Text(out, request.n)
     with common.connect(args) as client:
+        if client.welcome and client.welcome.has_chat_template is False and _send_raw(request):
+            out.note("this model has no chat template: the prompt is sent as it is (as with --no-chat)")
         try:
             for event in client.generate(request, resume=not args.no_resume):
                 printer.show(event)
@@ -98,6 +102,14 @@ def _request(args: Namespace) -> Generate:
         system = [] if args.system is None else [ChatMessage("system", args.system)]
         request.messages = [*system, ChatMessage("user", prompt)]
     return request
+
+
+def _send_raw(request: Generate) -> bool:
+    """Turn a chat of one message into its bare text. One with a system message stays: the daemon says what to do."""
+    if request.messages is None or len(request.messages) != 1:
+        return False
+    request.prompt, request.messages = request.messages[0].content, None
+    return True
 
 
 def _prompt(args: Namespace) -> str:

@@ -90,7 +90,8 @@ def _model(status: Status) -> str:
     if model is None:
         return UNKNOWN
     random = ", random weights" if model.weights == "random" else ""
-    return f"{model.name}, {model.dtype}, context {model.max_model_len}{random}"
+    raw = ", no chat template" if model.has_chat_template is False else ""
+    return f"{model.name}, {model.dtype}, context {model.max_model_len}{random}{raw}"
 
 
 def _sensors(status: Status) -> list[tuple[str, str]]:

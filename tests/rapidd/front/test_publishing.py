@@ -1,6 +1,7 @@
 """Snapshots and events as subscribers and callers see them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -8,7 +9,10 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidd import ipc
-from support.front import KV, Peer, Rig, ScriptedEngine
+from rapidd.front.admission import TextModel
+from rapidd.model.chat import ChatTemplate
+from rapidd.model.tokenizer import byte_tokenizer
+from support.front import KV, VOCAB, Peer, Rig, ScriptedEngine
 
 
 class Subscriber:
@@ -65,6 +69,17 @@ def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Ri
     assert len(subscriber.snapshots) == 8
     seqs = [snapshot.seq for snapshot in subscriber.snapshots]
     assert seqs == list(range(seqs[0], seqs[0] + 8))
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages }}"])
+def test_clients_learn_whether_messages_can_be_rendered(tmp_path: Path, template: str | None) -> None:
+    rig = Rig(tmp_path, text=TextModel(byte_tokenizer(VOCAB), ChatTemplate(template)))
+    peer, _ = rig.ready()
+    model = snapshot_of(peer).model
+    assert peer.hello().has_chat_template is bool(template)
+    assert model is not None
+    assert model.has_chat_template is bool(template)
+    rig.close()
 
 
 def test_nothing_is_published_while_nobody_subscribes_and_who_comes_is_served_at_once(rig: Rig) -> None:
