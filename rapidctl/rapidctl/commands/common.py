@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
 from rapidctl.errors import TimedOut, Unreachable
 from rapidctl.out import Out
+from rapidctl.wire import check_endpoint
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -53,6 +54,7 @@ def common_options(default: object) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, argument_default=default)
     group = parser.add_argument_group("common options")
     group.add_argument("--endpoint", metavar="E", help="the daemon's request socket, ipc:///path (RAPIDCTL_ENDPOINT)")
+    group.add_argument("-c", "--context", metavar="NAME", help="a daemon named in the settings (RAPIDCTL_CONTEXT)")
     group.add_argument(
         "--timeout",
         metavar="DUR",
@@ -103,7 +105,19 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(args: argparse.Namespace, *, control: bool = False) -> Client:
     """An open client for the command's endpoint; a context manager that connects."""
-    return Client(args.endpoint, control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+    return Client(endpoint(args), control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+
+
+def endpoint(args: argparse.Namespace) -> str:
+    """Where the daemon is: ``--endpoint``, ``--context``, RAPIDCTL_ENDPOINT, the chosen context, the default.
+
+    Raises `ConfigError` and `EndpointError`.
+    """
+    if args.endpoint:
+        return check_endpoint(args.endpoint)
+    from rapidctl import settings  # reads TOML; most scripts name the endpoint
+
+    return settings.endpoint_of(settings.load().settings, args.context)
 
 
 def outcome_deadline_s(args: argparse.Namespace) -> float:

@@ -28,6 +28,8 @@ class Change:
         self.state: State = "sent"
         self.text = "sent, no answer yet"
         self.epoch: int | None = None
+        self.retry_after_s: float | None = None
+        """Of a refusal that holds only for the moment."""
         self._waits_for_event = isinstance(command, SetPartition)
         self._deadline_s = now + UNKNOWN_AFTER_S
         self._applied: set[int] = set()
@@ -48,6 +50,7 @@ class Change:
         elif isinstance(answer.result, Refused):
             hint = f" ({answer.result.hint})" if answer.result.hint else ""
             self.state, self.text = "refused", answer.result.message + hint
+            self.retry_after_s = answer.result.retry_after_s
         else:
             self.state, self.text = "unknown", f"{answer.result}: it may or may not have been applied"
 

@@ -4,12 +4,22 @@ import re
 
 import pytest
 
+from rapidctl.console.app import Console
+from rapidctl.console.control import Controls
+from rapidctl.console.screens.ask import Ask
+from rapidctl.console.screens.compare import Compare
 from rapidctl.console.screens.confirm import Confirm
+from rapidctl.console.screens.fleet import FleetScreen
 from rapidctl.console.screens.help import Help
 from rapidctl.console.screens.log import Log
 from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.overview import Overview
+from rapidctl.console.screens.partition import Partition
 from rapidctl.console.screens.prompt import Prompt
+from rapidctl.console.screens.table import TablePage
+from rapidctl.console.travel import Travels
+from rapidctl.console.widgets.choice import Choice
+from rapidctl.console.widgets.lines import Lines
 from rapidctl.console.widgets.rows import Rows
 from rapidctl.source import Connection
 from support.console import ENDPOINT, desk, event, partition, snapshot
@@ -104,6 +114,7 @@ async def test_the_window_the_freeze_the_theme() -> None:
         await at.press("w")
         assert "last 300 s" in at.text
         await at.press("p")
+        at.clock.now += 1
         await at.show(snapshot(241, info=partition(epoch=1900)))
         assert "FROZEN" in at.text
         assert "epoch 1841" in at.text
@@ -116,7 +127,7 @@ async def test_the_window_the_freeze_the_theme() -> None:
 
 
 async def test_help_lists_every_key_and_the_figures() -> None:
-    async with desk(120, 80) as at:
+    async with desk(120, 150) as at:
         await at.press("question_mark")
         assert isinstance(at.app.screen, Help)
         for word in ("?", "^o", "override the partition", "filter requests", "stop the stream", "TTFT SLO", "STALE"):
@@ -163,11 +174,10 @@ async def test_quitting_closes_the_source() -> None:
 
 
 def test_every_binding_has_an_id_of_its_own() -> None:
-    from rapidctl.console.app import Console
-    from rapidctl.console.widgets.choice import Choice
-    from rapidctl.console.widgets.lines import Lines
-
-    owners = (Console, Overview, Log, Prompt, Override, Confirm, Help, Lines, Choice)
+    owners = (
+        Console, Controls, Travels, TablePage, Partition, Log, Prompt, FleetScreen, Override, Compare, Confirm, Ask,
+        Help, Lines, Choice,
+    )  # fmt: skip
     ids = [binding.id for owner in owners for binding in owner.__dict__.get("BINDINGS", [])]
     assert None not in ids
     assert len(set(ids)) == len(ids)

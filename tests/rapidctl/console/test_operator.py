@@ -271,7 +271,7 @@ async def test_a_prompt_streams_stops_and_is_sent_again() -> None:
         assert isinstance(at.app.screen, Prompt)
         await at.press("ctrl+r")
         assert len(at.source.generated) == 2
-        assert str(at.app.screen.query_one("#text", Static).render()) == ""
+        assert str(at.app.screen.query_one("#text-0", Static).render()) == ""
 
 
 async def test_without_a_stream_esc_goes_back() -> None:

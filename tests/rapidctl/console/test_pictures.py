@@ -85,7 +85,7 @@ async def prompt(at: Desk) -> None:
     ],
 )
 async def test_the_picture_is_the_console(name: str, size: tuple[int, int], scene, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("rapidctl.console.app.new_id", lambda: "r-8f1e7")
+    monkeypatch.setattr("rapidctl.console.form.new_id", lambda: "r-8f1e7")
     async with desk(*size, control=scene is override) as at:
         await scene(at)
         drawn = normal(at.app.export_screenshot(title="rapidctl"))

@@ -57,7 +57,8 @@ def latency(view: View, width: int, height: int) -> list[Content]:
 
 def _row(name: str, found: Quantiles, slo: str, met: float | None) -> Content:
     numbers = "".join(f"{milliseconds(value):>7}" for value in (found.p50, found.p95, found.p99))
-    return line(f"{name:<4}{count(found.n):>6}{numbers}{slo:>7}", *_met(met))
+    n = count(found.n) if found.n < 100_000 else f"{found.n / 1000:.0f}k"
+    return line(f"{name:<4}{n:>6}{numbers}{slo:>7}", *_met(met))
 
 
 def _met(share: float | None) -> tuple[Part, ...]:

@@ -36,12 +36,24 @@ class Strip(Panel):
         return strip(values, 1.0, height, self._style, limit=None)
 
 
-def strip(values: Sequence[float | None], top: float, rows: int, style: str, *, limit: float | None) -> list[Content]:
-    """``rows`` lines with an axis of five cells. With a ``limit`` (seconds) the axis is in milliseconds."""
+def strip(
+    values: Sequence[float | None],
+    top: float,
+    rows: int,
+    style: str,
+    *,
+    limit: float | None,
+    marks: Sequence[int] = (),
+) -> list[Content]:
+    """``rows`` lines with an axis of five cells. With a ``limit`` (seconds) the axis is in milliseconds.
+
+    At columns in ``marks`` something changed: a dotted line where no bar stands.
+    """
     drawn = chart(values, top, rows)
     limit_row = None if limit is None else rows - 1 - min(rows - 1, int(limit / top * rows))
     result = []
     for row, cells in enumerate(drawn):
+        cells = "".join("┊" if column in marks and cell == " " else cell for column, cell in enumerate(cells))
         if row == limit_row:
             label, cells = " SLO┼", cells.replace(" ", "╌")
         elif row == 0:
@@ -57,7 +69,7 @@ def _coloured(cells: str, values: Sequence[float | None], style: str, limit: flo
     parts: list[Part] = []
     for cell, value in zip(cells, values, strict=True):
         over = limit is not None and value is not None and value > limit
-        colour = "$label" if cell == "╌" else "$bad" if over or cell == "!" else style
+        colour = "$label" if cell in "╌┊" else "$bad" if over or cell == "!" else style
         if parts and parts[-1][1] == colour:
             parts[-1] = (parts[-1][0] + cell, colour)
         else:
