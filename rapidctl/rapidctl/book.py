@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from rapidctl.out import share
 from rapidctl.wire import DeviceInfo, Event, LaneStats, LatencyWindow, OverrideInfo, PartitionInfo, PlanInfo, Snapshot
 
 HISTORY_S: Final = 1800.0
@@ -29,8 +28,7 @@ LOG_LINES: Final = 2000
 
 Series = Literal[
     "decode_busy", "prefill_busy", "ttft_p95_s", "itl_p95_s", "waiting", "prefilling", "decoding", "kv_used",
-    "decode_units", "prefill_units", "mode", "output_rate", "prompt_rate",
-    "utilization", "power_w", "temperature_c", "clock_hz", "memory_used",
+    "decode_units", "mode", "utilization", "power_w", "temperature_c", "clock_hz",
 ]  # fmt: skip
 MODES: Final = ("serial", "hybrid", "shared", "split")
 """The series ``mode`` holds an index into these."""
@@ -296,14 +294,6 @@ def _plan(read: Callable[[PlanInfo], float]) -> Callable[[Snapshot], float | Non
     return lambda snapshot: None if snapshot.partition is None else read(snapshot.partition.plan)
 
 
-def _rate(read: Callable[[LatencyWindow], float]) -> Callable[[Snapshot], float | None]:
-    def of_shortest(snapshot: Snapshot) -> float | None:
-        window = _shortest(snapshot)
-        return None if window is None else read(window)
-
-    return of_shortest
-
-
 def _sensor(read: Callable[[DeviceInfo], float | None]) -> Callable[[Snapshot], float | None]:
     return lambda snapshot: None if snapshot.device is None else read(snapshot.device)
 
@@ -319,15 +309,11 @@ _SERIES: Final[dict[str, Callable[[Snapshot], float | None]]] = {
     "decoding": lambda snapshot: snapshot.requests.decoding,
     "kv_used": kv_used,
     "decode_units": _plan(lambda plan: plan.decode_units),
-    "prefill_units": _plan(lambda plan: plan.prefill_units),
     "mode": _plan(lambda plan: MODES.index(plan.mode)),
-    "output_rate": _rate(lambda window: window.output_tokens_per_s),
-    "prompt_rate": _rate(lambda window: window.prompt_tokens_per_s),
     "utilization": _sensor(lambda device: device.utilization),
     "power_w": _sensor(lambda device: device.power_w),
     "temperature_c": _sensor(lambda device: device.temperature_c),
     "clock_hz": _sensor(lambda device: device.clock_hz),
-    "memory_used": _sensor(lambda device: share(device.memory_used_bytes, device.memory_total_bytes)),
 }
 _COUNTERS: Final[dict[str, Callable[[Snapshot], tuple[int, str] | None]]] = {
     "preempted": lambda s: (s.requests.preempted_total, s.front_boot_id),

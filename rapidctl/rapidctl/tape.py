@@ -163,14 +163,13 @@ class Tape:
     def frame_beside(self, at_s: float, by: Literal[-1, 1]) -> float | None:
         """When the snapshot before or after this moment came."""
         heads = self.heads()
-        index = bisect_right(heads, at_s, key=lambda head: head.first_s) - 1
-        around = [index, index + by] if index >= 0 else [0]
-        for block in around:
-            if 0 <= block < len(heads):
-                frames = heads[block].frames_s
-                place = bisect_left(frames, at_s) - 1 if by < 0 else bisect_right(frames, at_s)
-                if 0 <= place < len(frames):
-                    return frames[place]
+        block = max(0, bisect_right(heads, at_s, key=lambda head: head.first_s) - 1)
+        while 0 <= block < len(heads):
+            frames = heads[block].frames_s
+            place = bisect_left(frames, at_s) - 1 if by < 0 else bisect_right(frames, at_s)
+            if 0 <= place < len(frames):
+                return frames[place]
+            block += by
         return None
 
     def marks(self) -> list[Mark]:
@@ -230,11 +229,13 @@ class FileTape(Tape):
         self._places: list[tuple[int, int]] = []
         try:
             self._file = path.open("rb")
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        try:
             self._scan()
         except (OSError, ValueError) as error:
-            raise TapeError(
-                f"{path} cannot be read as a recording: {error}", "make one with: rapidctl record"
-            ) from error
+            self._file.close()
+            raise _unreadable(path, error) from error
 
     def packed(self, index: int) -> Packed:  # noqa: D102
         start, length = self._places[index]
@@ -312,6 +313,10 @@ class Recorder:
         except OSError as error:
             raise TapeError(f"{self.path} cannot be written: {error.strerror}") from error
         self._open = Builder()
+
+
+def _unreadable(path: Path, error: Exception) -> TapeError:
+    return TapeError(f"{path} cannot be read as a recording: {error}", "make one with: rapidctl record")
 
 
 def _decode(at_s: float, frame: bytes) -> Record:

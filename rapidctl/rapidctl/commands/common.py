@@ -76,6 +76,7 @@ def add_command(commands: "Commands", name: str, run: Run, summary: str, epilog:
         parents=[common_options(argparse.SUPPRESS)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        conflict_handler="resolve",  # a command's own short option comes before a common one
     )
     parser.set_defaults(run=run)
     return parser

@@ -13,7 +13,7 @@ from rapidctl.errors import UsageError
 from rapidctl.wire import check_endpoint
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
 
     from rapidctl.console.host import Host
     from rapidctl.out import Out
@@ -28,8 +28,13 @@ def add_parser(commands: common.Commands) -> None:
     feed = parser.add_mutually_exclusive_group()
     feed.add_argument("--demo", action="store_true", help="a make-believe daemon: no daemon is needed")
     feed.add_argument("--replay", metavar="FILE", help="a recording instead of a daemon")
-    parser.add_argument("--screen", choices=SCREENS, default="overview", help="begin there")
     parser.add_argument("--control", action="store_true", help="start unlocked: changes are possible")
+    add_display_options(parser)
+
+
+def add_display_options(parser: ArgumentParser) -> None:
+    """How the console is shown."""
+    parser.add_argument("--screen", choices=SCREENS, default="overview", help="begin there")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.add_argument("--ascii", action="store_true", help="only ASCII characters")
     parser.add_argument("--theme", choices=["dark", "light", "contrast", "ansi"], help="colours (dark)")

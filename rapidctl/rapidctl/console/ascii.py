@@ -44,3 +44,7 @@ class Plain(LineFilter):
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """The segments in ASCII."""
         return [Segment(plain(segment.text), segment.style, segment.control) for segment in segments]
+
+
+ASCII: Final = Plain()
+"""The one there is: Textual caches what a filter made by the filter."""

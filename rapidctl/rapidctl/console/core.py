@@ -16,12 +16,13 @@ from textual.screen import Screen
 
 from rapidctl.book import Book
 from rapidctl.console import theme
-from rapidctl.console.ascii import Plain
+from rapidctl.console.ascii import ASCII
 from rapidctl.console.host import Host
 from rapidctl.console.operator import Operator
 from rapidctl.console.screens.base import Shows
 from rapidctl.console.view import WINDOWS_S, View
 from rapidctl.settings import Settings
+from rapidctl.source import Answer
 
 STREAM_TICK_S: Final = 1 / 12
 """While something streams or plays: text comes in readable pieces, not token by token."""
@@ -67,7 +68,7 @@ class Core(App[int]):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """With ``ascii``, whatever is drawn goes through one more filter."""
         filters = super().get_line_filters()
-        return [*filters, Plain()] if self.settings.ascii else filters
+        return [*filters, ASCII] if self.settings.ascii else filters
 
     def on_mount(self) -> None:
         """Start the sources and the timers."""
@@ -111,16 +112,18 @@ class Core(App[int]):
 
     def tick(self) -> None:
         """Take in what arrived and draw if anything changed."""
+        answers: list[Answer] = []
         for host in self.hosts:
-            answers = host.poll()
+            polled = host.poll()
             if host is self.host:
-                for answer in answers:
-                    for screen in self.shown_screens():
-                        screen.answered(answer)
+                answers = polled
+        for answer in answers:
+            for screen in self.shown_screens():
+                screen.answered(answer)
         if any(screen.wants_requests for screen in self.shown_screens()):
             self.host.want_requests()
         self._set_pace()
-        self.draw()
+        self.draw(force=bool(answers))
 
     def draw(self, *, force: bool = False) -> None:
         """Hand a frame to the screens, if it differs from the last one or is forced."""
@@ -172,6 +175,7 @@ def _signature(view: View) -> tuple[Any, ...]:
         view.book.version,
         None if view.past is None else (view.past.position_s, view.past.playing, view.past.speed),
         view.stale,
+        view.live_stale,
         int(view.now_s) if view.stale else 0,
         None if view.unlocked_s is None else int(view.unlocked_s),
         None if change is None else change.text,

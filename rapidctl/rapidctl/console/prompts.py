@@ -52,6 +52,8 @@ class Prompts:
     def __init__(self, source: Source, operator: Operator) -> None:
         self.runs: list[Run] = []
         self.comparison: Comparison | None = None
+        self.side_by_side = False
+        """Whether the answers are those of a comparison."""
         self._source = source
         self._operator = operator
 
@@ -69,7 +71,9 @@ class Prompts:
     def send(self, text: str, settings: PromptSettings, snapshot: Snapshot | None, now: float) -> None:
         """Send one prompt in place of whatever ran."""
         self.stop()
-        self.runs = []
+        self.runs, self.side_by_side = [], False
+        if self.comparison is not None and self.comparison.over:
+            self.comparison = None
         self._start(text, settings, snapshot, now)
 
     def compare(self, text: str, settings: PromptSettings, plans: tuple[PlanRequest, PlanRequest]) -> None:
@@ -77,7 +81,7 @@ class Prompts:
         if self.comparison is not None and not self.comparison.over:
             return
         self.stop()
-        self.runs = []
+        self.runs, self.side_by_side = [], True
         if settings.temperature > 0 and settings.seed is None:
             settings = replace(settings, seed=1)
         self.comparison = Comparison(text, settings, plans)

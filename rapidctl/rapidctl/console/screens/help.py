@@ -51,13 +51,15 @@ class Help(ModalScreen[None]):
 
     def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> None:
         super().__init__()
-        self._text = Content("\n").join([*key_lines(groups, keys), Content(""), *metric_lines()])
+        self._keys = Content("\n").join(key_lines(groups, keys))
+        self._metrics = Content("\n").join(metric_lines())
 
     def compose(self) -> ComposeResult:  # noqa: D102
         with VerticalScroll(classes="dialog", id="help") as box:
             box.border_title = "HELP"
             box.border_subtitle = "esc closes"
-            yield Static(self._text)
+            yield Static(self._keys, id="help-keys")
+            yield Static(self._metrics)
 
 
 def key_lines(groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> list[Content]:

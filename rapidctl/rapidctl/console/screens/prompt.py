@@ -94,9 +94,7 @@ class Prompt(Page):
 
     def show(self, view: View) -> None:  # noqa: D102
         super().show(view)
-        comparing = view.prompts.comparison is not None and len(view.prompts.runs) != 1
-        comparing = comparing or len(view.prompts.runs) > 1
-        self.set_class(comparing, "-comparing")
+        self.set_class(view.prompts.side_by_side, "-comparing")
         model = None if view.snapshot is None else view.snapshot.model
         plain = "  no chat template: sent as it is" if model is not None and model.has_chat_template is False else ""
         self.query_one("#prompt", Input).border_title = f"PROMPT  {'—' if model is None else model.name}{plain}"

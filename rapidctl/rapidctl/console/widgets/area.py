@@ -46,25 +46,23 @@ def area(view: View, width: int, height: int) -> list[Content]:
         return [line(("no engine: nothing to show", "$muted"))]
     total, columns, rows = view.partition.units_total, max(1, width - _AXIS), height - 2
     decode = view.book.series("decode_units", view.now_s, HISTORY_S, columns)
-    prefill = view.book.series("prefill_units", view.now_s, HISTORY_S, columns)
     modes = view.book.series("mode", view.now_s, HISTORY_S, columns)
     drawn = []
     for row in reversed(range(rows)):
         label = f"{total:>4} ┤" if row == rows - 1 else f"{0:>4} ┤" if row == 0 else "     │"
-        cells = [_cell(d, p, total, row, rows) for d, p in zip(decode, prefill, strict=True)]
+        cells = [_cell(units, mode, total, row, rows) for units, mode in zip(decode, modes, strict=True)]
         drawn.append(line((label, "$label"), *_merge(cells)))
     letters = "".join(" " if mode is None else LETTERS[MODES[round(mode)]] for mode in modes)
     drawn.append(line(("mode  ", "$label"), letters))
     return [*drawn, _times(view, columns)]
 
 
-def _cell(decode: float | None, prefill: float | None, total: int, row: int, rows: int) -> tuple[str, str]:
-    """One cell and its style: decode's units fill from below, prefill's the rest; both on all are grey."""
-    if decode is None or prefill is None:
+def _cell(decode: float | None, mode: float | None, total: int, row: int, rows: int) -> tuple[str, str]:
+    """One cell and its style. Split: decode's units fill from below, prefill's the rest; else both are on all."""
+    if decode is None or mode is None:
         return " ", ""
-    if decode + prefill > total:  # together on the same units
-        filled = max(decode, prefill) / total * rows
-        return ("▒", "$shared") if filled > row else (" ", "")
+    if MODES[round(mode)] != "split":
+        return "▒", "$shared"
     eighths = min(8, max(0, math.floor(decode / total * rows * 8 + 0.5) - row * 8))
     return _EIGHTHS[eighths], "$decode on $prefill"
 

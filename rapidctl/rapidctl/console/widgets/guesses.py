@@ -5,7 +5,6 @@ from __future__ import annotations
 from textual.content import Content
 
 from rapidctl.book import lane
-from rapidctl.console.form import describe
 from rapidctl.console.text import Part, clip, count, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.whatif import Guess, WhatIf, is_running, knee
@@ -46,24 +45,24 @@ def guess_lines(whatif: WhatIf, info: PartitionInfo, width: int, height: int) ->
     known = any(guess.prediction is not None and guess.prediction.itl_p95_s is not None for guess in guesses)
     if notes and not known:
         return [line((clip(f"no figures: {sorted(notes)[0]}", width), "$muted"))]
-    head = line(("  plan             prefill   ITL p95  TTFT p95   prefill  SLO", "$label"))
-    units = line(("                    units        ms        ms     tok/s", "$label"))
+    head = line(("  plan            ITL p95  TTFT p95 ms  prefill/s  SLO", "$label"))
     best = knee(guesses)
-    return [head, units, *(_line(guess, info, best) for guess in guesses)][:height]
+    return [head, *(_line(guess, info, best) for guess in guesses)][:height]
 
 
 def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
     found = guess.prediction
     here = is_running(guess.plan, info)
-    name = f"{'▸' if here else ' '} {describe(guess.plan):<16}"
+    units = guess.plan.decode_units
+    plan = guess.plan.mode if units is None else f"split {units}/{info.units_total - units}"
+    name = f"{'▸' if here else ' '} {plan:<13}"
     style = "bold" if here else ""
     if found is None:
-        return line((name, style), (f"{UNKNOWN:>8}", "$muted"))
+        return line((name, style), (f"{UNKNOWN:>9}", "$muted"))
     if not found.legal:
         return line((name, style), (f"  not legal: {found.note}", "$muted"))
     cells = (
-        f"{UNKNOWN if found.prefill_units is None else found.prefill_units:>8}{milliseconds(found.itl_p95_s):>10}"
-        f"{milliseconds(found.ttft_p95_s):>10}{count(found.prefill_tokens_per_s):>10}"
+        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>10}{count(found.prefill_tokens_per_s):>14}"
     )
     verdicts: dict[bool | None, Part] = {
         None: (f"  {UNKNOWN}", "$muted"),

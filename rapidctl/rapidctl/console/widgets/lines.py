@@ -67,7 +67,8 @@ class Lines(ScrollView, can_focus=True):
             self.scroll_to(y=self.scroll_offset.y + by, animate=False)
             return
         ids = [line.id for line in self._lines]
-        row = ids.index(self.selected) + by if self.selected in ids else (0 if by > 0 else len(ids) - 1)
+        before = ids.index(self.selected) if self.selected in ids else -1 if by > 0 else len(ids)
+        row = before + by
         row = min(len(ids) - 1, max(0, row))
         self.selected = ids[row]
         self.scroll_to_region(Region(0, row, 1, 1 + self._head_height), animate=False)
