@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from rapidctl import cli, wire
 from rapidctl.commands import common
+from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
 from support.peer import Peer
@@ -85,6 +87,15 @@ CHANGING = [
 ASKING = [*READING, *CHANGING]
 
 
+def document_name(command: list[str], document: dict[str, Any]) -> str:
+    """Under which name `rapidctl schema` describes it."""
+    if command[0] == "run":
+        return f"run {document['type']}"
+    if command == ["policy"]:
+        return "policy show"
+    return next(name for name in (" ".join(command[:2]), command[0]) if name in DOCUMENTS)
+
+
 def words_of(command: list[str]) -> str:
     return "-".join(command)
 
@@ -99,9 +110,10 @@ def test_json_is_one_document_a_line_with_its_schema_version_first(
     ran = rapidctl(*command, "--json")
     assert ran.code == 0
     assert len(ran.documents) == (3 if command[0] == "run" else 1)
-    for document in ran.documents:
+    for line, document in zip(ran.stdout.splitlines(), ran.documents, strict=True):
         assert next(iter(document)) == "schema_version"
         assert document["schema_version"] == wire.SCHEMA_VERSION
+        msgspec.json.decode(line, type=document_type(document_name(command, document)))
     assert "\x1b" not in ran.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,19 +31,23 @@ def add_parser(commands: common.Commands) -> None:
 
 def run(args: Namespace, out: Out) -> int:
     """Write it."""
-    tape = FileTape(Path(args.file))
-    if args.output is None:
-        if out.json:
-            raise UsageError("CSV goes to stdout, where --json puts its document", "name a file with -o")
-        write_csv(tape, sys.stdout)
-        return 0
-    try:
-        with Path(args.output).open("x", newline="") as file:
-            written = write_csv(tape, file)
-    except OSError as error:
-        raise UsageError(f"{args.output} cannot be written: {error.strerror}") from error
+    if args.output is None and out.json:
+        raise UsageError("CSV goes to stdout, where --json puts its document", "name a file with -o")
+    with closing(FileTape(Path(args.file))) as tape:
+        if args.output is None:
+            write_csv(tape, sys.stdout)
+            return 0
+        written = _write(tape, Path(args.output))
     if out.json:
         out.document({"file": args.output, "rows": written})
     else:
         out.note(f"wrote {written} rows to {args.output}")
     return 0
+
+
+def _write(tape: FileTape, path: Path) -> int:
+    try:
+        with path.open("x", newline="") as file:
+            return write_csv(tape, file)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,10 @@ def run(args: Namespace, out: Out) -> int:
     """Show or print it."""
     if not out.json:
         return top.run(args, out)
-    tape = FileTape(Path(args.replay))
-    for at_s, item in tape:
-        kind = "snapshot" if isinstance(item, Snapshot) else "event"
-        out.document({"type": kind, "at_s": at_s, kind: item})
+    with closing(FileTape(Path(args.replay))) as tape:
+        for at_s, item in tape:
+            kind = "snapshot" if isinstance(item, Snapshot) else "event"
+            out.document({"type": kind, "at_s": at_s, kind: item})
     if tape.cut:
         out.note("rapidctl: the recording was cut off: its last seconds are missing")
     return 0
