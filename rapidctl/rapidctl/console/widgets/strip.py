@@ -10,7 +10,6 @@ from rapidctl.book import Series
 from rapidctl.console.text import Part, chart, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
-from rapidctl.out import percent
 
 
 class Strip(Panel):
@@ -25,8 +24,7 @@ class Strip(Panel):
     def title(self, view: View) -> str:  # noqa: D102
         if self._series == "itl_p95_s":
             return f"{self._label} ms  SLO {milliseconds(_itl_slo(view))}  {view.window_s:.0f} s"
-        newest = view.book.series(self._series, view.now_s, 1.0, 1)[-1]
-        return f"{self._label}  {percent(newest)}  0–100%, {view.window_s:.0f} s"
+        return f"{self._label}  0–100%, {view.window_s:.0f} s"
 
     def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
         values = view.book.series(self._series, view.now_s, view.window_s, max(1, width - 5))
