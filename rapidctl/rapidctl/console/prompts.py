@@ -13,6 +13,7 @@ from rapidctl.console.change import Change, Command
 from rapidctl.console.form import PromptSettings, describe, release
 from rapidctl.console.operator import Operator
 from rapidctl.console.run import Run, first_difference
+from rapidctl.console.text import milliseconds
 from rapidctl.source import Source, Streamed
 from rapidctl.wire import PartitionInfo, PlanRequest, SetPartition, Snapshot
 
@@ -135,7 +136,12 @@ class Prompts:
         if any(run.problem for run in self.runs):
             return "! an answer failed: there is nothing to compare"
         at = first_difference(*self.runs)
-        return f"✓ the answers agree: {self.runs[0].tokens} tokens" if at is None else f"! they differ at token {at}"
+        agree = f"✓ the answers agree: {self.runs[0].tokens} tokens" if at is None else f"! they differ at token {at}"
+        gaps = [run.gaps() for run in self.runs]
+        if None in (gaps[0].p95, gaps[1].p95):
+            return agree
+        p50, p95 = (" against ".join(milliseconds(getattr(gap, name)) for gap in gaps) for name in ("p50", "p95"))
+        return f"{agree}   ITL p50 {p50} ms, p95 {p95} ms"
 
     # --- steps ------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ ANSI: Final = Theme(
         "bad": "ansi_bright_red",
         "good": "ansi_green",
         "label": "ansi_white",
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
         "border-blurred": "ansi_bright_black",
         "block-cursor-foreground": "ansi_black",
         "block-cursor-background": "ansi_white",

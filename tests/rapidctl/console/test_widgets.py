@@ -201,13 +201,13 @@ def test_the_slo_line_stays_visible_between_the_bars() -> None:
         (Prediction(call=0, legal=False, note="multiples of 16"), "! not legal: multiples of 16"),
         (
             Prediction(call=0, legal=True, note="", itl_p95_s=0.044, breaches_slo=True),
-            "dry run (2027-01-02): ITL p95 44 ms, TTFT p95 — ms  ! breaches the SLO",
+            "dry run (2027-01-02): ITL p95 75 → 44 ms, TTFT p95 424 → — ms, prefill — tok/s  ! breaches the SLO",
         ),
     ],
     ids=["unknown", "illegal", "breach"],
 )
 def test_predictions(found: Prediction, expected: str) -> None:
-    assert prediction_line(found, partition()).plain == expected
+    assert prediction_line(found, partition(), view(snapshot()).latency).plain == expected
 
 
 def test_log_lines_name_the_epoch() -> None:

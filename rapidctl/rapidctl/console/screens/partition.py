@@ -14,10 +14,10 @@ from rapidctl.console.view import View
 from rapidctl.console.whatif import WhatIf
 from rapidctl.console.widgets.area import Area
 from rapidctl.console.widgets.banner import Banner
+from rapidctl.console.widgets.floor import Floor
 from rapidctl.console.widgets.guesses import Guesses, Measured
 from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.timebar import Timebar
-from rapidctl.console.widgets.units import Units
 from rapidctl.source import Answer
 
 KEYS = (
@@ -49,7 +49,7 @@ class Partition(Page):
         yield Banner(id="banner")
         yield Timebar(id="timebar")
         yield Area(id="area")
-        yield Units(id="units-small")
+        yield Floor(id="floor")
         with Container(id="guessing"):
             yield Guesses(self.whatif, id="guesses")
             yield Measured(self.whatif, id="measured")
