@@ -187,7 +187,7 @@ async def log(at: Desk) -> None:
             ("engine_lost", "error", "the engine ended by signal 9; 3 requests are submitted again"),
         )
     ):
-        at.source.put(replace(event(seq), kind=kind, level=level, text=text))  # type: ignore[arg-type]
+        at.source.put(replace(event(seq), kind=kind, level=level, text=text))
     await at.press("5")
 
 
