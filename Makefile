@@ -3,7 +3,7 @@
 export PYTHONSAFEPATH := 1
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test lint bench bench-gpu bench-console docs clean
+.PHONY: help setup model demo test test-gpu lint bench bench-gpu bench-console docs clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -38,6 +38,9 @@ demo: setup model ## serve the default model on this machine and open the consol
 
 test: setup model ## run every test
 	$(PY) -m pytest
+
+test-gpu: setup ## run the tests that need a GPU; output in build/gpu
+	PYTHON=$(PY) bash tests/gpu.sh
 
 lint: setup ## check style and types
 	$(PY) -m ruff check .

@@ -28,6 +28,7 @@ from rapidctl.wire import (
     Phase,
     Placement,
     PlanRequest,
+    Quantiles,
     SloClass,
 )
 
@@ -227,6 +228,7 @@ class EngineState(_Message):
     mode_seconds: dict[str, float]
     requests: list[RequestState]
     memory_used_bytes: int | None
+    scheduling_s: Quantiles | None = None
 
 
 NoticeKind = Literal[

@@ -144,6 +144,17 @@ def size(value: int | None) -> str:
     return f"{scaled:.3g} TiB"
 
 
+def rate(value: float | None, unit: str) -> str:
+    """Per second in decimal units: "2.4 TB/s", "788 GFLOP/s"."""
+    if value is None:
+        return UNKNOWN
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 999.5 or prefix == "T":
+            break
+        value /= 1000
+    return f"{value:.3g} {prefix}{unit}/s"
+
+
 def share(value: float | None, of: float | None) -> float | None:
     """``value / of``, null when either is unknown or there is nothing to share."""
     return value / of if value is not None and of else None

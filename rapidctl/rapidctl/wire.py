@@ -381,6 +381,25 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """Name of the calibrated profile in use; null: none, and predictions answer null."""
 
 
+class PhaseWork(Struct, kw_only=True):
+    """What a lane's batches of one phase computed and moved, counted from their rows; totals since the engine's start.
+
+    Rates are those of the ``n`` batches that ended in the lane's window, over the device time they took; null when
+    ``n`` is 0. ``mfu``, ``mbu``: shares of `DeviceInfo.peak_flops_per_s` and ``peak_bytes_per_s``, which are the whole
+    device's even where the lane has a part of it; null where these are not known.
+    """
+
+    phase: Literal["decode", "prefill", "mixed"]
+    n: int
+    flops_per_s: float | None = None
+    bytes_per_s: float | None = None
+    mfu: float | None = None
+    mbu: float | None = None
+    flops_total: float
+    bytes_total: float
+    batches_total: int = 0
+
+
 class LaneStats(Struct, kw_only=True):
     """One lane over the last second. ``busy``: share of the window it ran (0-1 of its own units);
     ``occupancy``: busy x units held / units of the device. Totals count since the engine's start.
@@ -397,6 +416,12 @@ class LaneStats(Struct, kw_only=True):
     busy_prefill_s_total: float
     busy_mixed_s_total: float
     running: bool
+    work: list[PhaseWork] = []
+    """By phase; only phases that have run."""
+    enqueue_s: Quantiles | None = None
+    """Host time of handing one batch to the device, on the units of the lane's batch before; the last 256."""
+    switch_s: Quantiles | None = None
+    """The same where the units are others, so that the lane changes streams; the last 8."""
 
 
 class KvStats(Struct, kw_only=True):
@@ -508,6 +533,10 @@ class DeviceInfo(Struct, kw_only=True):
     slowdowns: list[str] | None = None
     """What holds the clock back now, such as "power cap"; empty: nothing."""
     processes: list[DeviceProcess] | None = None
+    peak_flops_per_s: float | None = None
+    """Of a large matrix product in the model's type on all units, measured at the engine's start."""
+    peak_bytes_per_s: float | None = None
+    """Of a plain read of memory by all units, measured at the engine's start."""
 
 
 class Process(Struct, kw_only=True):
@@ -556,6 +585,8 @@ class Snapshot(Struct, kw_only=True):
     front_cpu_s: float
     """CPU seconds the front process has used."""
     streamed_tokens_total: int
+    scheduling_s: Quantiles | None = None
+    """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
 
 
 class Event(Struct, kw_only=True):

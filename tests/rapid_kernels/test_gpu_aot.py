@@ -18,8 +18,10 @@ triton = pytest.importorskip("triton", reason="triton is not installed: GPU kern
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
+from triton.experimental.gluon import language as gl  # noqa: E402
+from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction  # noqa: E402
 
-from rapid_kernels.gpu import attention, elementwise, matmul, prompt, tuning  # noqa: E402
+from rapid_kernels.gpu import attention, elementwise, matmul, prefill, prefill_hopper, read, tuning  # noqa: E402
 
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
@@ -27,7 +29,7 @@ AMPERE = GPUTarget("cuda", 86, 32)
 SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 90: 232448}
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
-UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row"}
+UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row", "blocks"}
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -94,18 +96,54 @@ def other_jobs(chained: bool) -> list[Job]:
     return [(kernel, types, constants | {"CHAINED": chained}, options) for kernel, types, constants, options in jobs]
 
 
-def gather_jobs() -> list[Job]:
-    arguments = {"kv": "*bf16", "out": "*bf16", "block_tables": "*i32", "kv_start": "*i32"}
-    arguments |= {"first_row": "i32", "table_stride": "i32"}
-    shapes = ((2048, 2048, 4), (64, 64, 128), (20480, 32768, 1))
+PROMPT_SHAPES = ((8, 4, 128, 64), (1, 16, 256, 64), (4, 2, 8, 16), (7, 1, 80, 128), (3, 3, 64, 32))
+"""KV heads, group, head size, tokens of a block."""
+
+
+def prompt_constants(keys: int, queries: int, kv_heads: int, group: int, dim: int, block: int) -> dict[str, Any]:
+    heads, padded = prefill.padded_sizes(group, dim)
+    shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "HEADS": heads, "PADDED": padded}
+    return shape | {"TOKENS": queries // heads, "KEYS": min(keys, block), "BLOCK_TOKENS": block}
+
+
+def prompt_arguments(kv: str) -> dict[str, str]:
+    arguments = {"q": "*bf16", "kv": kv, "out": "*bf16", "block_tables": "*i32", "tiles": "*i32"}
+    return arguments | {"table_stride": "i32", "q_stride": "i32", "scale": "fp32"}
+
+
+def prompt_jobs(tile: prefill.PromptTile) -> list[Job]:
+    arguments = prompt_arguments("*bf16") | {"window": "i32"}
+    own = {"STAGES": tile.stages}
     return [
         (
-            prompt.gather_kernel,
+            prefill.prompt_attention_kernel,
             arguments,
-            {"BLOCK_TOKENS": 64, "WIDTH": width, "PADDED": padded, "TOKENS": tokens},
-            {"num_warps": 4},
+            prompt_constants(tile.keys, tile.queries, *shape) | own | {"WINDOW": window},
+            {"num_warps": tile.warps},
         )
-        for width, padded, tokens in shapes
+        for shape in PROMPT_SHAPES
+        for window in (False, True)
+    ]
+
+
+def hopper_prompt_jobs(tile: prefill_hopper.HopperTile) -> list[Job]:
+    jobs: list[Job] = []
+    for shape in PROMPT_SHAPES:
+        constants = prompt_constants(tile.keys, tile.queries, *shape)
+        block = [constants["KEYS"], constants["PADDED"]]
+        layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
+        arguments = prompt_arguments(f"tensordesc<bf16{block},{layout!r}>")
+        warps = {"num_warps": tile.queries // 16}
+        own = {"STAGES": tile.stages} | warps
+        jobs.append((prefill_hopper.hopper_prompt_attention_kernel, arguments, constants | own, warps))
+    return jobs
+
+
+def read_jobs() -> list[Job]:
+    arguments = {"data": "*i32", "out": "*i32", "blocks": "i32"}
+    return [
+        (read.read_kernel, arguments, {"BLOCK": block, "STAGES": stages}, {"num_warps": warps})
+        for block, stages, warps, _ in read.READ_TILES
     ]
 
 
@@ -120,7 +158,8 @@ def compiled(job: Job, target: GPUTarget) -> Any:
     }
     if target.backend == "cuda" and constants.get("CHAINED"):
         options = options | {"launch_pdl": True}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    source_type = GluonASTSource if isinstance(kernel, GluonJITFunction) else ASTSource
+    source = source_type(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=options)
 
 
@@ -171,14 +210,23 @@ def test_hopper_attention(tmp_path: Path) -> None:
     assert tile.per_unit * (compiled(jobs[0], HOPPER).metadata.shared + 1024) <= 228 * 1024
 
 
+def test_hopper_prompt_attention(tmp_path: Path) -> None:
+    """Two programs share a unit, so that one computes while the other takes its softmax."""
+    jobs = hopper_prompt_jobs(tuning.HOPPER_PROMPT)
+    check(jobs, HOPPER, tmp_path)
+    binary = compiled(jobs[0], HOPPER)
+    assert 2 * (binary.metadata.shared + 1024) <= 228 * 1024
+    assert "wgmma.wait_group.sync.aligned 1" in binary.asm["ptx"]  # the softmax does not wait for the values' product
+
+
 def test_hopper_other_kernels(tmp_path: Path) -> None:
-    check(other_jobs(chained=True) + gather_jobs(), HOPPER, tmp_path)
+    check(other_jobs(chained=True) + prompt_jobs(tuning.PROMPT) + read_jobs(), HOPPER, tmp_path)
 
 
 @pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
 def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
     jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
-    check(jobs + other_jobs(chained=False) + gather_jobs(), target, tmp_path)
+    check(jobs + other_jobs(chained=False) + prompt_jobs(tuning.PROMPT) + read_jobs(), target, tmp_path)
 
 
 def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:

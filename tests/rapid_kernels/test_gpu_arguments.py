@@ -73,7 +73,7 @@ def test_programs(tiles: int, k_steps: int, most: int) -> None:
     ],
 )
 def test_kernels_refuse_layouts_before_memory_is_taken(changes: dict[str, Any], problem: str) -> None:
-    kernels = GpuKernels(bulk=False, flash=False)
+    kernels = GpuKernels(bulk=False, hopper=False)
     layout = replace(CacheLayout(1, 4, 16, 1, 64, torch.bfloat16), **changes)
     with pytest.raises(ValueError, match=problem):
         kernels.allocate_cache(layout, "cpu")
@@ -83,18 +83,18 @@ def test_kernels_refuse_layouts_before_memory_is_taken(changes: dict[str, Any], 
 
 def test_kernels_refuse_float32_weights() -> None:
     with pytest.raises(ValueError, match=r"not torch\.float32"):
-        GpuKernels(bulk=True, flash=True).prepare(torch.zeros(8, 8))
+        GpuKernels(bulk=True, hopper=True).prepare(torch.zeros(8, 8))
 
 
 def test_a_batch_without_scratch_is_refused() -> None:
-    kernels = GpuKernels(bulk=False, flash=False)
+    kernels = GpuKernels(bulk=False, hopper=False)
     weight = kernels.prepare(torch.zeros(8, 256).half())
     with pytest.raises(ValueError, match="scratch"):
         kernels.linear(torch.zeros(1, 256).half(), weight, None, make_ragged([1], [1], [[1]], 16, 1))
 
 
 def test_more_decode_rows_than_the_scratch_is_for_are_refused() -> None:
-    kernels = GpuKernels(bulk=False, flash=False)
+    kernels = GpuKernels(bulk=False, hopper=False)
     cache = kernels.allocate_cache(CacheLayout(1, 4, 16, 1, 64, torch.float16), "cpu")
     scratch = kernels.make_scratch(cache.layout, 1, 100, "cpu")
     ragged = make_ragged([1, 1], [1, 1], [[1], [2]], 16, 1, scratch=scratch)

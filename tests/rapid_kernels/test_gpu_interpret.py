@@ -117,27 +117,26 @@ def elementwise_case() -> Errors:
     return errors
 
 
-def gather_case() -> Errors:
-    """Decode rows come first and are left out; several tokens a program, rows of unequal length."""
-    from rapid_kernels import make_ragged
-    from rapid_kernels.gpu.prompt import gather, make_chunks
+def read_case() -> Errors:
+    """Every element once, with more programs than tiles and with fewer."""
+    from rapid_kernels.gpu.read import read_all
 
-    tables = [[5], [9, 2, 7], [1]]
-    chunks = make_chunks(make_ragged([1, 30, 4], [3, 47, 4], tables, 16, 1))
-    kv = torch.randn(160, 2, 3, 40).half()
-    wanted = torch.cat((kv[144:160], kv[32:48], kv[112:127], kv[16:20]))
-    assert chunks.query_start.tolist() == [0, 30, 34]
-    assert (chunks.max_query, chunks.max_kv, chunks.num_kv) == (30, 47, 51)
-    return [error(gather(kv, chunks), wanted)]
+    data = torch.randint(-1000, 1000, (64 * 9,), dtype=torch.int32)
+    found = []
+    for units in (2, 7):
+        out = torch.full((2 * units + 1,), 9, dtype=torch.int32)
+        read_all(data, out, units, (64, 3, 4, 2))
+        found += [float(out[:-1].sum() != data.sum()), float(out[-1] != 9)]
+    return found
 
 
 def kernels_case(rows: list[tuple[int, int]], **changes: Any) -> Errors:
-    """Every call of `GpuKernels`, prompt chunks by plain torch, since flash attention needs a GPU."""
+    """Every call of `GpuKernels`, all by pointers; NaN wherever no row has written."""
     from rapid_kernels.gpu.kernels import GpuKernels
     from support.kernel_errors import Case, worst_errors
 
     case = Case(rows, kv_heads=2, group=3, dim=24, dtype=torch.float16, units=3)
-    return list(worst_errors(GpuKernels(bulk=False, flash=False), replace(case, **changes)).values())
+    return list(worst_errors(GpuKernels(bulk=False, hopper=False), replace(case, **changes)).values())
 
 
 CASES: dict[str, Callable[[], Errors]] = {"elementwise": elementwise_case}
@@ -146,10 +145,12 @@ for bulk, gated in itertools.product((False, True), repeat=2):
     CASES[name] = lambda bulk=bulk, gated=gated: matmul_case(bulk, gated)  # type: ignore[misc]
 CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
 CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
-CASES["gather"] = gather_case
+CASES["read"] = read_case
 CASES["kernels-decode"] = lambda: kernels_case([(37, 1), (0, 1), (15, 1)])
 CASES["kernels-window"] = lambda: kernels_case([(70, 1), (0, 1), (40, 6)], window=20)
 CASES["kernels-chunks"] = lambda: kernels_case([(0, 20), (33, 7)], qk_norm=True, group=1)
+CASES["kernels-long-chunks"] = lambda: kernels_case([(0, 70), (131, 66), (5, 1)], kv_heads=1, block_tokens=64)
+CASES["kernels-narrow-window"] = lambda: kernels_case([(0, 60), (90, 40)], window=5, dim=12)
 CASES["kernels-mixed"] = lambda: kernels_case([(50, 1), (3, 1), (16, 20), (0, 5), (8, 1)], bias=True, dim=8)
 CASES["attention-outgrown"] = lambda: attention_case(torch.float32, 100)
 

@@ -62,6 +62,7 @@ READING = [
     ["stats", "queue"],
     ["stats", "kv"],
     ["stats", "device"],
+    ["stats", "work"],
     ["requests", "ls"],
     ["requests", "show", "r-1"],
     ["partition", "show"],

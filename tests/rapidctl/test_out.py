@@ -93,3 +93,18 @@ def test_a_share_of_nothing_is_unknown() -> None:
     assert out.share(None, 4) is None
     assert out.percent(out.share(1, 4)) == "25%"
     assert out.percent(None) == "—"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "—"),
+        (0.0, "0 B/s"),
+        (999.4, "999 B/s"),
+        (999.6, "1 kB/s"),
+        (2.4e12, "2.4 TB/s"),
+        (1.5e16, "1.5e+04 TB/s"),
+    ],
+)
+def test_rates(value: float | None, text: str) -> None:
+    assert out.rate(value, "B") == text

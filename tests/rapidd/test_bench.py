@@ -1,11 +1,20 @@
 """The benchmark's arithmetic: what a figure says about its samples, and what stamps say about streams."""
 
+import json
+from pathlib import Path
+from typing import Literal
+
 import pytest
+from msgspec.structs import replace
 
 from bench.figures import Figure, ratios, table
+from bench.gpu import Results
+from bench.gpu_alone import graphs
+from bench.gpu_setup import between, efficiency, gaps_ms, spent, steady_rate
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
 from rapidctl.stream import Stream
-from rapidctl.wire import Generate
+from rapidctl.wire import Generate, LaneStats, PhaseWork, Snapshot
+from support import samples
 
 MS = 1_000_000
 
@@ -74,3 +83,65 @@ def test_prompts_differ_from_their_first_block_on() -> None:
     prompts = Prompts()
     firsts = [tuple(prompts(64)[:16]) for _ in range(50)]
     assert len(set(firsts)) == 50
+
+
+def stats(lane: Literal["decode", "prefill"], busy_s: float, *works: PhaseWork) -> LaneStats:
+    lanes = replace(samples.LANES[0], lane=lane, work=list(works))
+    return replace(lanes, busy_decode_s_total=busy_s, busy_mixed_s_total=busy_s / 2)
+
+
+def test_what_was_spent_between_two_snapshots_is_of_one_phase_on_both_lanes() -> None:
+    def snapshot(scale: int) -> Snapshot:
+        work = PhaseWork(phase="decode", n=0, flops_total=8.0 * scale, bytes_total=4.0 * scale, batches_total=scale)
+        mixed = replace(work, phase="mixed")
+        return replace(
+            samples.SNAPSHOT, lanes=[stats("decode", 0.5 * scale, work), stats("prefill", 0.25, work, mixed)]
+        )
+
+    used = spent(snapshot(1), snapshot(3), "decode")
+    assert used == (4, 1.0, 32.0, 16.0)
+    assert used.ms == 250.0
+    assert spent(snapshot(1), snapshot(3), "mixed") == (2, 0.5, 16.0, 8.0)
+
+
+def test_gaps_count_only_when_both_tokens_are_within_the_time() -> None:
+    runs = [run(0, 10, 30, 60), run(5, 25, 65)]
+    assert gaps_ms(runs, 5 * MS, 60 * MS) == [20, 30, 20]
+
+
+def test_a_steady_rate_begins_when_the_second_prompt_is_done() -> None:
+    """The first one's way here is not counted: 500 ms for it change nothing."""
+    rate, begin, end = steady_rate([500 * MS, 540 * MS, 580 * MS, 620 * MS], tokens=1000)
+    assert rate == pytest.approx(25.0)
+    assert (begin, end) == (540 * MS, 620 * MS)
+
+
+def test_taking_turns_has_an_efficiency_of_one() -> None:
+    assert efficiency(rate=5.0, rate_alone=20.0, gap_ms=40.0, gap_alone_ms=30.0) == 1.0
+
+
+def test_the_speed_alone_is_read_between_the_two_times_it_was_measured() -> None:
+    assert between((100, 10.0), (300, 12.0), 200) == 11.0
+    assert between((100, 10.0), (100, 12.0), 100) == 11.0
+
+
+def test_graphs_are_read_from_what_the_daemon_said() -> None:
+    said = "rapidd: starting\nrapidd: 77 graphs in 6.5 s, 1234 MiB\nrapidd: ready"
+    assert [figure.value for figure in graphs(said)] == [77, 6.5, 1234]
+    assert graphs("rapidd: plain torch on the GPU: no graphs") == []
+
+
+def test_a_section_that_fails_is_kept_as_such_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    results = Results(out, {"shape": "s"})
+
+    def fails() -> list[Figure]:
+        raise RuntimeError("a stream failed")
+
+    results.run("broken", fails)
+    assert json.loads(out.read_text())["figures"] == []
+    results.run("good", lambda: [Figure("x", [1.0], "s")])
+    document = json.loads(out.read_text())
+    assert document["failed"] == {"broken": "RuntimeError('a stream failed')"}
+    assert [figure["name"] for figure in document["figures"]] == ["x"]
+    assert set(document["sections_s"]) == {"broken", "good"}

@@ -65,6 +65,8 @@ DEVICE = wire.DeviceInfo(
     power_limit_w=65.0,
     slowdowns=["power cap"],
     processes=[wire.DeviceProcess(pid=12, memory_bytes=1_500_000_000), wire.DeviceProcess(pid=99, memory_bytes=None)],
+    peak_flops_per_s=8.0e14,
+    peak_bytes_per_s=3.2e12,
 )
 LANES = [
     wire.LaneStats(
@@ -79,6 +81,22 @@ LANES = [
         busy_prefill_s_total=5.0,
         busy_mixed_s_total=1.0,
         running=True,
+        work=[
+            wire.PhaseWork(
+                phase="decode",
+                n=50,
+                flops_per_s=2.0e12,
+                bytes_per_s=2.4e12,
+                mfu=0.0025,
+                mbu=0.75,
+                flops_total=9.0e15,
+                bytes_total=8.0e14,
+                batches_total=900,
+            ),
+            wire.PhaseWork(phase="mixed", n=0, flops_total=1.0e15, bytes_total=1.0e14),
+        ],
+        enqueue_s=wire.Quantiles(n=256, p50=1.1e-4, p95=1.4e-4, p99=2.0e-4, max=3.0e-4),
+        switch_s=wire.Quantiles(n=1, p50=1.3e-4, p95=1.3e-4, p99=1.3e-4, max=1.3e-4),
     )
     for lane in ("decode", "prefill")
 ]
@@ -171,6 +189,7 @@ SNAPSHOT = wire.Snapshot(
     rows_total=1,
     front_cpu_s=1.25,
     streamed_tokens_total=4000,
+    scheduling_s=wire.Quantiles(n=256, p50=1.2e-4, p95=1.5e-4, p99=2.1e-4, max=3.2e-4),
 )
 EVENT = wire.Event(
     seq=3,

@@ -6,8 +6,9 @@ is real in both: streams' waiters, staging, token table, buckets and padding, sa
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rapid_kernels import KVCache, Ragged
+from rapid_kernels import KVCache, Ragged, make_ragged
 from rapid_kernels.reference import ReferenceKernels
 from rapidd.config import ModelConfig
-from rapidd.engine.device_stream import DeviceStream, Queue
+from rapidd.engine.device_stream import DeviceStream, Queue, TorchQueue
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
-from rapidd.engine.graphs import Capture, Graph
+from rapidd.engine.gpu_streams import GpuStreams
+from rapidd.engine.graphs import Capture, Graph, torch_capture
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import LANES, Lane
 from rapidd.model.llama import Llama
@@ -138,6 +140,33 @@ class TinyGpuEngine(TinyEngine):
             self.gpu.streams[handle] = StreamState(whole if units == self.table.units_total else decode)
         for handle, _ in queues["prefill"].values():
             self.gpu.streams[handle] = StreamState(prefill)
+
+
+def gpu_engine(model: Llama, streams: GpuStreams, block_tokens: int, kv_blocks: int) -> TinyGpuEngine:
+    """On a real GPU: graphs on the stream of all units and on every split's."""
+    torch.cuda.set_stream(streams.decode[streams.table.units_total])
+    queues: dict[Lane, dict[int, tuple[int, Queue]]] = {
+        "decode": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in streams.decode.items()},
+        "prefill": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in streams.prefill.items()},
+    }
+    return TinyGpuEngine(
+        model,
+        streams.table,
+        queues,
+        torch_capture,
+        lambda: torch.cuda.current_stream().cuda_stream,
+        block_tokens=block_tokens,
+        kv_blocks=kv_blocks,
+    )
+
+
+def forced_logits(model: Llama, prompt: Sequence[int], output: Sequence[int]) -> Tensor:
+    """Teacher forcing on the CPU: the logits [len(output), vocab_size] that each output token was to be chosen from."""
+    ids = [*prompt, *output]
+    blocks = list(range(1, math.ceil(len(ids) / 16) + 1))
+    cache = model.kernels.allocate_cache(model.cache_layout(len(blocks) + 1, 16))
+    ragged = make_ragged([len(ids)], [len(ids)], [blocks], 16, 1)
+    return model.forward(torch.tensor(ids), ragged, cache, torch.arange(len(prompt) - 1, len(ids) - 1))
 
 
 def stand_in_engine(**sizes: int) -> TinyGpuEngine:

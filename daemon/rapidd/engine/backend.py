@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from rapidctl.wire import DeviceInfo
 from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.meter import Peaks
 from rapidd.engine.request import Lane
 from rapidd.model.llama import Llama
 from rapidd.partition.table import PartitionTable
@@ -57,6 +58,9 @@ class Backend(Protocol):
 
     def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
         """What "auto" means for weights of this type (None: random ones)."""
+
+    def peaks(self, dtype: torch.dtype) -> Peaks:
+        """What the device reaches at best, measured now: before anything is loaded."""
 
     def load(self, load: Callable[[torch.device], Llama]) -> Llama:
         """Run ``load`` where the model will live. Raises ConfigError when it does not fit."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rapidctl.wire import Mode
 from rapidd.engine.request import Lane, Request, SamplingParams
+
+WorkKind = Literal["decode", "prefill", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Batch:
     """Tokens already in the cache, summed over the prefill rows: what their attention reads."""
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> WorkKind:
         """decode, prefill or mixed: whom the time of this batch is attributed to."""
         if self.num_prefill_tokens == 0:
             return "decode"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
+from msgspec.structs import replace
 
 from rapidctl import __version__
 from rapidctl.wire import ModelInfo
@@ -24,8 +25,10 @@ from rapidd.engine.devices import open_backend
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.loop import Engine, Wake
+from rapidd.engine.meter import Meter
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
+from rapidd.engine.work import Costs
 from rapidd.errors import ConfigError, DeviceError
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama, random_weights
@@ -58,6 +61,8 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         max_model_len=_context(config, loaded.spec, defaults.max_context),
         block_tokens=config.engine.block_tokens or defaults.block_tokens,
     )
+    report("measuring the device", None)
+    peaks = backend.peaks(dtype)
     model = backend.load(lambda device: _load(loaded, dtype, sizes.max_model_len, device, report))
     report("warming up", None)
     pace = Pace(
@@ -80,12 +85,14 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     for length in (num_tokens, *(tail for tail in defaults.warmup_tails if tail < num_tokens)):
         _warm_up(lanes, first, None, sizes.block_tokens, length)
     _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
+    for lane in lanes.values():
+        lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), peaks))
     hello = ipc.EngineHello(
         build=__version__,
         boot_id=secrets.token_hex(8),
         pid=os.getpid(),
         model=_describe(config, loaded, dtype, sizes.max_model_len),
-        device=backend.info,
+        device=replace(backend.info, peak_flops_per_s=peaks.flops_per_s, peak_bytes_per_s=peaks.bytes_per_s),
         max_model_len=sizes.max_model_len,
         kv_block_tokens=sizes.block_tokens,
         kv_blocks=scheduler.pool.total,
@@ -165,8 +172,6 @@ def _warm_up(
         while list(scheduler.requests):
             for batch in scheduler.schedule(plan, {name: lane.idle for name, lane in lanes.items()}):
                 _run_now(lanes[batch.lane], batch, scheduler, pace)
-    for lane in lanes.values():
-        lane.forget()
 
 
 def _run_now(lane: LaneExecutor, batch: Batch, scheduler: Scheduler, pace: Pace | None) -> None:

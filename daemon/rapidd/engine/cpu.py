@@ -11,6 +11,8 @@ import torch
 from rapidd.engine.backend import Defaults, Report, Sizes
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.lanes import LaneExecutor, Stream
+from rapidd.engine.meter import Peaks
+from rapidd.engine.peaks import cpu_peaks
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.runner import Runner
 from rapidd.model.llama import Llama
@@ -46,6 +48,12 @@ class CpuBackend:
         """
         fits = file_dtype in (None, "bfloat16", "BF16")
         return torch.bfloat16 if fits and cpu_has_bfloat16() else torch.float32
+
+    def peaks(self, dtype: torch.dtype) -> Peaks:
+        """See `Backend`."""
+        measuring = self._whole.submit(lambda: cpu_peaks(dtype))
+        measuring.wait()
+        return measuring.value
 
     def load(self, load: Callable[[torch.device], Llama]) -> Llama:
         """See `Backend`."""

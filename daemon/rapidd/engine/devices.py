@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,12 +25,17 @@ class Build(Struct, frozen=True):
 
     gpu_kind: GpuKind | None
     has_device: bool
+    why_not: str = ""
+    """What torch says about a device that it cannot use, such as a driver that is too old."""
 
     @classmethod
     def of_torch(cls) -> Build:
         """This process's torch."""
         kind: GpuKind | None = "hip" if torch.version.hip else "cuda" if torch.version.cuda else None
-        return cls(kind, kind is not None and torch.cuda.is_available())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            has_device = kind is not None and torch.cuda.is_available()
+        return cls(kind, has_device, "" if has_device else " ".join(str(warning.message) for warning in said))
 
 
 def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> Kind:
@@ -44,7 +51,7 @@ def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> 
         )
     if not build.has_device:
         raise DeviceError(
-            f"--device {wanted}: torch finds no such device",
+            f"--device {wanted}: torch finds no such device" + (f": {build.why_not}" if build.why_not else ""),
             "check that the driver works (nvidia-smi, rocminfo) and that this user may open the device, "
             "or use --device cpu",
         )
@@ -53,7 +60,10 @@ def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> 
 
 def open_backend(config: EngineConfig, on_done: Callable[[], None]) -> Backend:
     """The device of the configuration. ``on_done`` is called, from other threads, when a batch has ended."""
-    kind = choose_kind(config.device, Build.of_torch())
+    build = Build.of_torch()
+    kind = choose_kind(config.device, build)
+    if config.device == "auto" and build.why_not:
+        print(f"rapidd: no GPU is used: {build.why_not}", file=sys.stderr)
     if kind == "cpu":
         return CpuBackend(config.compute_units, on_done)
     return GpuBackend(kind, config.compute_units, on_done)

@@ -25,6 +25,8 @@ from rapidd.engine.gpu_runner import GpuRunner, StreamState
 from rapidd.engine.gpu_streams import GpuKind, GpuStreams, open_streams
 from rapidd.engine.graphs import no_garbage_collection, torch_capture
 from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.meter import Peaks
+from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
 from rapidd.errors import ConfigError
 from rapidd.model.llama import Llama
@@ -73,6 +75,10 @@ class GpuBackend:
     def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
         """bfloat16: the kernels are made for 16 bits."""
         return torch.bfloat16
+
+    def peaks(self, dtype: torch.dtype) -> Peaks:
+        """See `Backend`."""
+        return gpu_peaks(dtype, self.table.units_total)
 
     def load(self, load: Callable[[torch.device], Llama]) -> Llama:
         """See `Backend`."""

@@ -14,10 +14,9 @@ from typing import Final, Protocol
 
 from rapidctl.wire import LanePlacement, LaneStats, Mode
 from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.meter import WINDOW_NS, Meter
 from rapidd.engine.request import Lane
 
-WINDOW_NS = 1_000_000_000
-"""Over which `LaneStats.busy` is taken."""
 TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
 """Modes in which only one lane runs at a time."""
 
@@ -74,13 +73,10 @@ class LaneExecutor:
         self._stream = whole
         self.forget()
 
-    def forget(self) -> None:
-        """Start counting anew; after the warm-up, which served nobody."""
+    def forget(self, meter: Meter | None = None) -> None:
+        """Start counting anew, with ``meter`` if given; after the warm-up, which served nobody."""
         assert self.idle
-        self._spans: deque[tuple[int, int]] = deque()
-        self.batches = 0
-        self.tokens = 0
-        self.busy_ns = {"decode": 0, "prefill": 0, "mixed": 0}
+        self._meter = meter or Meter()
         self.units = max(self._streams)
         """Of the newest batch, or of the plan that an idle lane adopted."""
 
@@ -105,11 +101,14 @@ class LaneExecutor:
 
     def enqueue(self, batch: Batch) -> None:
         """Hand a batch to the stream of its units, behind everything enqueued before."""
+        begin_ns = self._clock()
         self._choose(batch.mode, batch.units)
-        after = self._last[1] if self._last and self._last[0] is not self._stream else None
+        switched = self._last is not None and self._last[0] is not self._stream
+        after = self._last[1] if self._last and switched else None
         task = self._stream.submit(lambda: self._run(batch), after)
         self._last = (self._stream, task)
         self._queue.append((batch, task))
+        self._meter.enqueued(self._clock() - begin_ns, switched)
 
     def wait(self) -> None:
         """Block until everything enqueued has ended; for the warm-up."""
@@ -122,15 +121,9 @@ class LaneExecutor:
         while self._queue and self._queue[0][1].done:
             batch, task = self._queue.popleft()
             result = task.value
-            self._account(batch, result)
+            self._meter.ended(batch, result)
             done.append((batch, result))
         return done
-
-    def _account(self, batch: Batch, result: BatchResult) -> None:
-        self.batches += 1
-        self.tokens += sum(row.count for row in batch.rows)
-        self.busy_ns[batch.kind] += result.ended_ns - result.started_ns
-        self._spans.append((result.started_ns, result.ended_ns))
 
     def placement(self) -> LanePlacement:
         """Where the stream of the newest batch was seen to run."""
@@ -139,23 +132,23 @@ class LaneExecutor:
 
     def stats(self, units_total: int) -> LaneStats:
         """Busy share of the last second, and totals. A running batch counts once it ended, spread over its time."""
-        now = self._clock()
-        start = now - WINDOW_NS
-        while self._spans and self._spans[0][1] <= start:
-            self._spans.popleft()
-        busy = sum(end - max(begin, start) for begin, end in self._spans) / WINDOW_NS
-        if self._queue and not self._spans:
-            busy = 1.0  # one batch has been running for longer than the window
+        now, meter = self._clock(), self._meter
+        busy = meter.busy(now)
+        if busy is None:
+            busy = 1.0 if self._queue else 0.0  # one batch may have been running for longer than the window
         return LaneStats(
             lane=self.name,
             units=self.units,
-            busy=min(busy, 1.0),
-            occupancy=min(busy, 1.0) * self.units / units_total,
+            busy=busy,
+            occupancy=busy * self.units / units_total,
             window_s=WINDOW_NS / 1e9,
-            batches_total=self.batches,
-            tokens_total=self.tokens,
-            busy_decode_s_total=self.busy_ns["decode"] / 1e9,
-            busy_prefill_s_total=self.busy_ns["prefill"] / 1e9,
-            busy_mixed_s_total=self.busy_ns["mixed"] / 1e9,
+            batches_total=meter.batches,
+            tokens_total=meter.tokens,
+            busy_decode_s_total=meter.busy_s("decode"),
+            busy_prefill_s_total=meter.busy_s("prefill"),
+            busy_mixed_s_total=meter.busy_s("mixed"),
             running=bool(self._queue),
+            work=meter.work(now),
+            enqueue_s=meter.enqueues(),
+            switch_s=meter.switches(),
         )

@@ -27,11 +27,14 @@ from rapidd.errors import RequestError
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan, State
+from rapidd.telemetry.recent import Recent
 
 STATE_BUSY_NS: Final = 250_000_000
 STATE_IDLE_NS: Final = 1_000_000_000
 CHECK_NS: Final = 10_000_000_000
 """An idle engine checks the block pool's invariants this often."""
+
+SCHEDULINGS_KEPT: Final = 256
 
 
 class Wake:
@@ -97,6 +100,7 @@ class Engine:
         """Batches in flight when the plan last changed: until they end, lanes may overlap ("transition")."""
         self._applying = False
         self._placement: Placement | None = None
+        self._scheduling = Recent(SCHEDULINGS_KEPT)
         self._stopping = False
 
     @property
@@ -225,6 +229,7 @@ class Engine:
             self._fence = self._scheduler.clock.fence()
             self._applying = True
             self._state_epoch = self._control.epoch
+        launched = False
         for _ in range(2):  # serial mode gives one batch at a time; a lane may take a second one behind it
             room = {name: lane.room for name, lane in self._lanes.items()}
             batches = self._scheduler.schedule(plan, room)
@@ -232,6 +237,9 @@ class Engine:
                 self._lanes[batch.lane].enqueue(batch)
             if not batches:
                 break
+            launched = True
+        if launched:
+            self._scheduling.record(self._clock() - now)
         for request in self._scheduler.preempted:
             self._notice("preempted", "warn", "no KV block was free: recomputed later", request)
         self._scheduler.preempted.clear()
@@ -339,6 +347,7 @@ class Engine:
                 for r in scheduler.requests
             ],
             memory_used_bytes=self._memory_used(),
+            scheduling_s=self._scheduling.quantiles(),
         )
 
     def _partition(self, now: int) -> PartitionInfo:

@@ -165,6 +165,7 @@ class Publisher:
             lanes=tuple(state.lanes),
             kv=telemetry.with_headroom(state.kv, self._kv_trend),
             mode_seconds=state.mode_seconds,
+            scheduling_s=state.scheduling_s,
         )
 
     def _counts(self) -> wire.RequestCounts:

@@ -36,11 +36,11 @@ class CudaPartitions:
     """Splits of one device, or of its first ``compute_units`` SMs.
 
     Raises `DeviceError` when there is no usable device, or not these units. When the driver refuses to partition (too
-    old, or not permitted), the table has no splits and says why.
+    old, or not permitted), the table has no splits and says why. ``driver``: `cuda.bindings.driver`, or a stand-in.
     """
 
-    def __init__(self, ordinal: int = 0, compute_units: int | None = None) -> None:
-        self._driver = _import_driver()
+    def __init__(self, ordinal: int = 0, compute_units: int | None = None, driver: Any = None) -> None:
+        self._driver = _initialised(driver if driver is not None else _import_driver())
         self._ordinal = ordinal
         self._device = self._call(self._driver.cuDeviceGet, ordinal)
         self._context = self._call(self._driver.cuDevicePrimaryCtxRetain, self._device)
@@ -151,6 +151,10 @@ def _import_driver() -> Any:
         raise DeviceError(
             "cuda-bindings is not installed", "pip install 'rapid-serve[nvidia]', or use --device cpu"
         ) from error
+    return driver
+
+
+def _initialised(driver: Any) -> Any:
     status, *_ = driver.cuInit(0)
     if int(status) != 0:
         raise DeviceError(

@@ -53,6 +53,7 @@ class EngineView(Struct, frozen=True):
     lanes: tuple[wire.LaneStats, ...] = ()
     kv: wire.KvStats | None = None
     mode_seconds: dict[str, float] = {}
+    scheduling_s: wire.Quantiles | None = None
 
 
 class FrontView(Struct, frozen=True):
@@ -108,6 +109,7 @@ def assemble(seq: int, at_unix_s: float, at_mono_ns: int, front: FrontView, engi
         rows_total=front.rows_total,
         front_cpu_s=front.cpu_s,
         streamed_tokens_total=front.streamed_tokens_total,
+        scheduling_s=engine.scheduling_s,
     )
 
 

@@ -1,12 +1,13 @@
 """`Kernels` on a GPU: the Triton kernels where they are the fastest measured, torch's libraries elsewhere.
 
-Decode rows are read by our attention and matmuls, sized by the partition; prompt chunks by flash attention and the
-library's matmuls. A batch of decode rows only waits for nothing on the host and makes no size depend on the rows'
-lengths, so a graph may hold it once it ran with the same shapes: with a `Ragged` of its own, because what is derived
-from a batch is launched with its first layer. Keeps nothing between calls: a lane's buffers are its `GpuScratch`.
+Attention is ours, by one kernel for decode rows and another for prompt chunks; so are the matmuls of decode rows, sized
+by the partition. Prompt chunks are multiplied by the library. A batch of decode rows only waits for nothing on the host
+and makes no size depend on the rows' lengths, so a graph may hold it once it ran with the same shapes: with a `Ragged`
+of its own, because what is derived from a batch is launched with its first layer. Keeps nothing between calls: a lane's
+buffers are its `GpuScratch`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ from torch.nn.functional import linear
 from rapid_kernels.gpu.attention import DecodePlan, decode_attention, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
-from rapid_kernels.gpu.prompt import Chunks, flash_attention, make_chunks
-from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, decode_tile_for, tile_for
+from rapid_kernels.gpu.prefill import PromptPlan, make_prompt_plan, padded_sizes, prompt_attention
+from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
+from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, HOPPER_PROMPT, PROMPT, decode_tile_for, tile_for
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
-from rapid_kernels.reference import ReferenceKernels
 
 DTYPES = (torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
@@ -38,24 +39,23 @@ class GpuScratch(Scratch):
 class GpuKernels:
     """``bulk``: tiles by the bulk copy engine and chained launches, as tuned on Hopper; else tiles by pointers.
 
-    ``flash``: torch's flash attention for prompt chunks; else plain torch.
+    ``hopper``: prompt chunks by the kernel that only Hopper runs; else, and with a window, by pointers.
     """
 
-    def __init__(self, *, bulk: bool, flash: bool) -> None:
+    def __init__(self, *, bulk: bool, hopper: bool) -> None:
         self._bulk = bulk
-        self._flash = flash
-        self._plain = ReferenceKernels(pack=False)
+        self._hopper = hopper
 
     @classmethod
     def on(cls, device: torch.device) -> "GpuKernels":
         """As a CUDA device of compute capability 8 or more, or a HIP device, can.
 
-        Bulk tiles want the shared memory of capability 9 and 10. HIP's flash attention may align its causal mask
-        otherwise, and was never run here.
+        Bulk tiles want the shared memory of capability 9 and 10.
         """
         if torch.version.hip is not None:
-            return cls(bulk=False, flash=False)
-        return cls(bulk=torch.cuda.get_device_capability(device)[0] in (9, 10), flash=True)
+            return cls(bulk=False, hopper=False)
+        major = torch.cuda.get_device_capability(device)[0]
+        return cls(bulk=major in (9, 10), hopper=major == 9)
 
     def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cuda") -> KVCache:
         """See `Kernels`. Zeros: whole tiles are read, and what is not finite would spoil them."""
@@ -145,13 +145,15 @@ class GpuKernels:
         return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
 
     def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
-        """Of the rows after the decode rows."""
-        if not self._flash or window is not None or q.shape[2] % BULK_NUMBERS:
-            return self._plain.attention(q, cache, layer, _chunk_rows(ragged), window)
-        chunks: Chunks | None = ragged.derived.get("chunks")
-        if chunks is None:
-            chunks = ragged.derived["chunks"] = make_chunks(ragged)
-        return flash_attention(q, cache.layers[layer], chunks)
+        """Of the rows after the decode rows. Both kernels take the same tiles, so layers share a plan."""
+        kv = cache.layers[layer]
+        plan: PromptPlan | None = ragged.derived.get("prompt plan")
+        if plan is None:
+            padded_heads, _ = padded_sizes(q.shape[1] // kv.shape[2], q.shape[2])
+            plan = ragged.derived["prompt plan"] = make_prompt_plan(ragged, PROMPT.queries // padded_heads)
+        if self._hopper and window is None and q.shape[2] % BULK_NUMBERS == 0:
+            return hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT)
+        return prompt_attention(q, kv, ragged, plan, PROMPT, window)
 
     def _chained(self, ragged: Ragged) -> bool:
         """Long kernels gain nothing by it."""
@@ -171,27 +173,6 @@ def _scratch(ragged: Ragged) -> GpuScratch:
     if not isinstance(ragged.scratch, GpuScratch):
         raise ValueError("a batch on a GPU needs its lane's scratch: give make_ragged what make_scratch gave")
     return ragged.scratch
-
-
-def _chunk_rows(ragged: Ragged) -> Ragged:
-    """The rows after the decode rows as a batch of their own."""
-    first = ragged.num_decode
-    if first == 0:
-        return ragged
-    found: Ragged | None = ragged.derived.get("chunk rows")
-    if found is None:
-        found = ragged.derived["chunk rows"] = replace(
-            ragged,
-            positions=ragged.positions[first:],
-            slot_mapping=ragged.slot_mapping[first:],
-            block_tables=ragged.block_tables[first:],
-            query_start=ragged.query_start[first:] - first,
-            query_start_cpu=[start - first for start in ragged.query_start_cpu[first:]],
-            kv_lens=ragged.kv_lens[first:],
-            kv_lens_cpu=ragged.kv_lens_cpu[first:],
-            derived={},
-        )
-    return found
 
 
 def _check_dtype(dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Which tiles the kernels run with: measured on an H100 in bf16 (`kernels/bench/bench_gpu.py tune attention`).
+"""Which tiles the kernels run with: measured on an H100 and an H200 in bf16 (`kernels/bench/bench_gpu.py tune`).
 
 Few units are limited by what a unit can take in, so x must be read rarely: wide tiles, weights brought to the L2 cache
 ahead. Many units are limited by memory and by what every launch costs: narrow tiles, of which few are cut.
@@ -6,6 +6,8 @@ ahead. Many units are limited by memory and by what every launch costs: narrow t
 
 from rapid_kernels.gpu.attention import DecodeTile
 from rapid_kernels.gpu.matmul import Tile
+from rapid_kernels.gpu.prefill import PromptTile
+from rapid_kernels.gpu.prefill_hopper import HopperTile
 
 WIDE = Tile(64, 256, 64, 5, 4, prefetched=6)
 MIDDLE = Tile(64, 128, 128, 4, 4, prefetched=6)
@@ -18,6 +20,12 @@ AMD = Tile(64, 128, 64, 2, 4, bulk=False)
 AMD_DECODE = DecodeTile(2, bulk=False)
 """Likewise."""
 
+PROMPT = PromptTile(queries=64, keys=32, stages=2, warps=4)
+"""Of prompt chunks by pointers: within every chip's limits up to the largest head."""
+
+HOPPER_PROMPT = HopperTile(queries=64, keys=64, stages=2)
+"""Two programs a unit: one's softmax hides behind the other's products."""
+
 
 def tile_for(rows: int, n: int, units: int) -> Tile | None:
     """The tile for ``rows`` of x by a weight of ``n`` rows on so many Hopper units; None: the library is faster."""
@@ -28,10 +36,10 @@ def tile_for(rows: int, n: int, units: int) -> Tile | None:
         if units < 32:
             return TALL if n <= 8192 else None
         return TALL if units < 100 and n <= 32768 else None
+    if (rows <= 16 and n > 8192) or (rows <= 32 and units >= 100):
+        return None
     if units < 32:
         return WIDE if n > 4096 else MIDDLE
-    if units < 48 and rows <= 16 and n > 8192:
-        return WIDE
     if units < 64:
         return MIDDLE
     return BROAD if rows <= 16 or n > 8192 else NARROW

@@ -1,4 +1,4 @@
-"""`rapidctl stats`: latency, units, queue, KV cache and device, from one snapshot."""
+"""`rapidctl stats`: latency, units, queue, KV cache, device and what was computed, from one snapshot."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rapidctl import device
 from rapidctl.commands import common
-from rapidctl.out import UNKNOWN, Out, duration, number, percent, safe_line, seconds, share, size
+from rapidctl.out import UNKNOWN, Out, duration, number, percent, rate, safe_line, seconds, share, size
 from rapidctl.wire import GetSnapshot, LatencyWindow, Snapshot
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-SECTIONS = ("latency", "units", "queue", "kv", "device")
+SECTIONS = ("latency", "units", "queue", "kv", "device", "work")
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -21,8 +21,9 @@ def add_parser(commands: common.Commands) -> None:
         commands,
         "stats",
         run,
-        "latency, units, queue, KV cache and device",
-        "ITL: gap between two output tokens of one request. TPOT: mean gap of a request. TTFT: arrival to first token.",
+        "latency, units, queue, KV cache, device and work",
+        "ITL: gap between two output tokens of one request. TPOT: mean gap of a request. TTFT: arrival to first token. "
+        "MFU, MBU: share of the device's measured peaks that a phase's batches reached while they ran.",
     )
     parser.add_argument("section", nargs="?", choices=SECTIONS, help="only this one")
     common.add_watch_options(parser)
@@ -61,6 +62,14 @@ def _document(snapshot: Snapshot, sections: tuple[str, ...]) -> dict[str, object
         "queue": snapshot.requests,
         "kv": snapshot.kv,
         "device": snapshot.device,
+        "work": {
+            "lanes": {lane.lane: lane.work for lane in snapshot.lanes},
+            "peak_flops_per_s": snapshot.device.peak_flops_per_s if snapshot.device else None,
+            "peak_bytes_per_s": snapshot.device.peak_bytes_per_s if snapshot.device else None,
+            "scheduling_s": snapshot.scheduling_s,
+            "enqueue_s": {lane.lane: lane.enqueue_s for lane in snapshot.lanes},
+            "switch_s": {lane.lane: lane.switch_s for lane in snapshot.lanes},
+        },
     }
     head = {"at_unix_s": snapshot.at_unix_s, "boot_id": snapshot.boot_id, "state": snapshot.state}
     return head | {section: bodies[section] for section in sections}
@@ -153,4 +162,30 @@ def _device(snapshot: Snapshot, out: Out) -> None:
     out.pairs(device.pairs(snapshot.device) if snapshot.device else [("device", UNKNOWN)])
 
 
-_SHOW = {"latency": _latency, "units": _units, "queue": _queue, "kv": _kv, "device": _device}
+def _work(snapshot: Snapshot, out: Out) -> None:
+    rows = [
+        [lane.lane, work.phase, rate(work.flops_per_s, "FLOP"), rate(work.bytes_per_s, "B"), percent(work.mfu),
+         percent(work.mbu), str(work.n)]
+        for lane in snapshot.lanes
+        for work in lane.work
+    ]  # fmt: skip
+    out.table(["lane", "batches", ">computed", ">moved", ">MFU", ">MBU", ">n"], rows)
+    if snapshot.device is not None:
+        flops, moved = snapshot.device.peak_flops_per_s, snapshot.device.peak_bytes_per_s
+        out.text(f"measured peaks of the device: {rate(flops, 'FLOP')}, {rate(moved, 'B')}")
+    out.text("")
+    times = [("scheduling, a pass", snapshot.scheduling_s)]
+    for lane in snapshot.lanes:
+        times += [(f"{lane.lane}: a batch", lane.enqueue_s), (f"{lane.lane}: a switch", lane.switch_s)]
+    shown = [(name, quantiles) for name, quantiles in times if quantiles is not None]
+    out.table(
+        ["host time, µs", ">p50", ">p95", ">max", ">n"],
+        [[name, *(_micros(value) for value in (q.p50, q.p95, q.max)), str(q.n)] for name, q in shown],
+    )
+
+
+def _micros(value_s: float | None) -> str:
+    return UNKNOWN if value_s is None else f"{value_s * 1e6:.0f}"
+
+
+_SHOW = {"latency": _latency, "units": _units, "queue": _queue, "kv": _kv, "device": _device, "work": _work}

@@ -1,7 +1,6 @@
 """The engine on a real GPU, with the test model in bfloat16: lanes, graphs, partitions, memory."""
 
 import gc
-import math
 import socket
 from array import array
 from collections.abc import Iterator, Sequence
@@ -12,16 +11,13 @@ from random import Random
 import pytest
 import torch
 
-from rapid_kernels import make_ragged
 from rapidctl.wire import Mode
 from rapidd import ipc
 from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.build import build
-from rapidd.engine.device_stream import Queue, TorchQueue
 from rapidd.engine.gpu_runner import StreamState
 from rapidd.engine.gpu_streams import GpuStreams, open_streams
-from rapidd.engine.graphs import torch_capture
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Outcome
 from rapidd.errors import ConfigError, DeviceError
@@ -29,7 +25,7 @@ from rapidd.model.llama import Llama
 from rapidd.paths import RuntimeDir
 from rapidd.policy.plan import Plan
 from support.tiny import MAX_MODEL_LEN, MODEL
-from support.tiny_gpu import TinyGpuEngine, tiny_llama
+from support.tiny_gpu import TinyGpuEngine, forced_logits, gpu_engine, tiny_llama
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,21 +49,7 @@ def streams() -> GpuStreams:
 @cache
 def engine() -> TinyGpuEngine:
     """Graphs on the stream of all SMs and on every split's."""
-    made = streams()
-    torch.cuda.set_stream(made.decode[made.table.units_total])
-    queues: dict[Lane, dict[int, tuple[int, Queue]]] = {
-        "decode": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in made.decode.items()},
-        "prefill": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in made.prefill.items()},
-    }
-    return TinyGpuEngine(
-        tiny_llama(torch.bfloat16, "cuda"),
-        made.table,
-        queues,
-        torch_capture,
-        lambda: torch.cuda.current_stream().cuda_stream,
-        block_tokens=BLOCK_TOKENS,
-        kv_blocks=KV_BLOCKS,
-    )
+    return gpu_engine(tiny_llama(torch.bfloat16, "cuda"), streams(), BLOCK_TOKENS, KV_BLOCKS)
 
 
 @pytest.fixture(autouse=True)
@@ -85,11 +67,7 @@ def assert_chosen_by_float32(outcomes: Sequence[Sequence[Outcome]], prompts: Seq
     model = _float32()
     for of_one, prompt in zip(outcomes, prompts, strict=True):
         output = [outcome.token_id for outcome in of_one]
-        ids = [*prompt, *output]
-        blocks = list(range(1, math.ceil(len(ids) / 16) + 1))
-        cache_ = model.kernels.allocate_cache(model.cache_layout(len(blocks) + 1, 16))
-        ragged = make_ragged([len(ids)], [len(ids)], [blocks], 16, 1)
-        logits = model.forward(torch.tensor(ids), ragged, cache_, torch.arange(len(prompt) - 1, len(ids) - 1))
+        logits = forced_logits(model, prompt, output)
         chosen = logits.gather(1, torch.tensor(output)[:, None])[:, 0]
         assert ((logits.max(1).values - chosen) < TOLERANCE).all()
 

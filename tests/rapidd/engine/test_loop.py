@@ -123,6 +123,27 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
     assert tokens[-1].finish == "length"
 
 
+def test_the_state_says_what_was_computed_and_what_the_loop_took(bench: Bench) -> None:
+    device = bench.engine._hello.device
+    assert device.peak_flops_per_s
+    assert device.peak_bytes_per_s
+    bench.submit(2, [1, 402, 403], max_tokens=4)
+    while bench.until(ipc.Step).tokens[0].finish is None:
+        pass
+    bench.engine._state_ns = 0
+    state = bench.until(ipc.EngineState)
+    decode = next(lane for lane in state.lanes if lane.lane == "decode")
+    assert {work.phase for work in decode.work} >= {"decode"}
+    for work in decode.work:
+        assert work.n
+        assert work.mfu
+        assert work.mbu
+    assert decode.enqueue_s is not None
+    assert decode.enqueue_s.n
+    assert state.scheduling_s is not None
+    assert state.scheduling_s.n
+
+
 def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
     """It used to say so before its hello: the daemon was announced as ready and refused the first requests."""
     told = ipc.Channel(shared_bench.ours)

@@ -110,7 +110,7 @@ TestChaos.settings = settings(
 
 def kinds(machine: Machine, plan: Plan, turns: int = 40) -> list[str]:
     """What ran, batch by batch, when each batch ends before the next turn."""
-    seen = []
+    seen: list[str] = []
     for _ in range(turns):
         seen += [batch.kind for batch in machine.launch(plan)]
         for lane in LANES:

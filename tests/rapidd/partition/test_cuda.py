@@ -1,4 +1,4 @@
-"""SM partitions on a real GPU: sizes, disjointness and priorities as measured by the placement probe."""
+"""SM partitions: what is made of the driver's answers; on a GPU sizes, disjointness and priorities by the probe."""
 
 import re
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from rapidd.errors import DeviceError
+from rapidd.partition.cuda import CudaPartitions
 from rapidd.partition.table import share
+from support.cuda import FakeDriver
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -24,18 +26,66 @@ def test_shares_are_multiples_that_leave_both_sides_the_least() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_device_the_error_says_what_to_do() -> None:
-    from rapidd.partition.cuda import CudaPartitions
-
     with pytest.raises(DeviceError) as error:
         CudaPartitions()
     assert "--device cpu" in error.value.hint
+
+
+def test_the_table_and_the_groups_are_what_the_driver_says() -> None:
+    partitions = CudaPartitions(driver=FakeDriver(132))
+    assert (partitions.table.units_total, partitions.table.splits) == (132, (16, 24, 32, 48, 64, 96))
+    decode, prefill = partitions.split(32)
+    assert (decode.units, prefill.units) == (32, 100)
+    assert decode.stream != prefill.stream
+
+
+def test_a_driver_that_is_too_old_to_partition_serves_shared_only_and_says_why() -> None:
+    table = CudaPartitions(driver=FakeDriver(132, too_old=True)).table
+    assert (table.units_total, table.splits) == (132, ())
+    assert table.unsupported is not None
+    assert 'Function "cuDeviceGetDevResource" not found' in table.unsupported
+
+
+def test_a_driver_that_is_too_old_cannot_limit_the_units() -> None:
+    with pytest.raises(DeviceError, match="64 of the device's 132 SMs cannot be had") as error:
+        CudaPartitions(compute_units=64, driver=FakeDriver(132, too_old=True))
+    assert "leave out --compute-units" in error.value.hint
+
+
+def test_fewer_units_are_split_among_themselves() -> None:
+    partitions = CudaPartitions(compute_units=64, driver=FakeDriver(132))
+    assert partitions.table.units_total == 64
+    assert [group.units for group in partitions.split(16)] == [16, 48]
+
+
+def test_units_that_the_driver_would_round_are_refused() -> None:
+    """It gives 24 where 20 are asked for."""
+    with pytest.raises(DeviceError, match="20 of the device's 132 SMs cannot be had: the driver gave 24 SMs") as error:
+        CudaPartitions(compute_units=20, driver=FakeDriver(132))
+    assert "a multiple of 8" in error.value.hint
+
+
+def test_more_units_than_there_are() -> None:
+    with pytest.raises(DeviceError, match="133 compute units were asked for and the device has 132 SMs"):
+        CudaPartitions(compute_units=133, driver=FakeDriver(132))
+
+
+@pytest.mark.parametrize("units", [0, 12, 132])
+def test_a_split_that_is_not_in_the_table_is_refused(units: int) -> None:
+    with pytest.raises(DeviceError, match="legal: 16, 24, 32, 48, 64, 96"):
+        CudaPartitions(driver=FakeDriver(132)).split(units)
+
+
+def test_a_driver_that_does_not_start_says_what_to_check() -> None:
+    with pytest.raises(DeviceError, match="no CUDA device can be used: cuInit says 803") as error:
+        CudaPartitions(driver=FakeDriver(init=803))
+    assert "nvidia-smi" in error.value.hint
 
 
 @gpu
 @needs_gpu
 def test_a_split_gives_disjoint_sms_of_the_sizes_asked_for() -> None:
     from rapid_kernels.gpu.probe import unit_ids
-    from rapidd.partition.cuda import CudaPartitions
 
     torch.zeros(1, device="cuda")
     partitions = CudaPartitions()
@@ -52,7 +102,6 @@ def test_a_split_gives_disjoint_sms_of_the_sizes_asked_for() -> None:
 @needs_gpu
 def test_the_whole_device_and_its_priorities() -> None:
     from rapid_kernels.gpu.probe import unit_ids
-    from rapidd.partition.cuda import CudaPartitions
 
     torch.zeros(1, device="cuda")
     partitions = CudaPartitions()
@@ -66,7 +115,6 @@ def test_the_whole_device_and_its_priorities() -> None:
 @needs_gpu
 def test_fewer_units_than_the_device_has_are_its_first_ones() -> None:
     from rapid_kernels.gpu.probe import unit_ids
-    from rapidd.partition.cuda import CudaPartitions
 
     torch.zeros(1, device="cuda")
     total = CudaPartitions().table.units_total
@@ -82,15 +130,11 @@ def test_fewer_units_than_the_device_has_are_its_first_ones() -> None:
 @gpu
 @needs_gpu
 def test_the_device_has_the_address_that_other_tools_use() -> None:
-    from rapidd.partition.cuda import CudaPartitions
-
     assert re.fullmatch(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.0", CudaPartitions().pci_bus_id)
 
 
 @gpu
 @needs_gpu
 def test_an_illegal_split_is_refused() -> None:
-    from rapidd.partition.cuda import CudaPartitions
-
     with pytest.raises(DeviceError, match="legal: 16, 24"):
         CudaPartitions().split(12)

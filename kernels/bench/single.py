@@ -1,0 +1,205 @@
+"""Ceilings, and single kernels against them and against the libraries."""
+
+import itertools
+from functools import partial
+from typing import Any
+
+import torch
+from common import (
+    BF16,
+    BLOCK_TOKENS,
+    DIM,
+    HEADS,
+    KV_HEADS,
+    SHAPES,
+    TILES,
+    WORKLOADS,
+    Cache,
+    Partition,
+    make_cache,
+    make_pool,
+    timed,
+    workspace,
+)
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from rapid_kernels import make_ragged
+from rapid_kernels.gpu.attention import DecodeTile, decode_attention, plan_decode
+from rapid_kernels.gpu.elementwise import silu_mul
+from rapid_kernels.gpu.matmul import Tile, skinny_matmul
+from rapid_kernels.gpu.prefill import PromptTile, make_prompt_plan, prompt_attention
+from rapid_kernels.gpu.prefill_hopper import HopperTile, hopper_prompt_attention
+from rapid_kernels.gpu.read import READ_TILES, read_all
+from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, tile_for
+
+DECODE_TILES = {
+    "two a unit": DecodeTile(),
+    "at most 128": DecodeTile(most=128),
+    "by pointers": DecodeTile(bulk=False),
+}
+PROMPTS = ((2048, 0), (2048, 2048), (2048, 6144), (2048, 14336), (1024, 4096), (512, 1024), (512, 16384))
+"""Tokens of a chunk, tokens cached before it."""
+PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
+    "ours": HOPPER_PROMPT,
+    "32 keys": HopperTile(queries=64, keys=32, stages=3),
+    "128 queries": HopperTile(queries=128, keys=64, stages=3),
+    "by pointers": PROMPT,
+    "by pointers, 64 keys": PromptTile(queries=64, keys=64, stages=3),
+}
+
+
+def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
+    """TB/s of a plain pipelined read by SM count; TFLOP/s of a large matmul on all SMs."""
+    data = torch.randint(0, 1 << 30, (1 << 30,), dtype=torch.int32, device="cuda")
+    out = torch.empty(1024, dtype=torch.int32, device="cuda")
+    read = {}
+    for units, partition in partitions.items():
+        best = 0.0
+        for tile in (*READ_TILES, (8192, 5, 8, 1)):
+            ms = timed(partition.stream, lambda u=units, t=tile: read_all(data, out, u, t), 5)
+            best = max(best, data.numel() * 4 / ms / 1e9)
+        read[units] = best
+    a, b = (torch.randn(8192, 8192, dtype=BF16, device="cuda") for _ in range(2))
+    ms = timed(partitions[132].stream, lambda: a @ b, 10)
+    print(
+        "plain read, TB/s:", {u: round(v, 2) for u, v in read.items()}, f"matmul {2 * 8192**3 / ms / 1e9:.0f} TFLOP/s"
+    )
+    return {"read_tb_s": read, "matmul_tflop_s": 2 * 8192**3 / ms / 1e9}
+
+
+def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | None) -> float:
+    """Of one call, rotating over weights that do not fit the L2 cache together. ``tile`` None: the library."""
+    n, k = SHAPES[shape]
+    copies = max(2, -(-(160 << 20) // (n * k * 2)))
+    weights = [torch.randn(n, k, dtype=BF16, device="cuda") / k**0.5 for _ in range(copies)]
+    x = torch.randn(m, k, dtype=BF16, device="cuda")
+    gated = shape == "gate_up"
+
+    def work() -> None:
+        for weight in weights:
+            if tile is None:
+                y = linear(x, weight)
+                if gated:
+                    silu_mul(y)
+            else:
+                skinny_matmul(x, weight, partition.units, workspace(), tile, gated, True)
+
+    return timed(partition.stream, work) / copies
+
+
+def tb_s(m: int, shape: str, ms: float) -> float:
+    """Weights, x and y over the time."""
+    n, k = SHAPES[shape]
+    return 2 * (n * k + m * k + m * n) / ms / 1e9
+
+
+def tune(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
+    """Every tile on every shape."""
+    rows = []
+    for m, shape, units in itertools.product((16, 64, 96), SHAPES, (24, 32, 48, 64, 132)):
+        block_m = 64 if m <= 64 else 128
+        results = []
+        for tile in (None, *(t for t in TILES if t.block_m == block_m)):
+            try:
+                ms = matmul_ms(partitions[units], m, shape, tile)
+            except Exception as problem:
+                print(f"tune {m} {shape} {units} {tile}: {str(problem)[-200:]}")
+                continue
+            results.append((ms, tile))
+            rows.append(
+                {"m": m, "shape": shape, "units": units, "tile": str(tile), "us": ms * 1e3, "tb_s": tb_s(m, shape, ms)}
+            )
+        results.sort(key=lambda r: r[0])
+        text = "  ".join(f"{tb_s(m, shape, ms):.2f} {short(tile)}" for ms, tile in results[:4])
+        library = next((tb_s(m, shape, ms) for ms, tile in results if tile is None), 0)
+        table = tile_for(m, SHAPES[shape][0], units)
+        chosen = next(tb_s(m, shape, ms) for ms, tile in results if tile == table)
+        print(
+            f"M {m:3} {shape:8} {units:3} SMs: library {library:.2f}, table {chosen:.2f} {short(table)} | {text}",
+            flush=True,
+        )
+    return rows
+
+
+def short(tile: Tile | None) -> str:
+    """For tables."""
+    if tile is None:
+        return "library"
+    ending = ("" if tile.bulk else " by pointers") + (" ahead" if tile.prefetched else "")
+    return f"{tile.block_n}x{tile.block_k}x{tile.stages}{ending}"
+
+
+def matmuls(partitions: dict[int, Partition], read: dict[int, float]) -> list[dict[str, Any]]:
+    """The chosen tile against the library."""
+    found = []
+    for m, shape in itertools.product((1, 16, 64, 96), SHAPES):
+        line = f"M {m:3} {shape:8}"
+        for units, partition in partitions.items():
+            library = tb_s(m, shape, matmul_ms(partition, m, shape, None))
+            tile = tile_for(m, SHAPES[shape][0], units)
+            ours = tb_s(m, shape, matmul_ms(partition, m, shape, tile)) if tile else library
+            found.append({"m": m, "shape": shape, "units": units, "ours": ours, "library": library})
+            share = f" {100 * ours / read[units]:3.0f}%" if units in read else ""
+            line += f" | {units}: {ours:.2f}{share} ({library:.2f})"
+        print(line, flush=True)
+    return found
+
+
+def attention(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
+    """Decode attention alone by tile and partition, and flash attention over contiguous keys."""
+    pool = make_pool(4)
+    found = []
+    for rows, tokens in WORKLOADS:
+        cache = Cache(pool, rows, tokens)
+        q = torch.randn(rows, HEADS, DIM, dtype=BF16, device="cuda")
+        plan_decode(cache.plan, cache.lens, cache.tables, BLOCK_TOKENS)
+        key, value = (pool[0, : rows * tokens, i].view(rows, tokens, KV_HEADS, DIM).transpose(1, 2) for i in range(2))
+        grouped = q.view(rows, KV_HEADS, HEADS // KV_HEADS, DIM)
+        for units, partition in partitions.items():
+            line = {}
+            for name, tile in DECODE_TILES.items():
+
+                def work(
+                    cache: Cache = cache, tile: DecodeTile = tile, q: torch.Tensor = q, units: int = units
+                ) -> None:
+                    for layer in cache.layers:
+                        decode_attention(q, layer, cache.plan, units, workspace(), tile, True)
+
+                line[name] = timed(partition.stream, work, 7) / len(pool)
+            flash = partial(scaled_dot_product_attention, grouped, key, value)
+            line["flash"] = timed(partition.stream, flash, 7)
+            rates = {name: cache.bytes_per_layer / ms / 1e9 for name, ms in line.items()}
+            found.append({"rows": rows, "tokens": tokens, "units": units, "tb_s": rates})
+            print(
+                f"{rows:3} x {tokens:5} on {units:3} SMs, TB/s:", {k: round(v, 2) for k, v in rates.items()}, flush=True
+            )
+    return found
+
+
+def prompts(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
+    """Attention of a prompt chunk by tile and SMs, and torch's flash attention over contiguous keys: TFLOP/s."""
+    rest = {units: partition.rest for units, partition in partitions.items()}
+    streams = {132: partitions[132].stream, 100: rest[32], 84: rest[48]}
+    found = []
+    for new, cached in PROMPTS:
+        kv, _, tables = make_cache([cached + new], KV_HEADS, DIM, BLOCK_TOKENS, BF16, 1, 0.0)
+        q = torch.randn(new, HEADS + 2 * KV_HEADS, DIM, dtype=BF16, device="cuda")[:, :HEADS]
+        ragged = make_ragged([new], [cached + new], tables.tolist(), BLOCK_TOKENS, 132, "cuda")
+        starts, kv_starts = (torch.tensor([0, n], dtype=torch.int32, device="cuda") for n in (new, cached + new))
+        key, value = kv[: cached + new].unbind(1)
+
+        sizes = (starts, kv_starts, new, cached + new)
+        flash = partial(torch.ops.aten._flash_attention_forward, q, key, value, *sizes, 0.0, True, False)
+        works: dict[str, Any] = {"flash": flash}
+        for name, tile in PROMPT_TILES.items():
+            run = hopper_prompt_attention if isinstance(tile, HopperTile) else prompt_attention
+            plan = make_prompt_plan(ragged, tile.queries * KV_HEADS // HEADS)
+            works[name] = partial(run, q, kv, ragged, plan, tile)  # type: ignore[arg-type]
+        flops = 4 * HEADS * DIM * (new * cached + new * (new + 1) / 2)
+        for units, stream in streams.items():
+            rates = {name: flops / timed(stream, work, 7) / 1e9 for name, work in works.items()}
+            found.append({"tokens": new, "cached": cached, "units": units, "tflop_s": rates})
+            print(
+                f"{new} behind {cached} on {units} SMs, TFLOP/s:", {k: round(v) for k, v in rates.items()}, flush=True
+            )
+    return found

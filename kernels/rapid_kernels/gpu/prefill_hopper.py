@@ -1,0 +1,219 @@
+# ruff: noqa: N803, N806, SIM300 (constants of a kernel are upper case; one on the left is no Yoda)
+"""`rapid_kernels.gpu.prefill` for Hopper, in Gluon: the same plan and contract, asynchronous products and copies.
+
+While the tensor cores multiply a step's weights by its values, the next step's scores are made and their softmax is
+taken (arXiv 2407.08608, section 3.2). So a turn has the scores of its step and the values of the step before; the bulk
+copy engine brings the two tiles STAGES turns ahead, whole: every slot of the cache must hold a finite number, as in
+`rapid_kernels.gpu.attention`. No window.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from rapid_kernels.gpu.prefill import BASE_2, PromptPlan, padded_sizes
+from rapid_kernels.layout import Ragged
+
+GLUON_TYPES = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class HopperTile:
+    """How one launch cuts its work."""
+
+    queries: int = 128
+    """Query vectors a tile; four warps take 64."""
+    keys: int = 64
+    """Keys a step, at most a block's."""
+    stages: int = 3
+    """Steps whose keys and values are held."""
+
+
+@gluon.jit
+def _place(table, step, KEYS: gl.constexpr, BLOCK_TOKENS: gl.constexpr):
+    """Number of a step's key tile in the cache."""
+    return gl.load(table + step * KEYS // BLOCK_TOKENS) * (BLOCK_TOKENS // KEYS) + step % (BLOCK_TOKENS // KEYS)
+
+
+@gluon.jit
+def _bring(
+    kv, keys, values, arrived, turn, place, last_place, key_column, value_column,
+    KEYS: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Start the copies for a turn: the keys of its step and the values of the step before."""
+    slot = turn % STAGES
+    mbarrier.expect(arrived.index(slot), 2 * kv.block_type.nbytes)
+    tma.async_copy_global_to_shared(kv, [place * KEYS, key_column], arrived.index(slot), keys.index(slot))
+    tma.async_copy_global_to_shared(kv, [last_place * KEYS, value_column], arrived.index(slot), values.index(slot))
+
+
+@gluon.jit
+def _softmax(scores, best, scale):
+    """Weights of a step's scores, its greatest so far, and what the older sums are to be multiplied by."""
+    new = gl.maximum(best, gl.max(scores, 1) * scale)
+    shares = gl.exp2(scores * scale - gl.expand_dims(new, 1))
+    return shares, new, gl.exp2(best - new)
+
+
+@gluon.jit
+def _mask(scores, position, step, KEYS: gl.constexpr, SCORES: gl.constexpr):
+    """Hide the keys behind each query's token."""
+    keys = step * KEYS + gl.arange(0, KEYS, layout=gl.SliceLayout(0, SCORES))
+    return gl.where(gl.expand_dims(position, 1) >= gl.expand_dims(keys, 0), scores, float("-inf"))
+
+
+@gluon.jit
+def _walk(
+    query, kv, keys, values, arrived, table, begin, end, steps, place, best, weight, total, shares, position,
+    key_column, value_column, scale,
+    QUERIES: gl.constexpr, KEYS: gl.constexpr, BLOCK_TOKENS: gl.constexpr, STAGES: gl.constexpr, SCORES: gl.constexpr,
+    TOTAL: gl.constexpr, MASKED: gl.constexpr,
+):  # fmt: skip
+    """Turns [begin, end). ``place``: of the last step that was brought; ``shares``: weights of step begin - 1."""
+    OPERAND: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=TOTAL, k_width=2)
+    for turn in range(begin, end):
+        slot = turn % STAGES
+        mbarrier.wait(arrived.index(slot), turn // STAGES & 1)
+        nothing = gl.zeros((QUERIES, KEYS), gl.float32, layout=SCORES)
+        scores = warpgroup_mma(query, keys.index(slot).permute((1, 0)), nothing, use_acc=False, is_async=True)
+        total = warpgroup_mma(shares, values.index(slot), total, is_async=True)
+        # Behind the last step comes one turn for its values, which brings some keys again.
+        next_place = _place(table, gl.minimum(turn + STAGES, steps - 1), KEYS, BLOCK_TOKENS)
+        scores = warpgroup_mma_wait(num_outstanding=1, deps=[scores])
+        if MASKED:
+            scores = _mask(scores, position, turn, KEYS, SCORES)
+        new_shares, best, old_scale = _softmax(scores, best, scale)
+        weight = weight * old_scale + gl.sum(new_shares, 1)
+        total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
+        if turn + STAGES <= steps:
+            _bring(
+                kv, keys, values, arrived, turn + STAGES, next_place, place, key_column, value_column, KEYS, STAGES
+            )  # fmt: skip
+        total = total * gl.expand_dims(gl.convert_layout(old_scale, gl.SliceLayout(1, TOTAL)), 1)
+        shares = gl.convert_layout(new_shares.to(kv.dtype), OPERAND)
+        place = next_place
+    return place, best, weight, total, shares
+
+
+@gluon.jit(do_not_specialize=["table_stride"])
+def hopper_prompt_attention_kernel(
+    q,  # [T, KV_HEADS, GROUP, DIM], tokens q_stride apart
+    kv,  # descriptor of [slots, 2 * KV_HEADS * DIM] with blocks [KEYS, PADDED]
+    out,  # [T, KV_HEADS, GROUP, DIM]
+    block_tables,  # [rows, table_stride] int32
+    tiles,  # [N, 4] int32
+    table_stride,
+    q_stride,
+    scale,  # of the scores, in base 2
+    KV_HEADS: gl.constexpr,
+    GROUP: gl.constexpr,
+    DIM: gl.constexpr,
+    HEADS: gl.constexpr,
+    PADDED: gl.constexpr,
+    TOKENS: gl.constexpr,
+    KEYS: gl.constexpr,
+    BLOCK_TOKENS: gl.constexpr,
+    STAGES: gl.constexpr,
+    num_warps: gl.constexpr,
+):
+    """See the modules. Grid: N * KV_HEADS. Columns past DIM belong to another head: the queries have zeros there."""
+    QUERIES: gl.constexpr = TOKENS * HEADS
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, KEYS, 16])
+    TOTAL: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, PADDED, 16])
+    OPERAND: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=TOTAL, k_width=2)
+    ROWWISE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [num_warps, 1], [1, 0])
+    head = gl.program_id(0) % KV_HEADS
+    tile = tiles + gl.program_id(0) // KV_HEADS * 4
+    first = gl.load(tile)
+    count = gl.load(tile + 1)
+    oldest = gl.load(tile + 2)
+    table = block_tables + gl.load(tile + 3).to(gl.int64) * table_stride
+    steps = (oldest + count + KEYS - 1) // KEYS
+    key_column = head * DIM
+    value_column = (KV_HEADS + head) * DIM
+
+    keys = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
+    values = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
+    arrived = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for slot in gl.static_range(STAGES):
+        mbarrier.init(arrived.index(slot), count=1)
+    fence_async_shared()
+    place = _place(table, 0, KEYS, BLOCK_TOKENS)
+    _bring(kv, keys, values, arrived, 0, place, place, key_column, value_column, KEYS, STAGES)  # values for nobody
+    for turn in gl.static_range(1, STAGES):
+        if turn <= steps:
+            next_place = _place(table, gl.minimum(turn, steps - 1), KEYS, BLOCK_TOKENS)
+            _bring(kv, keys, values, arrived, turn, next_place, place, key_column, value_column, KEYS, STAGES)
+            place = next_place
+
+    token = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) // HEADS
+    of_group = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) % HEADS
+    dims = gl.arange(0, PADDED, layout=gl.SliceLayout(0, ROWWISE))
+    inside = gl.expand_dims((token < count) & (of_group < GROUP), 1) & gl.expand_dims(dims < DIM, 0)
+    at = gl.expand_dims((head * GROUP + of_group) * DIM, 1) + gl.expand_dims(dims, 0)
+    loaded = gl.load(q + gl.expand_dims((first + token).to(gl.int64) * q_stride, 1) + at, mask=inside, other=0.0)
+    query = gl.allocate_shared_memory(
+        kv.dtype, [QUERIES, PADDED], gl.NVMMASharedLayout.get_default_for([QUERIES, PADDED], kv.dtype), loaded
+    )
+    fence_async_shared()
+
+    position = oldest + gl.arange(0, QUERIES, layout=gl.SliceLayout(1, SCORES)) // HEADS
+    best = gl.full((QUERIES,), float("-inf"), gl.float32, layout=gl.SliceLayout(1, SCORES))
+    total = gl.zeros((QUERIES, PADDED), gl.float32, layout=TOTAL)
+    mbarrier.wait(arrived.index(0), 0)
+    nothing = gl.zeros((QUERIES, KEYS), gl.float32, layout=SCORES)
+    scores = warpgroup_mma(query, keys.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
+    scores = warpgroup_mma_wait(num_outstanding=0, deps=[scores])
+    first_shares, best, _ = _softmax(_mask(scores, position, 0, KEYS, SCORES), best, scale)
+    weight = gl.sum(first_shares, 1)
+    shares = gl.convert_layout(first_shares.to(kv.dtype), OPERAND)
+    if STAGES <= steps:
+        next_place = _place(table, gl.minimum(STAGES, steps - 1), KEYS, BLOCK_TOKENS)
+        _bring(kv, keys, values, arrived, STAGES, next_place, place, key_column, value_column, KEYS, STAGES)
+        place = next_place
+
+    whole = gl.maximum((oldest + 1) // KEYS, 1)  # all of the tile's tokens see the key tiles before this one whole
+    place, best, weight, total, shares = _walk(
+        query, kv, keys, values, arrived, table, 1, whole, steps, place, best, weight, total, shares, position,
+        key_column, value_column, scale, QUERIES, KEYS, BLOCK_TOKENS, STAGES, SCORES, TOTAL, False,
+    )  # fmt: skip
+    place, best, weight, total, shares = _walk(
+        query, kv, keys, values, arrived, table, whole, steps, steps, place, best, weight, total, shares, position,
+        key_column, value_column, scale, QUERIES, KEYS, BLOCK_TOKENS, STAGES, SCORES, TOTAL, True,
+    )  # fmt: skip
+    mbarrier.wait(arrived.index(steps % STAGES), steps // STAGES & 1)
+    total = warpgroup_mma(shares, values.index(steps % STAGES), total, is_async=True)
+    total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
+    total = total / gl.expand_dims(gl.convert_layout(weight, gl.SliceLayout(1, TOTAL)), 1)
+    to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
+    gl.store(to, gl.convert_layout(total.to(kv.dtype), ROWWISE), mask=inside)
+
+
+def hopper_prompt_attention(q: Tensor, kv: Tensor, ragged: Ragged, plan: PromptPlan, tile: HopperTile) -> Tensor:
+    """`rapid_kernels.gpu.prefill.prompt_attention` without a window; D is a multiple of 8."""
+    tokens, heads, dim = q.shape
+    slots, _, kv_heads, _ = kv.shape
+    group = heads // kv_heads
+    padded_heads, padded = padded_sizes(group, dim)
+    block = [min(tile.keys, ragged.block_tokens), padded]
+    layout = gl.NVMMASharedLayout.get_default_for(block, GLUON_TYPES[kv.dtype])
+    width = 2 * kv_heads * dim
+    cache = TensorDescriptor(kv.view(slots, width), [slots, width], [width, 1], block, layout)
+    out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
+    hopper_prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
+        q, cache, out, ragged.block_tables, plan.tiles, ragged.block_tables.stride(0), q.stride(0), dim**-0.5 * BASE_2,
+        kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, block[0], ragged.block_tokens, tile.stages,
+        num_warps=tile.queries // 16,
+    )  # fmt: skip
+    return out
