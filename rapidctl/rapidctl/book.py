@@ -15,7 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from rapidctl.wire import DeviceInfo, Event, LaneStats, LatencyWindow, OverrideInfo, PartitionInfo, PlanInfo, Snapshot
+from rapidctl.wire import (
+    DeviceInfo,
+    Event,
+    LaneStats,
+    LatencyWindow,
+    OverrideInfo,
+    PartitionInfo,
+    PhaseWork,
+    PlanInfo,
+    Snapshot,
+)
 
 HISTORY_S: Final = 1800.0
 SLOT_S: Final = 0.25
@@ -227,6 +237,15 @@ def latency_window(snapshot: Snapshot, window_s: float) -> LatencyWindow | None:
 def lane(snapshot: Snapshot, name: Literal["decode", "prefill"]) -> LaneStats | None:
     """One lane's figures, null while there is no engine."""
     return next((stats for stats in snapshot.lanes if stats.lane == name), None)
+
+
+def main_work(stats: LaneStats) -> PhaseWork | None:
+    """What the lane's own phase computed, or else its mixed batches; null where nobody counts."""
+    for phase in (stats.lane, "mixed"):
+        for found in stats.work:
+            if found.phase == phase:
+                return found
+    return None
 
 
 def unit_phases(partition: PartitionInfo) -> str | None:

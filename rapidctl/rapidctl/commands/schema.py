@@ -41,7 +41,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     },
     "stats": {"at_unix_s": float, "boot_id": str, "state": wire.DaemonState,
               "latency?": dict[str, Any], "units?": dict[str, Any], "queue?": wire.RequestCounts,
-              "kv?": wire.KvStats | None, "device?": wire.DeviceInfo | None},
+              "kv?": wire.KvStats | None, "device?": wire.DeviceInfo | None, "work?": dict[str, Any]},
     "requests ls": {"requests": list[wire.RequestRow]},
     "requests show": {"id": str, "choices": list[wire.RequestRow]},
     "requests cancel": {"id": str, "text": str},

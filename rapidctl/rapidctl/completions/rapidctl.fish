@@ -94,6 +94,7 @@ complete -c rapidctl -n '__fish_seen_subcommand_from stats' -a 'units'
 complete -c rapidctl -n '__fish_seen_subcommand_from stats' -a 'queue'
 complete -c rapidctl -n '__fish_seen_subcommand_from stats' -a 'kv'
 complete -c rapidctl -n '__fish_seen_subcommand_from stats' -a 'device'
+complete -c rapidctl -n '__fish_seen_subcommand_from stats' -a 'work'
 complete -c rapidctl -n '__fish_seen_subcommand_from stats' -l watch
 complete -c rapidctl -n '__fish_seen_subcommand_from stats' -s n
 complete -c rapidctl -n '__fish_seen_subcommand_from requests; and not __fish_seen_subcommand_from ls show cancel' -s h

@@ -12,7 +12,7 @@ _rapidctl() {
     "top") words="-h --help --endpoint -c --context --timeout --json --color --demo --replay --control --screen --no-mouse --ascii --theme" ;;
     "run") words="-h --help --endpoint -c --context --timeout --json --color --system --no-chat --max-tokens --min-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --logprobs --stop --stop-token-id --ignore-eos --n --priority --deadline --id --slo-class --no-resume" ;;
     "status") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
-    "stats") words="-h --help --endpoint -c --context --timeout --json --color latency units queue kv device --watch -n" ;;
+    "stats") words="-h --help --endpoint -c --context --timeout --json --color latency units queue kv device work --watch -n" ;;
     "requests") words="-h --help --endpoint -c --context --timeout --json --color ls show cancel" ;;
     "requests ls") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
     "requests show") words="-h --help --endpoint -c --context --timeout --json --color" ;;

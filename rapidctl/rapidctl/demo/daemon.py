@@ -29,6 +29,7 @@ from rapidctl.wire import (
     ModelInfo,
     OverrideInfo,
     PartitionInfo,
+    PhaseWork,
     Placement,
     PlanInfo,
     PlanRequest,
@@ -268,10 +269,12 @@ class DemoDaemon:
     def _lane(self, name: Literal["decode", "prefill"]) -> LaneStats:
         load, units = self.load, self._units(self._plan)[name == "prefill"]
         busy = load.decode_busy if name == "decode" else load.prefill_busy
+        mfu, mbu = (0.002 * load.batch / 4, 0.62) if name == "decode" else (0.44 * units / UNITS, 0.08)
         return LaneStats(
             lane=name, units=units, busy=busy, occupancy=busy * units / UNITS, window_s=1.0,
             batches_total=self._seq * 8, tokens_total=load.decoded if name == "decode" else load.prefilled,
             busy_decode_s_total=0.0, busy_prefill_s_total=0.0, busy_mixed_s_total=0.0, running=busy > 0,
+            work=[PhaseWork(phase=name, n=8, mfu=mfu, mbu=mbu, flops_total=0.0, bytes_total=0.0)],
         )  # fmt: skip
 
     def _device(self, blocks: int) -> DeviceInfo:

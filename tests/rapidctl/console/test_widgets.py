@@ -18,7 +18,7 @@ from rapidctl.console.widgets.queues import queues
 from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
 from rapidctl.source import Connection
-from rapidctl.wire import PlanRequest, Prediction, Quantiles, SetPartition
+from rapidctl.wire import PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition
 from support.console import ENDPOINT, event, moved, override_info, partition, placement, snapshot, view
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
@@ -64,6 +64,15 @@ def test_units_in_full() -> None:
         "decision 90412: batch 128 needs at least 160 units for ITL 100 ms",
         "time by mode  split 83%  hybrid 17%",
     ]
+
+
+def test_where_work_is_counted_the_bound_of_each_phase_is_shown() -> None:
+    found = snapshot()
+    for lane, mfu, mbu in zip(found.lanes, (0.03, 0.44), (0.71, None), strict=True):
+        lane.work = [PhaseWork(phase=lane.lane, n=4, mfu=mfu, mbu=mbu, flops_total=1.0, bytes_total=1.0)]
+    _, decode, prefill, *_ = text(units(view(found), 68, 7))
+    assert decode.endswith("77% busy   41% of all  MBU  71%")
+    assert prefill.endswith("97% busy   46% of all  MFU  44%")
 
 
 def test_units_of_a_laptop_in_brief() -> None:

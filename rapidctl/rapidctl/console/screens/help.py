@@ -18,6 +18,7 @@ METRICS: Final = (
     ("unit", "a compute unit (AMD CU), a streaming multiprocessor (NVIDIA SM) or a core"),
     ("busy", "share of the last second in which the phase's lane ran, of the units it holds"),
     ("of all", "busy x units held / units of the device"),
+    ("MFU MBU", "FLOPs and bytes that a phase's batches needed, over the device's measured peaks, while they ran"),
     ("units map", "where each lane was measured to run (a probe writes the unit's number), never what was asked"),
     ("overlap", "units on which both lanes were seen; a transition ends with the old plan's last chunk"),
     ("TTFT", "time to first token, from arrival at the daemon to the first token sent"),

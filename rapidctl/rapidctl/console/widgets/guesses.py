@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from rapidctl.book import lane
+from rapidctl.book import lane, main_work
 from rapidctl.console.text import Part, clip, count, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.whatif import Guess, WhatIf, is_running, knee
@@ -110,7 +110,10 @@ def measured_lines(view: View, whatif: WhatIf, width: int) -> list[Content]:
     for name, stats in zip(("decode", "prefill"), held, strict=True):
         busy = None if stats is None else stats.busy
         units = UNKNOWN if stats is None else str(stats.units)
-        lines.append(line((f"{name:<8}", f"${name}"), f"{units:>4} {info.unit_name}, busy {percent(busy)}"))
+        work = None if stats is None else main_work(stats)
+        mfu, mbu = (None, None) if work is None else (work.mfu, work.mbu)
+        figures = f"{units:>4} {info.unit_name}, busy {percent(busy)}, MFU {percent(mfu)}, MBU {percent(mbu)}"
+        lines.append(line((f"{name:<8}", f"${name}"), figures))
     best = knee(whatif.guesses())
     shown = UNKNOWN if best is None else f"{best} {info.unit_name}"
     lines.append(line(clip(f"knee     {shown}: more decode units hardly shorten a step", width)))

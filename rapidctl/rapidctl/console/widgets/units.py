@@ -6,7 +6,7 @@ from typing import Literal
 
 from textual.content import Content
 
-from rapidctl.book import lane, squeeze, unit_phases
+from rapidctl.book import lane, main_work, squeeze, unit_phases
 from rapidctl.console.text import Part, bar, clip, line, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
@@ -83,6 +83,9 @@ def _lane(snapshot: Snapshot, info: PartitionInfo, name: Lane, width: int) -> Co
     tail = f" {percent(busy):>4} busy"
     if width >= 60:
         tail += f"  {percent(None if stats is None else stats.occupancy):>4} of all"
+        work = None if stats is None else main_work(stats)
+        if work is not None:  # what bounds the phase: memory for decode, arithmetic for prefill
+            tail += f"  MBU {percent(work.mbu):>4}" if name == "decode" else f"  MFU {percent(work.mfu):>4}"
     return line(head, (bar(busy, max(4, width - len(head) - len(tail))), f"${name}"), tail)
 
 
