@@ -56,8 +56,9 @@ bench-gpu: setup ## measure the daemon on this machine's NVIDIA GPU; BENCH="--ou
 bench-console: setup ## measure the console in a pseudo-terminal; BENCH="--seconds N --out FILE"
 	PYTHONPATH=daemon $(PY) -m bench.console $(BENCH)
 
-docs: setup ## make the pictures in docs/ again, from the tests that check them
+docs: setup ## make docs/ pictures and the completion files again, from the tests that check them
 	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py
+	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/test_scripts.py -k completion
 
 clean: ## remove everything that was made, the environment and the model included
 	rm -rf .venv .models .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -103,9 +103,7 @@ def measured_lines(view: View, whatif: WhatIf, width: int) -> list[Content]:
         lines.append(line(f"{name:<14}{milliseconds(predicted):>10}{milliseconds(measured):>10}{decimal(ratio, 2):>9}"))
     rate = None if here is None else here.prefill_tokens_per_s
     got = None if found is None else found.prompt_tokens_per_s
-    lines.append(
-        line(f"{'prefill tok/s':<14}{count(rate):>10}{count(got):>10}", ("  (measured: as it came)", "$muted"))
-    )
+    lines.append(line(f"{'prefill tok/s':<14}{count(rate):>10}{count(got):>10}", ("  as it came", "$muted")))
     held = (lane(view.snapshot, "decode"), lane(view.snapshot, "prefill"))
     for name, stats in zip(("decode", "prefill"), held, strict=True):
         busy = None if stats is None else stats.busy
@@ -116,6 +114,6 @@ def measured_lines(view: View, whatif: WhatIf, width: int) -> list[Content]:
         lines.append(line((f"{name:<8}", f"${name}"), figures))
     best = knee(whatif.guesses())
     shown = UNKNOWN if best is None else f"{best} {info.unit_name}"
-    lines.append(line(clip(f"knee     {shown}: more decode units hardly shorten a step", width)))
+    lines.append(line(clip(f"knee     {shown}, within 5 % of the best step", width)))
     lines.append(line((clip(f"profile  {info.profile or 'none: rapidd calibrate'}", width), "$label")))
     return lines
