@@ -14,7 +14,7 @@ from typing import Final
 from rapidctl.client import Call
 from rapidctl.errors import NotPermitted
 from rapidctl.source import Answer, Connection, Received, Streamed, Update
-from rapidctl.tape import FileTape, Record
+from rapidctl.tape import FileTape, Record, TapeError
 from rapidctl.wire import Generate, Snapshot
 
 LOAD_A_POLL: Final = 400
@@ -35,8 +35,11 @@ class ReplaySource:
         self._updates.append(Connection(str(self.tape.path), connected=True))
 
     def poll(self) -> list[Update]:  # noqa: D102
-        for at_s, item in islice(self._records, LOAD_A_POLL):
-            self._updates.append(Received(item, at_s) if isinstance(item, Snapshot) else item)
+        try:
+            for at_s, item in islice(self._records, LOAD_A_POLL):
+                self._updates.append(Received(item, at_s) if isinstance(item, Snapshot) else item)
+        except TapeError as error:  # what comes after the damage is not loaded: the charts end there
+            self._updates.append(Connection(str(self.tape.path), connected=False, problem=error.message))
         taken, self._updates = self._updates, []
         return taken
 

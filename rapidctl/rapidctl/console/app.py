@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,9 @@ from rapidctl.console import theme
 from rapidctl.console.control import Controls
 from rapidctl.console.core import RATES_HZ
 from rapidctl.console.host import Host
+from rapidctl.console.screens.ask import Ask
 from rapidctl.console.screens.compare import Compare
+from rapidctl.console.screens.confirm import Confirm
 from rapidctl.console.screens.device import Device
 from rapidctl.console.screens.fleet import FleetScreen
 from rapidctl.console.screens.help import Help
@@ -32,9 +34,10 @@ from rapidctl.console.screens.requests import Requests
 from rapidctl.console.screens.table import TablePage
 from rapidctl.console.travel import Travels
 from rapidctl.console.view import WINDOWS_S
+from rapidctl.console.widgets.choice import Choice
 from rapidctl.console.widgets.lines import Lines
 from rapidctl.export import write_csv
-from rapidctl.settings import Settings
+from rapidctl.settings import ConfigError, Settings
 from rapidctl.wire import PlanRequest
 
 HIDDEN_VERBS = ("app.quit_anywhere",)
@@ -83,19 +86,7 @@ class Console(Controls, Travels):
 
     def action_help(self) -> None:
         """Every key of every screen, as it is bound now."""
-        groups = [
-            ("Everywhere", Console.__dict__["BINDINGS"]),
-            ("Control", Controls.__dict__["BINDINGS"]),
-            ("Time", Travels.__dict__["BINDINGS"]),
-            ("Lists", Lines.BINDINGS),
-            ("Requests, here and on the overview", TablePage.BINDINGS),
-            ("Partition", Partition.BINDINGS),
-            ("Log", Log.BINDINGS),
-            ("Prompt: typing owns the letters", Prompt.BINDINGS),
-            ("Hosts", FleetScreen.BINDINGS),
-            ("Override", Override.BINDINGS),
-        ]
-        self.push_screen(Help(groups, self.settings.keys))
+        self.push_screen(Help(key_groups(), self.settings.keys))
 
     def action_next_host(self) -> None:
         """The next daemon, whatever became of this one."""
@@ -239,6 +230,33 @@ class Console(Controls, Travels):
         self.exit(0)
 
 
+def key_groups() -> list[tuple[str, list[BindingType]]]:
+    """Every binding, by where it holds."""
+    return [
+        ("Everywhere", Console.__dict__["BINDINGS"]),
+        ("Control", Controls.__dict__["BINDINGS"]),
+        ("Time", Travels.__dict__["BINDINGS"]),
+        ("Lists", Lines.BINDINGS),
+        ("Requests, here and on the overview", TablePage.BINDINGS),
+        ("Partition", Partition.BINDINGS),
+        ("Log", Log.BINDINGS),
+        ("Prompt: typing owns the letters", Prompt.BINDINGS),
+        ("Hosts", FleetScreen.BINDINGS),
+        ("Override", Override.BINDINGS),
+        ("Other dialogs", [*Compare.BINDINGS, *Confirm.BINDINGS, *Ask.BINDINGS, *Help.BINDINGS, *Choice.BINDINGS]),
+    ]
+
+
+def check_keys(keys: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for an id that no binding has."""
+    known = {binding.id for _, group in key_groups() for binding in group if isinstance(binding, Binding)}
+    for name in keys:
+        if name not in known:
+            near = [found for found in known if found and found.rpartition(".")[2] == name.rpartition(".")[2]]
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"[keys]: there is no binding {name!r}", f"{hint}the console's help (?) lists their ids")
+
+
 def verb(binding: Binding) -> str:
     """A binding's name in the palette, from its id: "part.override" is "Override"."""
     return (binding.id or "").rpartition(".")[2].replace("_", " ").capitalize()
@@ -247,8 +265,10 @@ def verb(binding: Binding) -> str:
 def run_console(hosts: list[Host], settings: Settings, *, screen: str = "overview") -> int:
     """Show the daemons, whether or not they are there yet; returns the exit code.
 
-    Raises `RuntimeError` after a crash, which Textual has printed.
+    Raises `ConfigError` for keys of bindings that do not exist, and `RuntimeError` after a crash, which Textual has
+    printed.
     """
+    check_keys(settings.keys)
     app = Console(hosts, settings, first_screen=screen)
     code = app.run(mouse=settings.mouse)
     if code is None:

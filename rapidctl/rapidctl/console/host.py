@@ -156,8 +156,7 @@ class Host:
         snapshot, received_s = self.book.snapshot, self.book.received_s
         if self.player is not None:
             now = self.player.position_s
-            found = self.player.tape.snapshot_at(now)
-            received_s, snapshot = (None, None) if found is None else found
+            received_s, snapshot = _moment(self.player)
         age_s = None if received_s is None else max(0.0, now - received_s)
         return View(
             book=self.book,
@@ -210,3 +209,11 @@ class Host:
     def latest(self) -> Snapshot | None:
         """The newest snapshot, when it is no older than `STALE_AFTER_S`."""
         return None if self.book.stale(self._clock()) else self.book.snapshot
+
+
+def _moment(player: Player) -> tuple[float, Snapshot] | tuple[None, None]:
+    """The snapshot where the player stands; a damaged part of a recording has none."""
+    try:
+        return player.tape.snapshot_at(player.position_s) or (None, None)
+    except TapeError:
+        return None, None

@@ -3,24 +3,16 @@
 import re
 
 import pytest
+from textual.app import App
+from textual.binding import Binding
+from textual.widget import Widget
 
-from rapidctl.console.app import Console
-from rapidctl.console.control import Controls
-from rapidctl.console.screens.ask import Ask
-from rapidctl.console.screens.compare import Compare
-from rapidctl.console.screens.confirm import Confirm
-from rapidctl.console.screens.fleet import FleetScreen
+from rapidctl.console.app import check_keys, key_groups
 from rapidctl.console.screens.help import Help
 from rapidctl.console.screens.log import Log
-from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.overview import Overview
-from rapidctl.console.screens.partition import Partition
-from rapidctl.console.screens.prompt import Prompt
-from rapidctl.console.screens.table import TablePage
-from rapidctl.console.travel import Travels
-from rapidctl.console.widgets.choice import Choice
-from rapidctl.console.widgets.lines import Lines
 from rapidctl.console.widgets.rows import Rows
+from rapidctl.settings import ConfigError
 from rapidctl.source import Connection
 from support.console import ENDPOINT, desk, event, partition, snapshot
 
@@ -173,11 +165,26 @@ async def test_quitting_closes_the_source() -> None:
     assert at.app.return_value == 0
 
 
-def test_every_binding_has_an_id_of_its_own() -> None:
-    owners = (
-        Console, Controls, Travels, TablePage, Partition, Log, Prompt, FleetScreen, Override, Compare, Confirm, Ask,
-        Help, Lines, Choice,
-    )  # fmt: skip
-    ids = [binding.id for owner in owners for binding in owner.__dict__.get("BINDINGS", [])]
+def own_bindings(kind: type) -> list[Binding]:
+    """Of all our classes below ``kind``."""
+    found = []
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("rapidctl."):
+            found += [one for one in below.__dict__.get("BINDINGS", []) if isinstance(one, Binding)]
+        found += own_bindings(below)
+    return found
+
+
+def test_every_binding_stands_in_the_help_and_has_an_id_of_its_own() -> None:
+    listed = [binding for _, group in key_groups() for binding in group if isinstance(binding, Binding)]
+    ids = [binding.id for binding in listed]
     assert None not in ids
     assert len(set(ids)) == len(ids)
+    assert {binding.id for binding in [*own_bindings(App), *own_bindings(Widget)]} == set(ids)
+
+
+def test_a_key_for_a_binding_that_does_not_exist_is_an_error() -> None:
+    check_keys({"part.override": "O"})
+    with pytest.raises(ConfigError, match=r"no binding 'app\.override'") as caught:
+        check_keys({"app.override": "O"})
+    assert "did you mean part.override?" in caught.value.hint

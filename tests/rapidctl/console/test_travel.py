@@ -167,6 +167,31 @@ async def test_a_recording_is_seen_through_the_same_screens(recording: Path) -> 
             assert "REPLAY" in at.text
 
 
+async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(recording: Path) -> None:
+    whole = bytearray(recording.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 40] = bytes(40)
+    recording.write_bytes(bytes(whole))
+    clock = Clock()
+    source = ReplaySource(recording)
+    host = Host(source, str(recording), clock=clock, wall=wall, kind="replay", tape=source.tape)
+    app = Console([host], clock=clock, wall=wall)
+    async with app.run_test(size=(120, 36)) as pilot:
+        at = Desk(app, source, clock, pilot)  # type: ignore[arg-type]
+        await at.settle()
+        await at.press("p")
+        shown = []
+        for second in range(0, 120, 2):
+            assert host.player is not None
+            host.player.seek(float(second))
+            await at.settle()
+            shown.append("nothing came then" not in at.text)
+        assert shown[0]
+        assert shown[-1]
+        assert not all(shown[10:45])
+        assert any("damaged at byte" in entry.text for entry in app.book.log)
+
+
 @pytest.mark.parametrize(
     ("text", "back"),
     [("5m", 300), ("-90s", 90), ("08:00:30", 30), ("07:59", 120), ("23:59:30", 8 * 3600 + 90), ("08:02", -60)],
