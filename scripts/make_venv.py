@@ -40,11 +40,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         own = own_torch(folder)
         if own is None:
-            extras = "daemon,dev,aot"
+            extras = "daemon,http,dev,aot"
             say("installing the packages and the pinned torch (about 800 MB, a minute or two)")
         else:
             version, site, is_cuda = own
-            extras = "daemon,dev,nvidia" if is_cuda else "daemon,dev"
+            extras = "daemon,http,dev,nvidia" if is_cuda else "daemon,http,dev"
             say(f"installing the packages; keeping torch {version} of {site}")
             (site_packages / "own-torch.pth").write_text(f"{site}\n")
             constraints = Path(scratch) / "constraints.txt"

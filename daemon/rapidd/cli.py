@@ -1,4 +1,4 @@
-"""The command `rapidd`: serve, config, doctor, version. Data goes to stdout, everything else to stderr.
+"""The command `rapidd`: serve, calibrate, profile, http, config, doctor, version. Only data goes to stdout.
 
 Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
 runtime directory). Imports no torch: the engine process alone pays for it.
@@ -6,6 +6,7 @@ runtime directory). Imports no torch: the engine process alone pays for it.
 
 import argparse
 import json
+import os
 import sys
 import traceback
 import typing
@@ -16,10 +17,16 @@ from typing import Final
 import msgspec
 
 from rapidctl import __version__
-from rapidctl.wire import SCHEMA_VERSION, EndpointError
+from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
+from rapidd.http import command as http_command
+from rapidd.ipc import AskProfile
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.cost import CostModel
+from rapidd.policy.library import Found
+from rapidd.policy.profile import load_profile
 
 EXIT_FAILED: Final = 1
 EXIT_BUG: Final = 70
@@ -36,6 +43,7 @@ SERVE_OPTIONS: Final = {
     "--kv-blocks": ("engine.kv-blocks", "N", "size of the KV cache; measured by default"),
     "--weights": ("model.weights", None, "from the model's files, or random for benchmarks"),
     "--shape": ("model.shape", "S", "of random weights: llama-3.1-8b, smollm2-135m or a config.json"),
+    "--profile": ("policy.profile", "FILE", "of rapidd calibrate; by default the one measured here, or shipped"),
     "--tokenizer": ("model.tokenizer", "DIR", "folder with tokenizer.json, where the model has none"),
 }
 """Option -> the key it sets, its metavar (null: the key's choices), and its help."""
@@ -74,14 +82,29 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the daemon until it is told to stop")
     serve.set_defaults(command=_serve)
-    _add_config_option(serve)
-    for option, (key, metavar, text) in SERVE_OPTIONS.items():
-        field_type = settings.FIELDS[key].type
-        choices = None if metavar else typing.get_args(field_type)
-        is_number = metavar == "N"
-        serve.add_argument(
-            option, dest=key, metavar=metavar, choices=choices, type=int if is_number else str, help=text
-        )
+    _add_serve_options(serve)
+
+    calibrate = commands.add_parser("calibrate", help="measure this device and model, for predictions")
+    calibrate.set_defaults(command=_calibrate)
+    calibrate.add_argument("--seconds", type=_positive, default=90.0, metavar="S", help="in all, loading included (90)")
+    calibrate.add_argument("--out", type=Path, metavar="FILE", help="where to write; the state directory by default")
+    calibrate.add_argument("--note", default="", metavar="TEXT", help="a remark to keep in the profile")
+    _add_json_option(calibrate)
+    _add_serve_options(calibrate, without="--profile")
+
+    profile = commands.add_parser("profile", help="show a profile that was written to a file")
+    shown = profile.add_subparsers(title="actions", metavar="ACTION", required=True)
+    show_file = shown.add_parser("show", help="its error, and the fewest decode units for an ITL objective")
+    show_file.set_defaults(command=_profile_show)
+    show_file.add_argument("file", type=Path, metavar="FILE")
+    show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective (0.05)")
+    show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens a row (1024)")
+    _add_json_option(show_file)
+
+    http = commands.add_parser("http", help="run the OpenAI-compatible HTTP server in front of a daemon")
+    http.set_defaults(command=_http)
+    http_command.add_arguments(http)
+    _add_config_option(http)
 
     config = commands.add_parser("config", help="check, show or describe the configuration")
     actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -111,6 +134,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_serve_options(parser: argparse.ArgumentParser, without: str = "") -> None:
+    _add_config_option(parser)
+    for option, (key, metavar, text) in SERVE_OPTIONS.items():
+        choices = None if metavar else typing.get_args(settings.FIELDS[key].type)
+        is_number = metavar == "N"
+        if option != without:
+            parser.add_argument(
+                option, dest=key, metavar=metavar, choices=choices, type=int if is_number else str, help=text
+            )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than zero")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
 def _add_config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"TOML file; {settings.SYSTEM_FILE} if there is one"
@@ -123,7 +171,8 @@ def _add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> settings.Loaded:
     given = vars(arguments)
-    options = {key: (option, given[key]) for option, (key, _, _) in SERVE_OPTIONS.items() if given.get(key) is not None}
+    known = SERVE_OPTIONS | http_command.OPTIONS
+    options = {key: (option, given[key]) for option, (key, _, _) in known.items() if given.get(key) is not None}
     return settings.load(arguments.config, options=options)
 
 
@@ -131,6 +180,45 @@ def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
     return serve(_load(arguments).config)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    config = _load(arguments).config
+    from rapidd.calibrate.command import calibrate, summary  # imports torch: after the settings were checked
+
+    try:
+        profile, path = calibrate(config, arguments.seconds, arguments.out, arguments.note)
+    except KeyboardInterrupt:
+        _complain("interrupted: nothing was written")
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)  # a batch may still run: threads that outlive the interpreter crash it
+    if arguments.json:
+        fit = msgspec.to_builtins(CostModel(profile).fit)
+        _print_json({"file": str(path), "name": profile.name, "seconds": profile.seconds, "fit": fit})
+    else:
+        print("\n".join(summary(profile, path)))
+    return 0
+
+
+def _profile_show(arguments: argparse.Namespace) -> int:
+    from rapidctl.commands.profile import show
+    from rapidctl.out import Out
+
+    calibration = Calibration(Found(load_profile(arguments.file), "file"))
+    answer = calibration.answer(AskProfile(0, arguments.slo_itl, arguments.context), arguments.slo_itl)
+    reply = ProfileReply(
+        call=0,
+        calibration=answer.calibration,
+        notes=answer.notes,
+        itl_s=answer.itl_s,
+        kv_per_row=answer.kv_per_row,
+        knee=answer.knee,
+    )
+    return show(reply, Out(json=arguments.json, color="auto"))
+
+
+def _http(arguments: argparse.Namespace) -> int:
+    return http_command.run(arguments, lambda: _load(arguments).config)
 
 
 def _config_check(arguments: argparse.Namespace) -> int:

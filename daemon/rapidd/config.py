@@ -59,6 +59,30 @@ class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
     ttft_per_1k_s: Annotated[float, Meta(gt=0)] | None = None
 
 
+class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What the policy knows. ``profile``: a file of `rapidd calibrate`; null: the state directory's, or a shipped."""
+
+    profile: str | None = None
+
+
+class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The HTTP server, a process of its own: `rapidd http`. ``uds`` takes the place of ``host`` and ``port``."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    uds: str | None = None
+    served_model_name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    """What clients call the model; null: its path as configured, or its name."""
+    api_keys: str | None = None
+    """File of hashed keys; null: no keys, and then only this machine may connect."""
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=268_435_456)] = 16_777_216
+    drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
+    patience_s: Annotated[float, Meta(ge=0)] = 15.0
+    """How long running answers wait for a daemon that went away."""
+    vllm_aliases: bool = False
+    """Some metrics also under ``vllm:`` names."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The whole of it."""
 
@@ -66,3 +90,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     engine: EngineConfig = EngineConfig()
     server: ServerConfig = ServerConfig()
     slo: SloConfig = SloConfig()
+    policy: PolicyConfig = PolicyConfig()
+    http: HttpConfig = HttpConfig()

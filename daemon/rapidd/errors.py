@@ -6,6 +6,7 @@
     ├── DeviceError        the device is absent, or refuses what was asked of it                 exit 78
     ├── EndpointInUse      another daemon serves this endpoint                                   exit 78
     ├── RuntimeDirError    the runtime directory cannot be used (full disk, rights)              exit 78
+    ├── ProfileError       a calibrated profile cannot be read, used or written                  exit 78
     └── RequestError       one request is refused; carries a wire error code, never ends a process
 
 Raise these for users; assert for invariants.
@@ -49,6 +50,10 @@ class EndpointInUse(RapiddError):
 
 class RuntimeDirError(RapiddError):
     """The runtime directory cannot be made or written."""
+
+
+class ProfileError(RapiddError):
+    """A calibrated profile is corrupt, foreign, of another device or model, or cannot be written."""
 
 
 class RequestError(RapiddError):

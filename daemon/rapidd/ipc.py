@@ -18,8 +18,10 @@ from msgspec import Struct
 
 from rapidctl import __version__
 from rapidctl.wire import (
+    CalibrationInfo,
     DeviceInfo,
     ErrorCode,
+    KneeRow,
     KvStats,
     LaneStats,
     ModelInfo,
@@ -138,6 +140,14 @@ class Predict(_Message):
     plan: PlanRequest
 
 
+class AskProfile(_Message):
+    """The profile in use and its knee. Answered by `ProfileAnswer`. ``itl_s`` null: the engine's own objective."""
+
+    token: int
+    itl_s: float | None
+    kv_per_row: int
+
+
 class SloReport(_Message):
     """Observed latency of the last 10 s, for the override's guard. Ratios to the SLO; null without samples."""
 
@@ -145,7 +155,7 @@ class SloReport(_Message):
     ttft_p95_ratio: float | None
 
 
-FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | SloReport
+FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | AskProfile | SloReport
 
 # --- engine -> front ---------------------------------------------------------------------------------------------
 
@@ -167,7 +177,7 @@ class EngineHello(_Message):
     eos_token_ids: list[int]
 
 
-class Token(Struct, array_like=True):
+class Token(Struct, array_like=True, gc=False):
     """One produced token. ``finish`` is set on a choice's last token: "stop" (eos or stop id) or "length".
 
     ``logprob`` and ``top`` are null unless the request asked for them. ``cached`` is the number of prompt
@@ -275,7 +285,18 @@ class Predicted(_Message):
     breaches_slo: bool | None
 
 
-EngineMessage = EngineHello | Step | Dropped | Pong | EngineState | Notice | ControlDone | Predicted
+class ProfileAnswer(_Message):
+    """Outcome of `AskProfile`; fields as in `rapidctl.wire.ProfileReply`."""
+
+    token: int
+    calibration: CalibrationInfo | None
+    notes: list[str]
+    itl_s: float
+    kv_per_row: int
+    knee: list[KneeRow]
+
+
+EngineMessage = EngineHello | Step | Dropped | Pong | EngineState | Notice | ControlDone | Predicted | ProfileAnswer
 
 # --- supervisor <-> child ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The runtime directory: where one daemon's sockets, lock and private files are.
+"""The runtime directory: where one daemon's sockets, lock and private files are; and the state directory.
 
     DIR/request.sock            public request socket (the endpoint)
     DIR/request-metrics.sock    public snapshots and events
@@ -7,13 +7,15 @@
         config.json             resolved configuration, 0600
         lock                    held while any process of the daemon lives; contains the supervisor's pid
 
-Two daemons may share DIR under different socket names. Knows nothing of ZeroMQ and of processes.
+Two daemons may share DIR under different socket names. The state directory is what outlives the daemon: calibrated
+profiles, in ``profiles/``. Knows nothing of ZeroMQ and of processes.
 """
 
 import fcntl
 import os
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,7 @@ DIRECTORY_MODE: Final = 0o750
 """The group may reach the public sockets."""
 PRIVATE_MODE: Final = 0o700
 LOCK_RETRY_S: Final = 0.1
+SYSTEM_STATE: Final = Path("/var/lib/rapidd")
 
 
 class RuntimeDir:
@@ -154,3 +157,26 @@ def _check_owner(directory: Path) -> None:
         )
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise RuntimeDirError(f"everybody may write to {directory} and replace the sockets", f"chmod o-w {directory}")
+
+
+def state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where what outlives the daemon is kept; perhaps not there yet.
+
+    ``RAPIDD_STATE_DIR``, else systemd's ``STATE_DIRECTORY`` (the first one), else ``rapidd`` under ``XDG_STATE_HOME``,
+    else under ``~/.local/state``; for a user without a home, `SYSTEM_STATE`. Relative paths count as unset.
+    """
+    known = os.environ if environ is None else environ
+    for path, below in (
+        (known.get("RAPIDD_STATE_DIR", ""), ""),
+        (known.get("STATE_DIRECTORY", "").partition(":")[0], ""),
+        (known.get("XDG_STATE_HOME", ""), "rapidd"),
+        (known.get("HOME", ""), ".local/state/rapidd"),
+    ):
+        if Path(path).is_absolute():
+            return Path(path) / below
+    return SYSTEM_STATE
+
+
+def profile_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where calibrated profiles are kept."""
+    return state_dir(environ) / "profiles"

@@ -20,10 +20,11 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from rapidctl.wire import EndpointError
-from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig, SloConfig
-from rapidd.errors import ConfigError
+from rapidd.config import Config, EngineConfig, HttpConfig, ModelConfig, PolicyConfig, ServerConfig, SloConfig
+from rapidd.errors import ConfigError, ProfileError
 from rapidd.paths import RuntimeDir
 from rapidd.policy.policies import parse as parse_policy
+from rapidd.policy.profile import load_profile
 
 SYSTEM_FILE: Final = Path("/etc/rapidd/rapidd.toml")
 """Read when no file is named and it exists."""
@@ -35,6 +36,8 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "engine": EngineConfig,
     "server": ServerConfig,
     "slo": SloConfig,
+    "policy": PolicyConfig,
+    "http": HttpConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field
@@ -237,10 +240,21 @@ def _endpoint_fits(config: Config) -> str | None:
     return None
 
 
+def _profile_reads(config: Config) -> str | None:
+    if config.policy.profile is None:
+        return None
+    try:
+        load_profile(Path(config.policy.profile).expanduser())
+    except ProfileError as error:
+        return f"{error} ({error.hint})"
+    return None
+
+
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...]] = (
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
     (("server.listen",), _endpoint_fits),
+    (("policy.profile",), _profile_reads),
 )
 """What single values cannot tell: (keys it looks at, the one to blame first; problem or null)."""

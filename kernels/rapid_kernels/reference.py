@@ -20,6 +20,9 @@ from rapid_kernels.packed import multiply, pack
 
 PADDING_RATIO = 1.5
 """Decode rows share a call while padding to the longest costs less than this over the shortest."""
+QUERY_TILE = 256
+"""Tokens of a chunk that share a call when others precede the chunk: a call's keys end with its last token. A mask
+hides keys but does not spare their products."""
 
 
 class ReferenceKernels:
@@ -148,7 +151,7 @@ class _DecodeCall:
 
 @dataclass(frozen=True, slots=True)
 class _PromptCall:
-    """One row with several new tokens. ``mask`` [tokens, keys]; None: the row starts here and is plainly causal."""
+    """New tokens of one row. ``mask`` [tokens, keys]; None: the row starts here and is plainly causal."""
 
     tokens: slice
     slots: Tensor | slice
@@ -191,7 +194,7 @@ def _attention_calls(
             if starts[row + 1] - starts[row] == 1:
                 decode.append((min(kv_len, window or kv_len), row))
             else:
-                calls.append(_prompt_call(ragged, tables[row], row, window, dtype, device))
+                calls += _prompt_calls(ragged, tables[row], row, window, dtype, device)
         decode.sort()
         first = 0
         for last in range(1, len(decode) + 1):
@@ -227,28 +230,37 @@ def _decode_call(
     return _DecodeCall(tokens, _slots(slots.reshape(-1), device), mask)
 
 
-def _prompt_call(
+def _prompt_calls(
     ragged: Ragged,
     table: NDArray[np.int32],
     row: int,
     window: int | None,
     dtype: torch.dtype,
     device: torch.device,
-) -> _PromptCall:
+) -> list[_PromptCall]:
+    """One call for a row that starts here and is plainly causal, else one for each tile of its tokens."""
     begin, end = ragged.query_start_cpu[row : row + 2]
     kv_len = ragged.kv_lens_cpu[row]
-    first_query = kv_len - (end - begin)
-    first_key = max(0, first_query - window + 1) if window else 0
-    keys = np.arange(first_key, kv_len)
-    block, offset = np.divmod(keys, ragged.block_tokens)
-    slots = table[block].astype(np.int64) * ragged.block_tokens + offset
-    mask = None
-    if first_query or (window and kv_len > window):
+    context = kv_len - (end - begin)
+    if not context and not (window and kv_len > window):
+        return [_PromptCall(slice(begin, end), _slots_of(ragged, table, 0, kv_len, device), None)]
+    calls = []
+    for first in range(context, kv_len, QUERY_TILE):
+        last = min(first + QUERY_TILE, kv_len)
+        first_key = max(0, first - window + 1) if window else 0
         # age[i, j]: how many positions key j lies behind query i
-        age = torch.arange(first_query, kv_len)[:, None] - torch.arange(first_key, kv_len)
+        age = torch.arange(first, last)[:, None] - torch.arange(first_key, last)
         hidden = (age < 0) | (age >= window) if window else age < 0
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
-    return _PromptCall(slice(begin, end), _slots(slots, device), mask)
+        tokens = slice(begin + first - context, begin + last - context)
+        calls.append(_PromptCall(tokens, _slots_of(ragged, table, first_key, last, device), mask))
+    return calls
+
+
+def _slots_of(ragged: Ragged, table: NDArray[np.int32], first: int, last: int, device: torch.device) -> Tensor | slice:
+    """Where a row's keys ``[first, last)`` are."""
+    block, offset = np.divmod(np.arange(first, last), ragged.block_tokens)
+    return _slots(table[block].astype(np.int64) * ragged.block_tokens + offset, device)
 
 
 def _slots(slots: NDArray[np.int64], device: torch.device) -> Tensor | slice:

@@ -47,6 +47,7 @@ Reply = (
     | wire.EventList
     | wire.PartitionInfo
     | wire.Prediction
+    | wire.ProfileReply
     | wire.ControlReply
 )
 Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.Drain
@@ -58,6 +59,7 @@ Call = (
     | wire.GetEvents
     | wire.GetPartition
     | wire.PredictPartition
+    | wire.GetProfile
     | Command
 )
 
@@ -203,6 +205,8 @@ class Client:
     @overload
     def call(self, request: wire.PredictPartition, timeout_s: float | None = None) -> wire.Prediction: ...
     @overload
+    def call(self, request: wire.GetProfile, timeout_s: float | None = None) -> wire.ProfileReply: ...
+    @overload
     def call(self, request: Command, timeout_s: float | None = None) -> wire.ControlReply: ...
     def call(self, request: Call, timeout_s: float | None = None) -> Reply:
         """Ask and wait for the answer; ``request.call`` is set here, and the deadline of a command that has none.
@@ -285,15 +289,16 @@ class Client:
 
     # --- the pump ---------------------------------------------------------------------------------------------
 
-    def poll(self, timeout_s: float) -> bool:
+    def poll(self, timeout_s: float, fds: Sequence[int] = ()) -> bool:
         """Wait up to ``timeout_s`` for messages, then handle all that are there and do what is due.
 
-        Returns whether anything arrived; it may return sooner with nothing. Raises `ProtocolMismatch`.
+        Something to read on one of ``fds``, the caller's own, ends the wait too. Returns whether anything arrived; it
+        may return sooner with nothing. Raises `ProtocolMismatch`.
         """
         if self._socket is None:
             raise Unreachable("the client is closed", "connect() it first")
         self._do_what_is_due()
-        arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()))
+        arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()), fds=fds)
         if arrived:
             self._read_monitor()
             self._read_messages()

@@ -5,6 +5,7 @@ RapidctlError
 ├── TimedOut           4  it is there but did not answer in time
 ├── ProtocolMismatch   6  it speaks no version that this client speaks
 ├── UsageError         2  the arguments contradict each other or the terminal
+│   └── TraceError     2  a request trace cannot be used (rapidctl.bench.trace)
 └── Refused            1  it answered no: code, sentence, what to do
     └── NotPermitted   5  this connection may not do that
 """

@@ -47,6 +47,12 @@ LEASE_MISSES: Final = 3
 HEARTBEAT_MS: Final = (2000, 6000, 6000)
 """ZMTP heartbeats of every public socket: interval, timeout, and the time to live told to the peer."""
 
+LATENCY_EDGES_S: Final = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper ends (inclusive) of the buckets of `BucketCounts`: finest where objectives are, 10 to 50 ms and 0.1 to 2 s."""
+
 SNAPSHOT_TOPIC: Final = b"s"
 EVENT_TOPIC: Final = b"e"
 
@@ -221,6 +227,15 @@ class PredictPartition(_Request):
     plan: PlanRequest
 
 
+class GetProfile(_Request):
+    """The calibrated profile and its knee, for an ITL objective (null: the daemon's) and a context. Answered by
+    `ProfileReply`."""
+
+    call: int
+    itl_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    kv_per_row: Annotated[int, Meta(ge=0, le=100_000_000)] = 1024
+
+
 class SetPartition(_Request):
     """Pin a plan. Answered by `ControlReply` when accepted; an ``applied`` event follows when lanes run it.
 
@@ -278,6 +293,7 @@ Request = (
     | GetEvents
     | GetPartition
     | PredictPartition
+    | GetProfile
     | SetPartition
     | ReleasePartition
     | SetPolicy
@@ -312,6 +328,26 @@ class LatencyWindow(Struct, kw_only=True):
     finished_per_s: float = 0.0
     output_tokens_per_s: float = 0.0
     prompt_tokens_per_s: float = 0.0
+
+
+class BucketCounts(Struct, kw_only=True):
+    """One distribution since the front's boot. ``counts[i]``: values in the i-th bucket of `LATENCY_EDGES_S` alone,
+    not below; the last one counts what is beyond the last edge. ``total``: sum of the values."""
+
+    n: int
+    total: float
+    counts: list[int]
+
+
+class LatencyTotals(Struct, kw_only=True):
+    """Latencies and tokens since the front's boot: what a collector needs that scrapes at its own pace."""
+
+    ttft_s: BucketCounts
+    itl_s: BucketCounts
+    tpot_s: BucketCounts
+    e2e_s: BucketCounts
+    prompt_tokens: int
+    output_tokens: int
 
 
 class Slo(Struct, kw_only=True):
@@ -361,6 +397,46 @@ class Placement(Struct, kw_only=True):
     probed_unix_s: float | None
 
 
+class FitInfo(Struct, kw_only=True):
+    """Relative errors of predictions on held-back measurements; ``part`` "all", or what was predicted."""
+
+    part: str
+    n: int
+    median: float | None
+    p95: float | None
+
+
+class CorrectionInfo(Struct, kw_only=True):
+    """What batches took over what was predicted, a moving mean. ``error``: of the corrected predictions, relative."""
+
+    mode: Mode
+    kind: Literal["decode", "prefill", "mixed"]
+    factor: float
+    error: float
+    n: int
+
+
+class CalibrationInfo(Struct, kw_only=True):
+    """The calibrated profile in use: what it was measured on, how well it fits, how it is corrected.
+
+    ``source``: a file that was named, the state directory, or shipped with the daemon.
+    """
+
+    name: str
+    source: Literal["file", "state", "shipped"]
+    device: str
+    units_total: int
+    driver: str
+    model: str
+    dtype: str
+    build: str
+    made_unix_s: float
+    note: str
+    fit: FitInfo
+    parts: list[FitInfo]
+    corrections: list[CorrectionInfo]
+
+
 class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """Reply to `GetPartition`, and part of every snapshot. ``source``: policy, override or config."""
 
@@ -379,6 +455,8 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     measured: Placement | None
     profile: str | None
     """Name of the calibrated profile in use; null: none, and predictions answer null."""
+    calibration: CalibrationInfo | None = None
+    """More about that profile."""
 
 
 class PhaseWork(Struct, kw_only=True):
@@ -498,7 +576,7 @@ class ModelInfo(Struct, kw_only=True):
     max_model_len: int
     weights: Literal["file", "random"]
     has_chat_template: bool | None = None
-    """Whether `Generate.messages` can be rendered; null: an older daemon, or not known to who made this."""
+    """Whether `Generate.messages` can be rendered; null: an older daemon."""
 
 
 class DeviceProcess(Struct, kw_only=True):
@@ -587,6 +665,8 @@ class Snapshot(Struct, kw_only=True):
     streamed_tokens_total: int
     scheduling_s: Quantiles | None = None
     """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
+    latency_totals: LatencyTotals | None = None
+    """Null from a daemon that does not count them."""
 
 
 class Event(Struct, kw_only=True):
@@ -657,15 +737,20 @@ class Accepted(_Reply):
     resumed: bool = False
 
 
-class TokenLogprob(Struct, array_like=True):
-    """Natural-log probability of a token under the model's distribution before temperature and filters."""
+class TokenLogprob(Struct, array_like=True, gc=False):
+    """Natural-log probability of a token under the model's distribution before temperature and filters.
+
+    ``text`` and ``top_texts`` are the bytes that the token and the alternatives stand for: a client has no tokenizer.
+    """
 
     token_id: int
     logprob: float
     top: list[tuple[int, float]] = []
+    text: bytes = b""
+    top_texts: list[bytes] = []
 
 
-class Delta(Struct, kw_only=True, omit_defaults=True):
+class Delta(Struct, kw_only=True, omit_defaults=True, gc=False):
     """New output of one choice: token ids and the text that is safe to show (stop strings are held back)."""
 
     id: str
@@ -677,6 +762,8 @@ class Delta(Struct, kw_only=True, omit_defaults=True):
     at_mono_ns: list[int] = []
     """When the engine produced each id."""
     logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    """Set on the last output of a choice; the others of the stream may go on. `Finished` repeats it."""
 
 
 class Deltas(_Reply):
@@ -793,6 +880,26 @@ class Prediction(_Reply):
     breaches_slo: bool | None = None
 
 
+class KneeRow(Struct, kw_only=True):
+    """``decode_units``: the fewest that keep the objective for a decode step of so many rows, with prompts beside it;
+    all units: only when prompts wait; null: not even then. ``step_s``: of that step, alone on all units if null."""
+
+    rows: int
+    decode_units: int | None
+    step_s: float
+
+
+class ProfileReply(_Reply):
+    """Answer to `GetProfile`. Without a profile ``calibration`` is null and ``knee`` empty; ``notes`` say why."""
+
+    call: int
+    calibration: CalibrationInfo | None
+    notes: list[str]
+    itl_s: float
+    kv_per_row: int
+    knee: list[KneeRow]
+
+
 class ControlReply(_Reply):
     """An operator's command was accepted; ``epoch`` is the one it made."""
 
@@ -814,6 +921,7 @@ Reply = (
     | EventList
     | PartitionInfo
     | Prediction
+    | ProfileReply
     | ControlReply
 )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
-from rapid_kernels.reference import ReferenceKernels
+from rapid_kernels.reference import QUERY_TILE, ReferenceKernels
 
 BLOCK_TOKENS = 4
 EPS = 1e-5
@@ -94,6 +94,13 @@ def test_attention_reads_each_row_s_own_tokens_and_nothing_else(
     rows: list[tuple[int, int]], kv_heads: int, group: int, dim: int, window: int | None, seed: int
 ) -> None:
     scene = make_scene(rows, kv_heads, group, dim, seed)
+    out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
+    torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 50])
+def test_attention_of_a_chunk_longer_than_a_tile_of_queries(window: int | None) -> None:
+    scene = make_scene([(20, QUERY_TILE + 3), (6, 1), (0, QUERY_TILE + 2)], 1, 2, 8, seed=3)
     out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
     torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=1e-4, atol=1e-5)
 

@@ -70,6 +70,7 @@ READING = [
     ["partition", "log"],
     ["policy"],
     ["policy", "show"],
+    ["profile", "show", "--slo-itl", "25ms", "--context", "2048"],
     ["events"],
     ["events", "--since", "3"],
     ["wait", "healthy"],
@@ -311,6 +312,37 @@ def test_predict_answers_nulls_without_a_profile(peer: Peer, rapidctl: Rapidctl)
     assert (document["note"], document["itl_p95_s"], document["ttft_p95_s"]) == ("no profile", None, None)
     peer.script[wire.PredictPartition] = lambda ask: [wire.Prediction(call=ask.call, legal=False, note="one core")]
     assert rapidctl("partition", "predict", "--mode", "split").code == 1
+
+
+def test_profile_show_asks_for_the_objective_and_tells_error_corrections_and_knee(
+    peer: Peer, rapidctl: Rapidctl
+) -> None:
+    ran = rapidctl("profile", "show", "--slo-itl", "25ms", "--context", "2048")
+    asked = next(message for message in iter(peer.heard.get, None) if isinstance(message, wire.GetProfile))
+    assert (asked.itl_s, asked.kv_per_row) == (0.025, 2048)
+    lines = [" ".join(line.split()) for line in ran.stdout.splitlines()]
+    for line in (
+        "profile SmolLM2-135M-Instruct on Some CPU (measured here)",
+        "error median 4.0%, p95 12.0%, on 90 held-back measurements",
+        "hybrid median 5.0%, p95 20.0% 10",
+        "hybrid mixed 1.07 2.0% 512",
+        "fewest decode units for 25 ms a step, 2048 tokens a row:",
+        "1 1 20 ms beside prompts",
+        "32 2 24 ms alone: prompts must wait",
+        "64 — 31 ms not met, even alone on all units",
+    ):
+        assert line in lines
+    assert "note: the profile old.json is not used: the driver changed" in ran.stderr
+
+
+def test_profile_show_without_one_says_how_to_get_one(peer: Peer, rapidctl: Rapidctl) -> None:
+    peer.script[wire.GetProfile] = lambda ask: [
+        wire.ProfileReply(call=ask.call, calibration=None, notes=["corrupt"], itl_s=0.05, kv_per_row=1024, knee=[])
+    ]
+    ran = rapidctl("profile", "show")
+    assert (ran.code, "rapidd calibrate" in ran.stdout, "corrupt" in ran.stderr) == (1, True, True)
+    (document,) = rapidctl("profile", "show", "--json").documents
+    assert (document["profile"], document["notes"], document["knee"]["rows"]) == (None, ["corrupt"], [])
 
 
 def test_set_sends_what_was_asked_with_a_deadline(peer: Peer, rapidctl: Rapidctl) -> None:

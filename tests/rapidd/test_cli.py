@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rapidctl import __version__
+from rapidd.policy.profile import save_profile
 from rapidd.settings import FIELDS
 from support.process import WAIT_S, environment
+from support.profiles import PROFILE
 
 
 def rapidd(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -54,6 +56,10 @@ def test_version() -> None:
         ("serve", "--kv-blocks", "many"),
         ("serve", "--no-such-option"),
         ("serve", "--weights", "none"),
+        ("calibrate", "--seconds", "0"),
+        ("calibrate", "--profile", "f"),
+        ("profile", "show"),
+        ("profile", "show", "f", "--context", "-1"),
     ],
 )
 def test_usage_errors_exit_2_and_say_how(arguments: tuple[str, ...]) -> None:
@@ -166,3 +172,31 @@ def test_doctor_exits_1_and_says_what_to_do(empty: str, folder: Path) -> None:
     assert findings["model"]["hint"]
     assert findings["device"]["text"].startswith("torch ")
     assert not (folder / "run").exists()
+
+
+# --- profiles
+
+
+def test_a_profile_in_a_file_is_shown_as_the_daemon_shows_its_own(tmp_path: Path) -> None:
+    save_profile(PROFILE, tmp_path / "p.json")
+    answer = rapidd("profile", "show", str(tmp_path / "p.json"), "--slo-itl", "0.006", "--context", "512")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
+    assert "profile example on Example 4 (the configured file)" in lines
+    assert "fewest decode units for 6 ms a step, 512 tokens a row:" in lines
+    knee = json.loads(rapidd("profile", "show", str(tmp_path / "p.json"), "--json").stdout)["knee"]
+    assert [row["rows"] for row in knee["rows"]] == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_a_profile_that_cannot_be_used_is_refused_wherever_it_is_named(tmp_path: Path, empty: str) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    for command in (
+        ("profile", "show", str(broken)),
+        ("serve", "--config", empty, "--profile", str(broken)),
+        ("config", "check", "--config", empty),
+    ):
+        answer = rapidd(*command, **({"RAPIDD__POLICY__PROFILE": str(broken)} if command[0] == "config" else {}))
+        assert answer.returncode == 78
+        assert "corrupt" in answer.stderr
+        assert "rapidd calibrate" in answer.stderr

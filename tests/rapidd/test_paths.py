@@ -9,7 +9,7 @@ import pytest
 
 from rapidctl.wire import EndpointError
 from rapidd.errors import EndpointInUse, RuntimeDirError
-from rapidd.paths import RuntimeDir
+from rapidd.paths import RuntimeDir, profile_dir, state_dir
 
 NOBODY = 65534
 
@@ -164,3 +164,20 @@ def test_a_full_disk_is_said_with_the_path(full_disk: Path) -> None:
     (full_disk / "filler").unlink()
     directory.write_config(b"{}")
     os.close(directory.lock(0.0))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"RAPIDD_STATE_DIR": "/a", "STATE_DIRECTORY": "/b", "XDG_STATE_HOME": "/c", "HOME": "/d"}, "/a"),
+        ({"STATE_DIRECTORY": "/b:/other", "XDG_STATE_HOME": "/c", "HOME": "/d"}, "/b"),
+        ({"XDG_STATE_HOME": "/c", "HOME": "/d"}, "/c/rapidd"),
+        ({"RAPIDD_STATE_DIR": "relative", "XDG_STATE_HOME": "", "HOME": "/d"}, "/d/.local/state/rapidd"),
+        ({}, "/var/lib/rapidd"),
+    ],
+)
+def test_the_state_directory_is_the_operators_the_service_managers_or_the_users(
+    environ: dict[str, str], expected: str
+) -> None:
+    assert state_dir(environ) == Path(expected)
+    assert profile_dir(environ) == Path(expected) / "profiles"

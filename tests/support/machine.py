@@ -50,14 +50,22 @@ def make_request(
 class Machine:
     """A KV cache of token ids, a token table, and two queues of batches."""
 
-    def __init__(self, kv_blocks: int, max_running: int = 4, bound: int = 8, max_model_len: int = 64) -> None:
-        self.bound = bound
+    def __init__(
+        self,
+        kv_blocks: int,
+        max_running: int = 4,
+        bound: int = 8,
+        max_model_len: int = 64,
+        lone_bound: int | None = None,
+    ) -> None:
+        self.bound = lone_bound or bound
         self.scheduler = Scheduler(
             kv_blocks=kv_blocks,
             block_tokens=BLOCK_TOKENS,
             max_running=max_running,
             max_model_len=max_model_len,
             bound=lambda plan, units, decoding: min(bound, plan.chunk) if isinstance(plan.chunk, int) else bound,
+            lone_bound=None if lone_bound is None else lambda plan, units: lone_bound,
         )
         self.queues: dict[Lane, deque[Batch]] = {lane: deque() for lane in LANES}
         self.kv = [[-1] * BLOCK_TOKENS for _ in range(kv_blocks)]

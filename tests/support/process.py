@@ -10,10 +10,11 @@ WAIT_S = 30.0
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """For a subprocess: finds the three packages where nothing is installed; no setting leaks in from outside."""
+    """For a subprocess: finds the three packages where nothing is installed; no setting and no profile leaks in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAPID", "NOTIFY_"))}
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("rapidctl", "daemon", "kernels"))
-    return {**inherited, "PYTHONPATH": roots, "PYTHONSAFEPATH": "1", **extra}
+    alone = {"PYTHONPATH": roots, "PYTHONSAFEPATH": "1", "RAPIDD_STATE_DIR": "/nonexistent"}
+    return {**inherited, **alone, **extra}
 
 
 def wait_for_end(descriptor: int) -> bool:

@@ -21,6 +21,24 @@ PLACEMENT = wire.Placement(
     transition=False,
     probed_unix_s=1_700_000_000.5,
 )
+CALIBRATION = wire.CalibrationInfo(
+    name="SmolLM2-135M-Instruct on Some CPU",
+    source="state",
+    device="Some CPU",
+    units_total=2,
+    driver="1.2",
+    model="SmolLM2-135M-Instruct",
+    dtype="float32",
+    build="0.1.0",
+    made_unix_s=1_700_000_000.5,
+    note="a quiet afternoon",
+    fit=wire.FitInfo(part="all", n=90, median=0.04, p95=0.12),
+    parts=[
+        wire.FitInfo(part="decode", n=80, median=0.03, p95=0.1),
+        wire.FitInfo(part="hybrid", n=10, median=0.05, p95=0.2),
+    ],
+    corrections=[wire.CorrectionInfo(mode="hybrid", kind="mixed", factor=1.07, error=0.02, n=512)],
+)
 PARTITION = wire.PartitionInfo(
     call=7,
     policy="auto",
@@ -36,6 +54,7 @@ PARTITION = wire.PartitionInfo(
     override=wire.OverrideInfo(plan=PLAN, ttl_s=297.5, guard=True, reason="stalls", by="ana"),
     measured=PLACEMENT,
     profile="cpu-2-smollm2",
+    calibration=CALIBRATION,
 )
 MODEL = wire.ModelInfo(
     name="SmolLM2-135M-Instruct",
@@ -160,6 +179,7 @@ LATENCY = wire.LatencyWindow(
 DECISION = wire.Decision(
     at_unix_s=1_700_000_001.0, decision=12, epoch=5, source="operator", text="override by ana: split 1"
 )
+BUCKETS = wire.BucketCounts(n=3, total=0.9, counts=[0, 1, *[0] * 12, 2, *[0] * 18])
 SNAPSHOT = wire.Snapshot(
     seq=9,
     boot_id="engine-1",
@@ -190,6 +210,9 @@ SNAPSHOT = wire.Snapshot(
     front_cpu_s=1.25,
     streamed_tokens_total=4000,
     scheduling_s=wire.Quantiles(n=256, p50=1.2e-4, p95=1.5e-4, p99=2.1e-4, max=3.2e-4),
+    latency_totals=wire.LatencyTotals(
+        ttft_s=BUCKETS, itl_s=BUCKETS, tpot_s=BUCKETS, e2e_s=BUCKETS, prompt_tokens=140, output_tokens=4000
+    ),
 )
 EVENT = wire.Event(
     seq=3,
@@ -241,7 +264,11 @@ DELTA = wire.Delta(
     token_ids=pack_ids([504, 2]),
     text="The",
     at_mono_ns=[1_000_000, 2_000_000],
-    logprobs=[wire.TokenLogprob(504, -0.25, [(504, -0.25), (9, -2.5)]), wire.TokenLogprob(2, -0.5)],
+    logprobs=[
+        wire.TokenLogprob(504, -0.25, [(504, -0.25), (9, -2.5)], b"The", [b"The", b"\xc3"]),
+        wire.TokenLogprob(2, -0.5),
+    ],
+    finish_reason="stop",
 )
 FINISHED = wire.Finished(
     id="r-1",
@@ -312,6 +339,7 @@ REQUESTS: dict[str, wire.Request] = {
     "getevents": wire.GetEvents(call=5, from_seq=3, limit=10),
     "getpartition": wire.GetPartition(call=6),
     "predictpartition": wire.PredictPartition(call=7, plan=PLAN),
+    "getprofile": wire.GetProfile(call=7, itl_s=0.025, kv_per_row=2048),
     "setpartition": wire.SetPartition(
         call=8, plan=PLAN, ttl_s=None, guard=False, reason="stalls", by="ana", if_epoch=4, deadline_unix_s=1.7e9
     ),
@@ -339,6 +367,18 @@ REPLIES: dict[str, wire.Reply] = {
     "requestlist": wire.RequestList(call=4, rows=[ROW]),
     "eventlist": wire.EventList(call=5, oldest_seq=1, next_seq=4, events=[EVENT]),
     "partition": PARTITION,
+    "profile": wire.ProfileReply(
+        call=7,
+        calibration=CALIBRATION,
+        notes=["the profile old.json is not used: the driver changed"],
+        itl_s=0.025,
+        kv_per_row=2048,
+        knee=[
+            wire.KneeRow(rows=1, decode_units=1, step_s=0.02),
+            wire.KneeRow(rows=32, decode_units=2, step_s=0.024),
+            wire.KneeRow(rows=64, decode_units=None, step_s=0.031),
+        ],
+    ),
     "prediction": wire.Prediction(
         call=7,
         legal=True,

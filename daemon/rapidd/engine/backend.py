@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import torch
 from msgspec import Struct
 
+from rapid_kernels import KVCache
 from rapidctl.wire import DeviceInfo
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
@@ -31,6 +32,8 @@ class Defaults(Struct, frozen=True, kw_only=True):
     block_tokens: int
     max_context: int = UNBOUNDED
     max_chunk_s: float
+    lone_chunk_s: float | None = None
+    """Of the chunk that ends the prompt of a request that is alone; null: as others."""
     max_chunk_tokens: int = UNBOUNDED
     """Memory for activations is there for so many prompt tokens a batch."""
     itl_slo_s: float
@@ -55,6 +58,8 @@ class Backend(Protocol):
     defaults: Defaults
     table: PartitionTable
     info: DeviceInfo
+    row_buckets: tuple[int, ...]
+    """Decode steps are padded to so many rows; empty: to none. Known once there are lanes."""
 
     def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
         """What "auto" means for weights of this type (None: random ones)."""
@@ -71,8 +76,19 @@ class Backend(Protocol):
     def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
         """The cache of so many blocks (block 0 not counted), a runner over it, and both lanes, not yet warmed up."""
 
+    def fill_cache(self) -> None:
+        """Finite values in every block of the cache, for batches whose result nobody looks at."""
+
     def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
         """Plans under which what is made on first use gets made, then plans whose speed counts as well."""
 
     def memory_used(self) -> int | None:
         """Bytes, as `DeviceInfo.memory_used_bytes`."""
+
+
+def fill(cache: KVCache) -> None:
+    """Values of order one, the same in each block."""
+    layout = cache.layout
+    for layer in cache.layers:
+        block = torch.randn((layout.block_tokens, *layer.shape[1:]), device=layer.device).to(layer.dtype)
+        layer.view(layout.num_blocks, *block.shape).copy_(block)

@@ -10,6 +10,8 @@ import os
 import secrets
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -22,26 +24,76 @@ from rapidd.config import Config
 from rapidd.engine.backend import Backend, Report, Sizes
 from rapidd.engine.batch import Batch
 from rapidd.engine.devices import open_backend
+from rapidd.engine.identity import profile_key
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.loop import Engine, Wake
-from rapidd.engine.meter import Meter
+from rapidd.engine.meter import Meter, Peaks
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
+from rapidd.engine.timing import load_of
 from rapidd.engine.work import Costs
 from rapidd.errors import ConfigError, DeviceError
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama, random_weights
 from rapidd.model.resolve import LoadedModel, load_model
 from rapidd.model.weights import open_weights
-from rapidd.paths import RuntimeDir
+from rapidd.paths import RuntimeDir, profile_dir
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.library import find_profile
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan
+from rapidd.policy.profile import ProfileKey
 
 RANDOM_SEED: Final = 0
 WARMUP_OUTPUT: Final = 3
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What computes: a loaded model on a device, its cache and both lanes. Nothing is warmed up yet."""
+
+    backend: Backend
+    loaded: LoadedModel
+    dtype: torch.dtype
+    sizes: Sizes
+    model: Llama
+    kv_blocks: int
+    """Of the cache, block 0 not counted."""
+    lanes: dict[Lane, LaneExecutor]
+    peaks: Peaks
+
+    @property
+    def key(self) -> ProfileKey:
+        """What a profile of these parts holds for."""
+        return profile_key(self.backend.info, self.loaded.spec, self.dtype, self.sizes.block_tokens)
+
+
+def assemble(config: Config, backend: Backend, report: Report, *, with_peaks: bool = False) -> Parts:
+    """Load the model, size its cache, make the lanes. Raises `RapiddError` for what the configuration cannot have.
+
+    ``with_peaks``: measure first what the device reaches at best.
+    """
+    defaults = backend.defaults
+    loaded = load_model(config.model)
+    auto = config.model.dtype == "auto"
+    dtype = backend.choose_dtype(loaded.spec.file_dtype) if auto else DTYPES[config.model.dtype]
+    sizes = Sizes(
+        num_slots=config.engine.max_batch_requests,
+        max_model_len=_context(config, loaded.spec, defaults.max_context),
+        block_tokens=config.engine.block_tokens or defaults.block_tokens,
+    )
+    peaks = Peaks()
+    if with_peaks:
+        report("measuring the device", None)
+        peaks = backend.peaks(dtype)
+    model = backend.load(lambda device: _load(loaded, dtype, sizes.max_model_len, device, report))
+    report("warming up", None)
+    kv_blocks = _kv_blocks(config, backend, model, sizes)
+    lanes = backend.make_lanes(model, sizes, kv_blocks, report)
+    return Parts(backend, loaded, dtype, sizes, model, kv_blocks, lanes, peaks)
 
 
 def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: Report) -> Engine:
@@ -53,31 +105,27 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         control = Control(config.engine.policy, backend.table)
     except ValueError as error:
         raise ConfigError([f"engine.policy: {error}"]) from error
-    loaded = load_model(config.model)
-    auto = config.model.dtype == "auto"
-    dtype = backend.choose_dtype(loaded.spec.file_dtype) if auto else DTYPES[config.model.dtype]
-    sizes = Sizes(
-        num_slots=config.engine.max_batch_requests,
-        max_model_len=_context(config, loaded.spec, defaults.max_context),
-        block_tokens=config.engine.block_tokens or defaults.block_tokens,
-    )
-    report("measuring the device", None)
-    peaks = backend.peaks(dtype)
-    model = backend.load(lambda device: _load(loaded, dtype, sizes.max_model_len, device, report))
-    report("warming up", None)
+    parts = assemble(config, backend, report, with_peaks=True)
+    loaded, dtype, sizes, model = parts.loaded, parts.dtype, parts.sizes, parts.model
+    kv_blocks, lanes = parts.kv_blocks, parts.lanes
+    named = config.policy.profile
+    found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
+    calibration = Calibration(found)
     pace = Pace(
         max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
+        lone_chunk_s=config.engine.max_chunk_s or defaults.lone_chunk_s,
         itl_slo_s=config.slo.itl_s or defaults.itl_slo_s,
         block_tokens=sizes.block_tokens,
+        calibration=calibration,
+        load=lambda: load_of(scheduler),
     )
-    kv_blocks = _kv_blocks(config, backend, model, sizes)
-    lanes = backend.make_lanes(model, sizes, kv_blocks, report)
     scheduler = Scheduler(
         kv_blocks=kv_blocks + 1,
         block_tokens=sizes.block_tokens,
         max_running=sizes.num_slots,
         max_model_len=sizes.max_model_len,
         bound=lambda plan, units, decoding: min(pace.bound(plan, units, decoding), defaults.max_chunk_tokens),
+        lone_bound=lambda plan, units: min(pace.lone_bound(plan, units), defaults.max_chunk_tokens),
         key=secrets.token_bytes(16),
     )
     num_tokens = _warm_up_tokens(backend, sizes, kv_blocks)
@@ -86,13 +134,15 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         _warm_up(lanes, first, None, sizes.block_tokens, length)
     _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
     for lane in lanes.values():
-        lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), peaks))
+        lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), parts.peaks))
     hello = ipc.EngineHello(
         build=__version__,
         boot_id=secrets.token_hex(8),
         pid=os.getpid(),
         model=_describe(config, loaded, dtype, sizes.max_model_len),
-        device=replace(backend.info, peak_flops_per_s=peaks.flops_per_s, peak_bytes_per_s=peaks.bytes_per_s),
+        device=replace(
+            backend.info, peak_flops_per_s=parts.peaks.flops_per_s, peak_bytes_per_s=parts.peaks.bytes_per_s
+        ),
         max_model_len=sizes.max_model_len,
         kv_block_tokens=sizes.block_tokens,
         kv_blocks=scheduler.pool.total,
@@ -106,6 +156,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         lanes=lanes,
         control=control,
         pace=pace,
+        calibration=calibration,
         wake=wake,
         kv_bytes=(kv_blocks + 1) * model.cache_layout(1, sizes.block_tokens).bytes_per_block,
         memory_used=backend.memory_used,

@@ -8,7 +8,7 @@ from typing import Final
 import psutil
 import torch
 
-from rapidd.engine.backend import Defaults, Report, Sizes
+from rapidd.engine.backend import Defaults, Report, Sizes, fill
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.lanes import LaneExecutor, Stream
 from rapidd.engine.meter import Peaks
@@ -33,7 +33,15 @@ DEPTH: Final[dict[Lane, int]] = {"decode": 2, "prefill": 1}
 class CpuBackend:
     """`Backend` over the cores this process may use. Raises DeviceError when more are asked for than there are."""
 
-    defaults = Defaults(block_tokens=16, max_context=MAX_CONTEXT, max_chunk_s=1.0, itl_slo_s=0.3, warmup_tokens=256)
+    row_buckets: tuple[int, ...] = ()
+    defaults = Defaults(
+        block_tokens=16,
+        max_context=MAX_CONTEXT,
+        max_chunk_s=1.0,
+        lone_chunk_s=2.5,
+        itl_slo_s=0.3,
+        warmup_tokens=256,
+    )
 
     def __init__(self, compute_units: int | None, on_done: Callable[[], None]) -> None:
         self.table, self._cores = cpu_table(compute_units)
@@ -70,9 +78,13 @@ class CpuBackend:
 
     def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
         """See `Backend`."""
-        cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks + 1, sizes.block_tokens))
+        self._cache = cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks + 1, sizes.block_tokens))
         runner = Runner(model, cache, num_slots=sizes.num_slots, max_model_len=sizes.max_model_len)
         return make_lanes(runner.run, self.table, self._cores, self._whole, self._on_done)
+
+    def fill_cache(self) -> None:
+        """See `Backend`."""
+        fill(self._cache)
 
     def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
         """A chunk and a decode step on all units: libraries make what they need now, and the speed becomes known.

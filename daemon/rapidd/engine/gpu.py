@@ -18,7 +18,7 @@ from typing import Final
 import torch
 
 from rapidctl.wire import DeviceInfo
-from rapidd.engine.backend import Defaults, Report, Sizes
+from rapidd.engine.backend import Defaults, Report, Sizes, fill
 from rapidd.engine.device_stream import DeviceStream, TorchQueue
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
@@ -56,6 +56,7 @@ class GpuBackend:
     def __init__(self, kind: GpuKind, compute_units: int | None, on_done: Callable[[], None]) -> None:
         torch.cuda.set_device(ORDINAL)
         self._device = torch.device("cuda", ORDINAL)
+        self.row_buckets: tuple[int, ...] = ()
         self._on_done = on_done
         self._streams: GpuStreams = open_streams(kind, ORDINAL, compute_units)
         self.table = self._streams.table
@@ -113,12 +114,17 @@ class GpuBackend:
         )
         with _config_errors(advice):
             layout = model.cache_layout(kv_blocks + 1, sizes.block_tokens)
-            cache = model.kernels.allocate_cache(layout, self._device)
+            self._cache = cache = model.kernels.allocate_cache(layout, self._device)
             runner = GpuRunner(model, cache, num_slots=sizes.num_slots, max_model_len=sizes.max_model_len)
             self._give_places(runner)
             torch.cuda.synchronize()  # what was just zeroed is about to be used on other streams
             self._capture(runner, report)
         return self._lanes(runner)
+
+    def fill_cache(self) -> None:
+        """See `Backend`."""
+        fill(self._cache)
+        torch.cuda.synchronize()
 
     def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
         """Every stream, twice: compiling a kernel for the first run says nothing about speed."""
@@ -149,6 +155,7 @@ class GpuBackend:
         if any(state.place.scratch is None for state in runner.streams.values()):
             report("plain torch on the GPU: no graphs", None)
             return
+        self.row_buckets = runner.buckets
         started, (free_before, _) = time.monotonic(), torch.cuda.mem_get_info()
         sizes = [(units, rows) for units in self._streams.decode for rows in reversed(runner.buckets)]
         captures = {units: torch_capture() for units in self._streams.decode}

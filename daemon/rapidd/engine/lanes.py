@@ -77,6 +77,8 @@ class LaneExecutor:
         """Start counting anew, with ``meter`` if given; after the warm-up, which served nobody."""
         assert self.idle
         self._meter = meter or Meter()
+        self._since_ns = 0
+        """When it last stopped being idle."""
         self.units = max(self._streams)
         """Of the newest batch, or of the plan that an idle lane adopted."""
 
@@ -105,6 +107,8 @@ class LaneExecutor:
         self._choose(batch.mode, batch.units)
         switched = self._last is not None and self._last[0] is not self._stream
         after = self._last[1] if self._last and switched else None
+        if self.idle:
+            self._since_ns = begin_ns
         task = self._stream.submit(lambda: self._run(batch), after)
         self._last = (self._stream, task)
         self._queue.append((batch, task))
@@ -124,6 +128,10 @@ class LaneExecutor:
             self._meter.ended(batch, result)
             done.append((batch, result))
         return done
+
+    def share(self, start_ns: int, end_ns: int) -> float:
+        """How much of a time within the last second this lane ran; what it runs now counts from when it could begin."""
+        return self._meter.share(start_ns, end_ns, self._since_ns if self._queue else None)
 
     def placement(self) -> LanePlacement:
         """Where the stream of the newest batch was seen to run."""

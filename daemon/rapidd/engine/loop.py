@@ -23,7 +23,9 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Drop, Outcome, Scheduler
+from rapidd.engine.timing import learn
 from rapidd.errors import RequestError
+from rapidd.policy.calibration import Calibration
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan, State
@@ -72,6 +74,7 @@ class Engine:
         lanes: Mapping[Lane, LaneExecutor],
         control: Control,
         pace: Pace,
+        calibration: Calibration,
         wake: Wake,
         kv_bytes: int,
         memory_used: Callable[[], int | None],
@@ -84,6 +87,7 @@ class Engine:
         self._lanes = lanes
         self._control = control
         self._pace = pace
+        self._calibration = calibration
         self._wake = wake
         self._kv_bytes = kv_bytes
         self._memory_used = memory_used
@@ -102,6 +106,8 @@ class Engine:
         self._placement: Placement | None = None
         self._scheduling = Recent(SCHEDULINGS_KEPT)
         self._stopping = False
+        for text in calibration.warnings:
+            self._notice("warning", "warn", text, None)
 
     @property
     def summary(self) -> str:
@@ -162,9 +168,6 @@ class Engine:
                 self._front = front_boot_id
                 self._control.restore(message)
                 self._state_ns = 0
-                if not self._is_ready:  # before the front knew of this engine it would have refused every request
-                    self._is_ready = True
-                    self._channel.send(ipc.ChildReport("ready", self.summary))
             case ipc.Submit():
                 self._submit(message)
             case ipc.Abort(rids):
@@ -176,6 +179,8 @@ class Engine:
                 self._link.send(self._control.set_policy(message))
             case ipc.Predict():
                 self._link.send(self._control.predict(message))
+            case ipc.AskProfile():
+                self._link.send(self._calibration.answer(message, self._pace.itl_slo_s))
             case ipc.SloReport():
                 self._control.observe(message, self._clock())
 
@@ -211,6 +216,7 @@ class Engine:
                         prefill_tokens=batch.num_prefill_tokens,
                         seconds=(result.ended_ns - result.started_ns) / 1e9,
                     )
+                    learn(self._calibration, batch, result, self._lanes, self._scheduler)
                 done = self._scheduler.finish(batch, result)
                 if done.outcomes:
                     tokens = [to_token(outcome) for outcome in done.outcomes]
@@ -314,6 +320,10 @@ class Engine:
         self._state_ns = now
         self._placement = self._probe(now)
         self._link.send(self._state(now))
+        if self._front is not None and not self._is_ready:
+            # Before it knew of this engine the front would have refused every request, and shown no partition.
+            self._is_ready = True
+            self._channel.send(ipc.ChildReport("ready", self.summary))
         if not busy and now - self._check_ns > CHECK_NS:
             self._check_ns = now
             self._scheduler.check()
@@ -372,7 +382,8 @@ class Engine:
             ),
             override=control.override_info(now),
             measured=self._placement,
-            profile=None,
+            profile=self._calibration.name,
+            calibration=self._calibration.info(),
         )
 
 

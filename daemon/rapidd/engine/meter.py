@@ -82,6 +82,14 @@ class Meter:
             return None
         return min(1.0, sum(span.ended_ns - max(span.started_ns, start) for span in self._spans) / WINDOW_NS)
 
+    def share(self, start_ns: int, end_ns: int, since_ns: int | None) -> float:
+        """Of a time within the window, how much batches ran; ``since_ns``: one that has not ended could begin then."""
+        spans = [(span.started_ns, span.ended_ns) for span in self._spans]
+        if since_ns is not None:
+            spans.append((max(since_ns, spans[-1][1] if spans else 0), end_ns))
+        ran = sum(max(0, min(end, end_ns) - max(begin, start_ns)) for begin, end in spans)
+        return ran / max(end_ns - start_ns, 1)
+
     def busy_s(self, phase: WorkKind) -> float:
         """Device time since the start."""
         return self._totals[phase].busy_ns / 1e9

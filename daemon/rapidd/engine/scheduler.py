@@ -59,6 +59,7 @@ class Scheduler:
     """``kv_blocks`` and ``max_running`` size the pools; ``bound`` gives a plan's chunk in tokens, by predicted time.
 
     ``bound(plan, units, num_decoding)`` -> most prompt tokens a batch may hold now (at least 1).
+    ``lone_bound(plan, units)`` -> the same for a batch that ends the prompt of the only request there is.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Scheduler:
         max_running: int,
         max_model_len: int,
         bound: Callable[[Plan, int, int], int],
+        lone_bound: Callable[[Plan, int], int] | None = None,
         key: bytes = b"",
     ) -> None:
         self.clock = LaneClock(len(LANES))
@@ -85,6 +87,7 @@ class Scheduler:
         self.prefix_queries = 0
         self.prefix_hits = 0
         self._bound = bound
+        self._lone_bound = lone_bound
         self._requests: dict[int, Request] = {}
         self._computing: dict[bytes, Request] = {}
         """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
@@ -229,7 +232,7 @@ class Scheduler:
         self, lane: Lane, plan: Plan, units: int, *, num_decode: int, one_prompt: bool = False
     ) -> list[Row]:
         """Prompt tokens of as many requests as fit the chunk, running ones first, each in rank order."""
-        budget = self._bound(plan, units, num_decode)
+        budget = self._budget(plan, units, num_decode)
         rows: list[Row] = []
         for request in [r for r in self.running if r.is_prefill]:
             if budget <= 0 or (one_prompt and rows):
@@ -245,6 +248,14 @@ class Scheduler:
                 break
             budget -= self._chunk(request, budget, lane, rows)
         return _still_valid(rows)
+
+    def _budget(self, plan: Plan, units: int, num_decode: int) -> int:
+        """Prompt tokens of the next chunk, at most. Nobody's gap is hurt by the last one of a request that is alone."""
+        if self._lone_bound is not None and len(self._requests) == 1:
+            most = self._lone_bound(plan, units)
+            if self.prefill_tokens <= most:
+                return most
+        return self._bound(plan, units, num_decode)
 
     def _chunk(self, request: Request, budget: int, lane: Lane, rows: list[Row]) -> int:
         """Append a row of at most ``budget`` prompt tokens, as many as blocks allow; returns its tokens."""

@@ -84,6 +84,7 @@ class Calls:
             wire.GetEvents: self._get_events,
             wire.GetPartition: control.partition,
             wire.PredictPartition: control.predict,
+            wire.GetProfile: control.profile,
             wire.SetPartition: control.set_plan,
             wire.ReleasePartition: control.release,
             wire.SetPolicy: control.set_policy,

@@ -55,6 +55,11 @@ class Control:
         pending = _Pending(client.identity, request.call, self._clock())
         self._ask(pending, ipc.Predict(self._next_token, request.plan))
 
+    def profile(self, client: Client, request: wire.GetProfile) -> None:
+        """Ask the engine for its profile. Raises `RequestError`."""
+        pending = _Pending(client.identity, request.call, self._clock())
+        self._ask(pending, ipc.AskProfile(self._next_token, request.itl_s, request.kv_per_row))
+
     def set_plan(self, client: Client, request: wire.SetPartition) -> None:
         """Pin a plan. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
@@ -108,12 +113,13 @@ class Control:
         reply = wire.ControlReply(call=pending.call, epoch=message.epoch, text=message.text)
         self._clients.reply(pending.client, reply)
 
-    def predicted(self, message: ipc.Predicted) -> None:
-        """The engine's dry run."""
+    def answered(self, message: ipc.Predicted | ipc.ProfileAnswer) -> None:
+        """The engine's dry run, or its profile."""
         pending = self._pending.pop(message.token, None)
         if pending is not None:
+            reply = wire.Prediction if isinstance(message, ipc.Predicted) else wire.ProfileReply
             fields = {name: getattr(message, name) for name in message.__struct_fields__ if name != "token"}
-            self._clients.reply(pending.client, wire.Prediction(call=pending.call, **fields))
+            self._clients.reply(pending.client, reply(call=pending.call, **fields))
 
     def engine_lost(self) -> None:
         """Nobody will answer what was asked."""
@@ -141,7 +147,7 @@ class Control:
                 "deadline_exceeded", "the command arrived after its deadline and was not carried out", "send it again"
             )
 
-    def _ask(self, pending: _Pending, message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict) -> None:
+    def _ask(self, pending: _Pending, message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile) -> None:
         if not self._link.send(message):
             raise self._no_engine()
         self._pending[self._next_token] = pending

@@ -307,8 +307,8 @@ class Front:
                 self._notice(message)
             case ipc.ControlDone():
                 self.control.done(message)
-            case ipc.Predicted():
-                self.control.predicted(message)
+            case ipc.Predicted() | ipc.ProfileAnswer():
+                self.control.answered(message)
 
     def _notice(self, notice: ipc.Notice) -> None:
         self.link.saw_epoch(notice.epoch)

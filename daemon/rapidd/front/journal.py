@@ -27,8 +27,8 @@ class Choice:
     """One of the ``n`` outputs of a stream; the engine knows it as ``rid``."""
 
     __slots__ = (
-        "finish_reason", "first_ns", "gaps", "index", "last_ns", "logprobs", "output_ids", "phase", "rid", "state",
-        "stop", "stream", "submitted", "text",
+        "_gaps", "finish_reason", "first_ns", "gaps_ns", "index", "last_ns", "logprobs", "output_ids", "phase", "rid",
+        "state", "stop", "stream", "submitted", "text",
     )  # fmt: skip
 
     def __init__(self, stream: "Stream", index: int, text: OutputText) -> None:
@@ -46,7 +46,17 @@ class Choice:
         self.stop: str | int | None = None
         self.first_ns: int | None = None
         self.last_ns: int | None = None
-        self.gaps = Histogram()
+        self.gaps_ns = array("q")
+        """Gaps between its tokens that are not in ``gaps`` yet."""
+        self._gaps = Histogram()
+
+    @property
+    def gaps(self) -> Histogram:
+        """All gaps, in seconds. They are sorted in when somebody looks: a step has more to do, with colder caches."""
+        for gap_ns in self.gaps_ns:
+            self._gaps.record(gap_ns / 1e9)
+        del self.gaps_ns[:]
+        return self._gaps
 
     def take(self, token_id: int, finish: Literal["stop", "length"] | None) -> str:
         """Append one id; ends the choice when ``finish`` is set or a stop string is complete. Returns new text."""

@@ -138,6 +138,7 @@ class Publisher:
             slo=self._latency.slo,
             requests=self._counts(),
             latency=self._latency.windows(now_ns),
+            latency_totals=self._latency.totals(),
             decisions=list(self._events.decisions),
             rows=self.rows(limit=MAX_ROWS),
             rows_total=len(self._serving.journal.choices),

@@ -1,6 +1,6 @@
 """The front's sockets and its one loop: every frame in goes to `Front`, every frame out comes from it.
 
-One thread, plain sockets and a poller; a second thread only encodes long prompts. Nothing here blocks but the poll:
+One thread, plain sockets and a `Waiter`; a second thread only encodes long prompts. Nothing here blocks but the poll:
 sends are NOBLOCK, and what a turn reads of one socket is bounded, so that no client's flood delays another's tokens.
 """
 
@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Final
@@ -27,6 +27,7 @@ from rapidd.front import admission
 from rapidd.front.admission import TextModel
 from rapidd.front.clients import Clock, Outcome
 from rapidd.front.core import Front
+from rapidd.front.waiting import Waiter, has_message
 from rapidd.paths import RuntimeDir
 
 SEND_HWM: Final = 1000
@@ -77,16 +78,11 @@ class Server:
             self._engine = self._bind(zmq.ROUTER, runtime.engine_endpoint, 0, -1)
         finally:
             os.umask(umask)
+        descriptors = [self._wake_read.fileno(), *([channel.fileno()] if channel is not None else [])]
+        self._waiter = Waiter((self._requests, self._engine, self._metrics), descriptors)
         self.front = Front(
             config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report, encode=self._encode
         )
-        self._poller = zmq.Poller()
-        self._poller.register(self._requests, zmq.POLLIN)
-        self._poller.register(self._engine, zmq.POLLIN)
-        self._poller.register(self._metrics, zmq.POLLIN)
-        self._poller.register(self._wake_read.fileno(), zmq.POLLIN)
-        if channel is not None:
-            self._poller.register(channel.fileno(), zmq.POLLIN)
 
     def _bind(self, kind: int, endpoint: str, send_hwm: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
         """A bound socket; the engine's (``send_hwm`` 0, unlimited) trusts its one peer of the same build."""
@@ -122,7 +118,7 @@ class Server:
     def turn(self, longest_ms: int = 60_000) -> None:
         """Wait for something to happen, at most ``longest_ms``, and see to it."""
         wait_ms = (self.front.next_ns - self._clock()) // 1_000_000 + 1
-        ready = dict(self._poller.poll(max(0, min(wait_ms, longest_ms))))
+        ready = self._waiter.wait(max(0, min(wait_ms, longest_ms)))
         if self._channel is not None and self._channel.fileno() in ready:
             self._read_channel(self._channel)
         if self._engine in ready:
@@ -137,34 +133,31 @@ class Server:
             self.front.tick()
 
     def _read_engine(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                identity, frame = self._engine.recv(zmq.NOBLOCK), self._engine.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            more = self._engine.getsockopt(zmq.RCVMORE)
+        for _ in self._messages(self._engine):
+            identity, frame = self._engine.recv(zmq.NOBLOCK), self._engine.recv(zmq.NOBLOCK)
+            more = False
             while self._engine.getsockopt(zmq.RCVMORE):
                 self._engine.recv(zmq.NOBLOCK)
+                more = True
             if not more:
                 self.front.engine_frame(identity, frame)
-            if not int(self._engine.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # mostly so; cheaper than an exception
-                return
 
     def _read_subscriptions(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                frame = self._metrics.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self.front.subscription(frame)
+        for _ in self._messages(self._metrics):
+            self.front.subscription(self._metrics.recv(zmq.NOBLOCK))
 
     def _read_requests(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
+        for _ in self._messages(self._requests):
+            frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
             self.front.client_frame(frames[0].bytes, [frame.bytes for frame in frames[1:]], _peer_address(frames[-1]))
+
+    def _messages(self, sock: zmq.Socket[bytes]) -> Iterator[None]:
+        """Once for each message of a turn, which the caller reads."""
+        for _ in range(FRAMES_A_TURN):
+            if not has_message(sock):
+                return
+            yield
+        self._waiter.used(sock)
 
     def _read_channel(self, channel: ipc.Channel) -> None:
         for line in channel.lines():
@@ -211,6 +204,7 @@ class Server:
 
     def to_client(self, identity: bytes, frame: bytes) -> Outcome:
         """See `Transport`."""
+        self._waiter.used(self._requests)
         try:
             self._requests.send(identity, _FIRST)
             self._requests.send(frame, _LAST)
@@ -224,6 +218,7 @@ class Server:
 
     def to_engine(self, identity: bytes, frame: bytes) -> bool:
         """See `Transport`."""
+        self._waiter.used(self._engine)
         try:
             self._engine.send_multipart((identity, frame), zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -234,6 +229,7 @@ class Server:
 
     def publish(self, frame: bytes) -> None:
         """See `Transport`."""
+        self._waiter.used(self._metrics)
         self._metrics.send(frame, zmq.NOBLOCK)
 
     def _report(self, report: ipc.ChildReport) -> None:

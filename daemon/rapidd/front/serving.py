@@ -17,7 +17,7 @@ from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
-from rapidd.telemetry.histogram import Histogram, bucket_of
+from rapidd.telemetry.histogram import Histogram
 from rapidd.telemetry.latency import LatencyRecorder, judge
 
 _MODES: Final = frozenset(get_args(wire.Mode))
@@ -117,7 +117,7 @@ class Serving:
         items: dict[bytes, list[wire.Delta]] = {}
         done: list[Stream] = []
         stale: list[int] = []
-        gaps = _StepGaps()
+        gaps: dict[int, int] = {}  # ns -> tokens that came so long after their stream's last one
         for token in step.tokens:
             choice = choices.get(token.rid)
             if choice is None:
@@ -140,12 +140,12 @@ class Serving:
             self.totals.streamed_tokens += len(deltas)
             self._clients.reply(identity, wire.Deltas(items=deltas))
         self._latency.tokens(len(step.tokens), now_ns)
-        for gap_ns, count in gaps.counts.items():
+        for gap_ns, count in gaps.items():
             self._latency.gaps(gap_ns / 1e9, count, now_ns)
         for stream in done:
             self._finish(stream)
 
-    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int, gaps: "_StepGaps") -> wire.Delta:
+    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int, gaps: dict[int, int]) -> wire.Delta:
         stream = choice.stream
         if choice.last_ns is None:
             choice.first_ns = at_ns
@@ -156,23 +156,27 @@ class Serving:
                 if not stream.resumed:
                     self._latency.first_token((at_ns - stream.arrival_ns) / 1e9, stream.prompt_tokens, now_ns)
         else:
-            gaps.record(max(0, at_ns - choice.last_ns), choice.gaps)
+            gap_ns = max(0, at_ns - choice.last_ns)
+            choice.gaps_ns.append(gap_ns)
+            gaps[gap_ns] = gaps.get(gap_ns, 0) + 1
         choice.last_ns = at_ns
         if token.cached is not None and stream.cached_tokens is None:
             stream.cached_tokens = token.cached
         index = len(choice.output_ids)
         logprobs = None
         if choice.logprobs is not None and token.logprob is not None:
-            logprobs = [wire.TokenLogprob(token.token_id, token.logprob, token.top or [])]
+            logprobs = [choice.text.logprob(token.token_id, token.logprob, token.top or [])]
             choice.logprobs += logprobs
+        text = choice.take(token.token_id, token.finish)
         return wire.Delta(
             id=stream.id,
             choice=choice.index,
             index=index,
             token_ids=token.token_id.to_bytes(4, "little"),
-            text=choice.take(token.token_id, token.finish),
+            text=text,
             at_mono_ns=[at_ns],
             logprobs=logprobs,
+            finish_reason=choice.finish_reason,
         )
 
     def dropped(self, message: ipc.Dropped) -> None:
@@ -344,23 +348,6 @@ class Serving:
         self._clients.reply(stream.client, message)
 
 
-class _StepGaps:
-    """Gaps that one step ends: mostly the same for all rows, so that its bucket is looked for once."""
-
-    __slots__ = ("_bucket", "_gap_ns", "counts")
-
-    def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
-        self._gap_ns = self._bucket = -1
-
-    def record(self, gap_ns: int, own: Histogram) -> None:
-        """Count a gap in its choice's histogram, and for all choices together."""
-        if gap_ns != self._gap_ns:
-            self._gap_ns, self._bucket = gap_ns, bucket_of(gap_ns / 1e9)
-        own.add(self._bucket, gap_ns / 1e9, 1)
-        self.counts[gap_ns] = self.counts.get(gap_ns, 0) + 1
-
-
 def _timing(stream: Stream, gaps: Histogram, now_ns: int) -> wire.Timing:
     def seconds(begin_ns: int | None, end_ns: int | None) -> float | None:
         return None if begin_ns is None or end_ns is None else (end_ns - begin_ns) / 1e9
@@ -385,4 +372,5 @@ def _replay(choice: Choice, known: int) -> wire.Delta:
         token_ids=wire.pack_ids(choice.output_ids[known:]),
         text=choice.text.after(known),
         logprobs=None if choice.logprobs is None else choice.logprobs[known:],
+        finish_reason=choice.finish_reason,
     )

@@ -8,6 +8,7 @@ that may still become one.
 from array import array
 from collections.abc import Sequence
 
+from rapidctl.wire import TokenLogprob
 from rapidd.model.tokenizer import Detokenizer
 
 
@@ -75,7 +76,9 @@ class OutputText:
         shown, stop = self._detokenizer.push(token_id), None
         if self._filter is not None:
             shown, stop = self._filter.push(shown, armed=len(self._shown_after) + 1 >= self._min_tokens)
-        self._show(shown)
+        if shown:
+            self._pieces.append(shown)
+            self._shown_len += len(shown)
         self._shown_after.append(self._shown_len)
         return shown, stop
 
@@ -88,10 +91,17 @@ class OutputText:
         rest = self._detokenizer.flush()
         if self._filter is not None:
             rest = self._filter.push(rest, armed=False)[0] + self._filter.flush()
-        self._show(rest)
+        if rest:
+            self._pieces.append(rest)
+            self._shown_len += len(rest)
         if self._shown_after:
             self._shown_after[-1] = self._shown_len
         return rest
+
+    def logprob(self, token_id: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
+        """A token's probability and its best alternatives, with the bytes of each."""
+        token_bytes = self._detokenizer.tokenizer.token_bytes
+        return TokenLogprob(token_id, logprob, top, token_bytes(token_id), [token_bytes(other) for other, _ in top])
 
     def after(self, num_ids: int) -> str:
         """What was shown after the first ``num_ids`` ids' share."""
@@ -102,8 +112,3 @@ class OutputText:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
-
-    def _show(self, text: str) -> None:
-        if text:
-            self._pieces.append(text)
-            self._shown_len += len(text)

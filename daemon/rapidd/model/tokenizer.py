@@ -19,8 +19,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from rapidd.errors import ModelError, RequestError
 
-Scheme = Literal["byte_level", "byte_fallback"]
-"""How a token's text stands for bytes: GPT-2's printable alphabet, or SentencePiece's ▁ and <0xNN>."""
+Scheme = Literal["byte_level", "byte_fallback", "words"]
+"""How a token's text stands for bytes: GPT-2's printable alphabet, SentencePiece's ▁ and <0xNN>, or a word and a blank
+before it, which is what a vocabulary of whole words without a decoder means."""
 
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _LONG_CHARS: Final = 4096
@@ -130,6 +131,8 @@ class Tokenizer:
             if all(char in _BYTE_OF for char in text):
                 return bytes(_BYTE_OF[char] for char in text)
             return text.encode()
+        if self._scheme == "words":
+            return f" {text}".encode()
         byte = _BYTE_TOKEN.fullmatch(text)
         if byte and token_id not in self._added:
             return bytes([int(byte[1], 16)])
@@ -140,20 +143,20 @@ class Detokenizer:
     """Output text of one choice, token by token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._inside = False
         """A character has begun and is not complete."""
 
     def push(self, token_id: int) -> str:
         """The text that one more id completes; the start of an unfinished character is held back."""
-        if not self._inside and (text := self._tokenizer.output_ascii(token_id)) is not None:
+        if not self._inside and (text := self.tokenizer.output_ascii(token_id)) is not None:
             return text
-        return self._decode(self._tokenizer.output_bytes(token_id))
+        return self._decode(self.tokenizer.output_bytes(token_id))
 
     def feed(self, ids: Iterable[int]) -> str:
         """Several at once."""
-        return self._decode(b"".join([self._tokenizer.output_bytes(token_id) for token_id in ids]))
+        return self._decode(b"".join([self.tokenizer.output_bytes(token_id) for token_id in ids]))
 
     def _decode(self, data: bytes) -> str:
         text = self._utf8.decode(data)
@@ -181,6 +184,8 @@ def byte_tokenizer(vocab_size: int) -> Tokenizer:
 
 def _scheme(backend: tokenizers.Tokenizer) -> Scheme:
     """How this tokenizer's decoder maps tokens to bytes. Raises `ModelError` for one that we do not know."""
+    if backend.decoder is None and isinstance(backend.model, models.WordLevel):
+        return "words"
     state = json.loads(backend.decoder.__getstate__()) if backend.decoder else {"type": "none"}
     kinds = {step["type"] for step in _steps(state)}
     if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Fuse"}:

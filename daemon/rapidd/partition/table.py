@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2)
 """Of a GPU's units, for decode: close together where a decode step's knee lies. Each costs two hardware queues."""
 MAX_SPLITS: Final = 6
 """Each split costs streams (and on a GPU, graphs): enough to choose from, few enough to keep."""

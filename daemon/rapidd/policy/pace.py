@@ -1,12 +1,18 @@
 """How long a prompt chunk may be: tokens that fit a time, from the speed seen so far.
 
-Chunks are bounded by predicted time, so that a plan can change soon even under a very long prompt. Until a
-calibrated profile exists the prediction is an exponentially weighted mean of seconds a token, by unit count; the
-first one comes from the warm-up, for other counts in proportion. No clock: callers report durations.
+Chunks are bounded by predicted time, so that a plan can change soon even under a very long prompt. With a calibrated
+profile the cost model predicts, as corrected online. Without one the prediction is an exponentially weighted mean of
+seconds a token, by unit count; the first one comes from the warm-up, for other counts in proportion. No clock: callers
+report durations.
 """
 
 import math
+from collections.abc import Callable
 
+from msgspec import Struct
+
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.cost import CostModel
 from rapidd.policy.plan import Plan
 
 WEIGHT = 0.3
@@ -18,13 +24,39 @@ TILE_TOKENS = 64
 """Longer chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
 
 
-class Pace:
-    """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized."""
+class Load(Struct, frozen=True):
+    """What decodes, and the prompt that is next."""
 
-    def __init__(self, *, max_chunk_s: float, itl_slo_s: float, block_tokens: int) -> None:
+    rows: int = 0
+    kv_tokens: int = 0
+    """Cached tokens of these rows, all together."""
+    context: int = 0
+    """Tokens of that prompt that are computed already."""
+
+
+class Pace:
+    """``max_chunk_s``: longest a chunk may take; ``itl_slo_s`` also bounds hybrid steps that nobody sized.
+
+    ``lone_chunk_s``: longest for the chunk that ends the prompt of a request that is alone; null: as others. ``load``
+    is asked only with a profile.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_chunk_s: float,
+        itl_slo_s: float,
+        block_tokens: int,
+        lone_chunk_s: float | None = None,
+        calibration: Calibration | None = None,
+        load: Callable[[], Load] = Load,
+    ) -> None:
         self._max_chunk_s = max_chunk_s
-        self._itl_slo_s = itl_slo_s
+        self._lone_chunk_s = lone_chunk_s or max_chunk_s
+        self.itl_slo_s = itl_slo_s
         self._block_tokens = block_tokens
+        self._calibration = calibration
+        self._load = load
         self._prefill_s: dict[int, float] = {}
         self._decode_s: dict[int, float] = {}
 
@@ -40,11 +72,36 @@ class Pace:
         """Most prompt tokens of the next chunk; at least a block."""
         seconds = self._max_chunk_s
         if plan.mode == "hybrid" and plan.chunk is None and num_decode:
-            seconds = min(seconds, ITL_SHARE * self._itl_slo_s - self._decode_s.get(units, 0.0))
-        fits = max(int(seconds / self._token_s(units)), self._block_tokens)
+            limit = ITL_SHARE * self.itl_slo_s
+            # A prediction is of the whole batch; the speed seen so far is of its prompt tokens.
+            seconds = min(seconds, limit if self._cost else limit - self._decode_s.get(units, 0.0))
+        return self._fit(plan, units, seconds)
+
+    def lone_bound(self, plan: Plan, units: int) -> int:
+        """As `bound`, for the chunk that ends the prompt of the only request there is."""
+        return self._fit(plan, units, self._lone_chunk_s)
+
+    @property
+    def _cost(self) -> CostModel | None:
+        return self._calibration.cost if self._calibration else None
+
+    def _fit(self, plan: Plan, units: int, seconds: float) -> int:
+        cost = self._cost
+        fits = self._predicted(cost, seconds, plan, units) if cost else int(seconds / self._token_s(units))
+        fits = max(fits, self._block_tokens)
         if fits > TILE_TOKENS:
             fits -= fits % TILE_TOKENS
         return min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits
+
+    def _predicted(self, cost: CostModel, seconds: float, plan: Plan, units: int) -> int:
+        assert self._calibration is not None
+        load, factor = self._load(), self._calibration.correction.factor
+        if plan.mode == "hybrid" and load.rows:
+            limit = seconds / factor("hybrid", "mixed")
+            return cost.chunk_for(limit, load.context, units, False, load.rows, load.kv_tokens)
+        beside = plan.mode in ("shared", "split") and load.rows > 0
+        rows, kv_tokens = (load.rows, load.kv_tokens) if beside else (0, 0)
+        return cost.chunk_for(seconds / factor(plan.mode, "prefill"), load.context, units, beside, rows, kv_tokens)
 
     def _token_s(self, units: int) -> float:
         """Seconds a prompt token: seen on so many units, or scaled from the nearest count that was."""

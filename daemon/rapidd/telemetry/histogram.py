@@ -6,10 +6,11 @@ as nanoseconds of any monotonic clock; nothing here reads a clock or knows what 
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter, deque
 from typing import Final
 
-from rapidctl.wire import Quantiles
+from rapidctl.wire import LATENCY_EDGES_S, BucketCounts, Quantiles
 
 BUCKETS_PER_OCTAVE: Final = 64
 FLOOR: Final = 1e-6
@@ -92,6 +93,26 @@ class Histogram:
         """The quantiles that are published."""
         p50, p95, p99 = self.quantiles((0.5, 0.95, 0.99))
         return Quantiles(n=self.n, p50=p50, p95=p95, p99=p99, max=self.max if self.n else None)
+
+
+class BucketCounter:
+    """One latency in seconds, counted since the start by `LATENCY_EDGES_S`: never forgets, so that rates can be
+    taken of it over any time."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(LATENCY_EDGES_S) + 1)
+        self._n = 0
+        self._total = 0.0
+
+    def add(self, value: float, count: int = 1) -> None:
+        """Count a value so many times."""
+        self._counts[bisect_left(LATENCY_EDGES_S, value)] += count
+        self._n += count
+        self._total += value * count
+
+    def counts(self) -> BucketCounts:
+        """As published."""
+        return BucketCounts(n=self._n, total=self._total, counts=self._counts.copy())
 
 
 class _Window:

@@ -8,9 +8,16 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from rapidctl.wire import LatencyWindow, Slo
+from rapidctl.wire import LatencyTotals, LatencyWindow, Slo
 from rapidd.config import SloConfig
-from rapidd.telemetry.histogram import SLICE_NS, Histogram, SlidingCounter, SlidingHistogram, bucket_of
+from rapidd.telemetry.histogram import (
+    SLICE_NS,
+    BucketCounter,
+    Histogram,
+    SlidingCounter,
+    SlidingHistogram,
+    bucket_of,
+)
 
 WINDOWS_S: Final = (10, 60, 300)
 MIN_GAPS_FOR_P95: Final = 20
@@ -62,8 +69,17 @@ def _judged_gap(gaps: Histogram) -> float:
     return gaps.quantile(0.95) or 0.0
 
 
+class _Totals:
+    """Everything since the start."""
+
+    def __init__(self) -> None:
+        self.ttft, self.itl, self.tpot, self.e2e = (BucketCounter() for _ in range(4))
+        self.prompt_tokens = 0
+        self.output_tokens = 0
+
+
 class LatencyRecorder:
-    """What the front saw over the last 10, 60 and 300 s. ``slo`` may change when the device is known."""
+    """What the front saw over the last 10, 60 and 300 s and since its start. The device may change ``slo``."""
 
     def __init__(self, slo: Slo, now_ns: int) -> None:
         self.slo = slo
@@ -76,6 +92,7 @@ class LatencyRecorder:
         longest = WINDOWS_S[-1]
         self._arrived, self._finished = SlidingCounter(longest), SlidingCounter(longest)
         self._prompt_tokens, self._output_tokens = SlidingCounter(longest), SlidingCounter(longest)
+        self._totals = _Totals()
         self._longer: list[LatencyWindow] = []
         self._longer_slice = -1
         self._ttft_met, self._itl_met, self._both_met = (SlidingCounter(longest) for _ in range(3))
@@ -87,22 +104,28 @@ class LatencyRecorder:
     def first_token(self, ttft_s: float, prompt_tokens: int, now_ns: int) -> None:
         """A request's first token was seen: its prompt is computed."""
         self._ttft.record(ttft_s, now_ns)
+        self._totals.ttft.add(ttft_s)
+        self._totals.prompt_tokens += prompt_tokens
         self._ttft_ratio.record(ttft_s / ttft_limit_s(self.slo, prompt_tokens), now_ns)
         self._prompt_tokens.add(prompt_tokens, now_ns)
 
     def gaps(self, gap_s: float, count: int, now_ns: int) -> None:
         """Time between two tokens of so many choices."""
         self._itl.add(bucket_of(gap_s), gap_s, count, now_ns)
+        self._totals.itl.add(gap_s, count)
 
     def tokens(self, count: int, now_ns: int) -> None:
         """Output tokens that a step brought."""
         self._output_tokens.add(count, now_ns)
+        self._totals.output_tokens += count
 
     def finished(self, e2e_s: float, tpot_s: list[float], verdict: Verdict, now_ns: int) -> None:
         """A request ended well; ``tpot_s``: mean seconds a token after the first, of each choice that has two."""
         self._e2e.record(e2e_s, now_ns)
+        self._totals.e2e.add(e2e_s)
         for value in tpot_s:
             self._tpot.record(value, now_ns)
+            self._totals.tpot.add(value)
         self._finished.add(1, now_ns)
         self._ttft_met.add(verdict.ttft, now_ns)
         self._itl_met.add(verdict.itl, now_ns)
@@ -115,6 +138,18 @@ class LatencyRecorder:
             self._longer_slice = now_ns // SLICE_NS
             self._longer = [self._window(seconds, now_ns) for seconds in longer]
         return [self._window(shortest, now_ns), *self._longer]
+
+    def totals(self) -> LatencyTotals:
+        """Since the start."""
+        totals = self._totals
+        return LatencyTotals(
+            ttft_s=totals.ttft.counts(),
+            itl_s=totals.itl.counts(),
+            tpot_s=totals.tpot.counts(),
+            e2e_s=totals.e2e.counts(),
+            prompt_tokens=totals.prompt_tokens,
+            output_tokens=totals.output_tokens,
+        )
 
     def slo_met(self, now_ns: int) -> bool | None:
         """Whether the goodput share of the last minute's finished requests met both; null without any."""

@@ -71,6 +71,7 @@ class FrontView(Struct, frozen=True):
     slo: wire.Slo
     requests: wire.RequestCounts
     latency: list[wire.LatencyWindow]
+    latency_totals: wire.LatencyTotals
     decisions: list[wire.Decision]
     rows: list[wire.RequestRow]
     rows_total: int
@@ -110,6 +111,7 @@ def assemble(seq: int, at_unix_s: float, at_mono_ns: int, front: FrontView, engi
         front_cpu_s=front.cpu_s,
         streamed_tokens_total=front.streamed_tokens_total,
         scheduling_s=engine.scheduling_s,
+        latency_totals=front.latency_totals,
     )
 
 

@@ -18,7 +18,7 @@ from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
 from rapid_kernels.gpu.prefill import PromptPlan, make_prompt_plan, padded_sizes, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
-from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, HOPPER_PROMPT, PROMPT, decode_tile_for, tile_for
+from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, HOPPER_PROMPT, PROMPT, UNALIGNED_DECODE, decode_tile_for, tile_for
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
 
@@ -140,8 +140,10 @@ class GpuKernels:
                 scratch.plan, ragged.kv_lens[:rows], ragged.block_tables[:rows], ragged.block_tokens, window, chained
             )
             ragged.derived["planned"] = (window,)
-        bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
-        tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
+        if not self._bulk:
+            tile = AMD_DECODE
+        else:
+            tile = decode_tile_for(ragged.units) if q.shape[2] % BULK_NUMBERS == 0 else UNALIGNED_DECODE
         return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
 
     def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:

@@ -54,7 +54,9 @@ def common_options(default: object) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, argument_default=default)
     group = parser.add_argument_group("common options")
     group.add_argument("--endpoint", metavar="E", help="the daemon's request socket, ipc:///path (RAPIDCTL_ENDPOINT)")
-    group.add_argument("-c", "--context", metavar="NAME", help="a daemon named in the settings (RAPIDCTL_CONTEXT)")
+    group.add_argument(
+        "-c", "--context", dest="daemon", metavar="NAME", help="a daemon named in the settings (RAPIDCTL_CONTEXT)"
+    )
     group.add_argument(
         "--timeout",
         metavar="DUR",
@@ -110,7 +112,7 @@ def connect(args: argparse.Namespace, *, control: bool = False) -> Client:
 
 
 def endpoint(args: argparse.Namespace) -> str:
-    """Where the daemon is: ``--endpoint``, ``--context``, RAPIDCTL_ENDPOINT, the chosen context, the default.
+    """Where the daemon is: ``--endpoint``, ``-c``, RAPIDCTL_ENDPOINT, the chosen context, the default.
 
     Raises `ConfigError` and `EndpointError`.
     """
@@ -118,7 +120,7 @@ def endpoint(args: argparse.Namespace) -> str:
         return check_endpoint(args.endpoint)
     from rapidctl import settings  # reads TOML; most scripts name the endpoint
 
-    return settings.endpoint_of(settings.load().settings, args.context)
+    return settings.endpoint_of(settings.load().settings, args.daemon)
 
 
 def outcome_deadline_s(args: argparse.Namespace) -> float:

@@ -55,6 +55,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "partition log": {"oldest_seq": int, "next_seq": int, "events": list[wire.Event]},
     "policy show": {"policy": str, "mode": wire.Mode, "source": str, "epoch": int, "decision": int, "reason": str,
                     "profile": Text},
+    "profile show": {"profile": wire.CalibrationInfo | None, "notes": list[str], "knee": dict[str, Any]},
     "policy set": {"policy": str, "epoch": int, "text": str},
     "events": {"oldest_seq": int, "next_seq": int, "events": list[wire.Event]},
     "events -f": {name: kind for name, kind in wire.Event.__annotations__.items() if name != "schema_version"},

@@ -1,31 +1,33 @@
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -s h
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l help
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l endpoint
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -s c
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l context
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l timeout
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l json
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -l color
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'top'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'run'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'status'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'stats'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'requests'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'partition'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'policy'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'events'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'drain'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'wait'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'version'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'completion'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'record'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'replay'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'export'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'check'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'context'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'config'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'doctor'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema' -a 'schema'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -s h
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l help
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l endpoint
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -s c
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l context
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l timeout
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l json
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l color
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'top'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'run'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'status'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'stats'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'requests'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'partition'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'policy'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'profile'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'events'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'drain'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'wait'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'version'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'completion'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'bench'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'record'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'replay'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'export'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'check'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'context'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'config'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'doctor'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'schema'
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l endpoint
@@ -232,6 +234,24 @@ complete -c rapidctl -n '__fish_seen_subcommand_from policy; and __fish_seen_sub
 complete -c rapidctl -n '__fish_seen_subcommand_from policy; and __fish_seen_subcommand_from set' -l json
 complete -c rapidctl -n '__fish_seen_subcommand_from policy; and __fish_seen_subcommand_from set' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from policy; and __fish_seen_subcommand_from set' -l if-epoch
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and not __fish_seen_subcommand_from show' -a 'show'
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l slo-itl
+complete -c rapidctl -n '__fish_seen_subcommand_from profile; and __fish_seen_subcommand_from show' -l context
 complete -c rapidctl -n '__fish_seen_subcommand_from events' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from events' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from events' -l endpoint
@@ -280,6 +300,121 @@ complete -c rapidctl -n '__fish_seen_subcommand_from completion' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from completion' -a 'bash'
 complete -c rapidctl -n '__fish_seen_subcommand_from completion' -a 'zsh'
 complete -c rapidctl -n '__fish_seen_subcommand_from completion' -a 'fish'
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -a 'run'
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -a 'goodput'
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and not __fish_seen_subcommand_from run goodput compare' -a 'compare'
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l shape
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l request-rate
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l batched
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l start
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l seconds
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l length-scale
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l max-model-len
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l over-long
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l seed
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l salt
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l http
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l model
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l vocab-size
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l warmup
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l warmup-requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l drain
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l slo-itl
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l slo-ttft-floor
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l slo-ttft-per-1k
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l max-lateness
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l out
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l picture
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from run' -l rate-scale
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l shape
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l request-rate
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l batched
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l start
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l seconds
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l length-scale
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l max-model-len
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l over-long
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l seed
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l salt
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l http
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l model
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l vocab-size
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l warmup
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l warmup-requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l drain
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l slo-itl
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l slo-ttft-floor
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l slo-ttft-per-1k
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l max-lateness
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l out
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l picture
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l first
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l max-runs
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from goodput' -l tolerance
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l shape
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l request-rate
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l batched
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l start
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l seconds
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l length-scale
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l max-model-len
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l over-long
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l seed
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l salt
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l http
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l model
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l vocab-size
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l warmup
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l warmup-requests
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l drain
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l slo-itl
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l slo-ttft-floor
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l slo-ttft-per-1k
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l max-lateness
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l out
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l picture
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l first
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l max-runs
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l tolerance
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l policy
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l repeats
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l rate-scale
+complete -c rapidctl -n '__fish_seen_subcommand_from bench; and __fish_seen_subcommand_from compare' -l goodput
 complete -c rapidctl -n '__fish_seen_subcommand_from record' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from record' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from record' -l endpoint

@@ -3,12 +3,12 @@ _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     next="${path:+$path }$word"
-    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition log" "policy" "policy show" "policy set" "events" "drain" "wait" "version" "completion" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema"; do
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema"; do
       [[ "$known" == "$next" ]] && path="$next"
     done
   done
   case "$path" in
-    "") words="-h --help --endpoint -c --context --timeout --json --color top run status stats requests partition policy events drain wait version completion record replay export check context config doctor schema" ;;
+    "") words="-h --help --endpoint -c --context --timeout --json --color top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema" ;;
     "top") words="-h --help --endpoint -c --context --timeout --json --color --demo --replay --control --screen --no-mouse --ascii --theme" ;;
     "run") words="-h --help --endpoint -c --context --timeout --json --color --system --no-chat --max-tokens --min-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --logprobs --stop --stop-token-id --ignore-eos --n --priority --deadline --id --slo-class --no-resume" ;;
     "status") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
@@ -26,11 +26,17 @@ _rapidctl() {
     "policy") words="-h --help --endpoint -c --context --timeout --json --color show set" ;;
     "policy show") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "policy set") words="-h --help --endpoint -c --context --timeout --json --color --if-epoch" ;;
+    "profile") words="-h --help --endpoint -c --context --timeout --json --color show" ;;
+    "profile show") words="-h --help --endpoint -c --timeout --json --color --slo-itl --context" ;;
     "events") words="-h --help --endpoint -c --context --timeout --json --color -f --follow --since" ;;
     "drain") words="-h --help --endpoint -c --context --timeout --json --color --off --wait" ;;
     "wait") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "version") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "completion") words="-h --help --endpoint -c --context --timeout --json --color bash zsh fish" ;;
+    "bench") words="-h --help --endpoint -c --context --timeout --json --color run goodput compare" ;;
+    "bench run") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --rate-scale" ;;
+    "bench goodput") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --first --max-runs --tolerance" ;;
+    "bench compare") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --first --max-runs --tolerance --policy --repeats --rate-scale --goodput" ;;
     "record") words="-h --help --endpoint -c --context --timeout --json --color -o --output --for" ;;
     "replay") words="-h --help --endpoint -c --context --timeout --json --color --screen --no-mouse --ascii --theme" ;;
     "export") words="-h --help --endpoint -c --context --timeout --json --color --csv -o --output" ;;

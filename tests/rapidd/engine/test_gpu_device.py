@@ -83,7 +83,7 @@ def plans() -> dict[str, Plan]:
     return {name: plan for name, plan in engine().plans().items() if name != "split"} | splits
 
 
-MODES = ["serial", "serial_all", "hybrid", "shared", *(f"split {units}" for units in (16, 24, 32, 48, 64, 96))]
+MODES = ["serial", "serial_all", "hybrid", "shared", *(f"split {units}" for units in (16, 24, 32, 40, 48, 64))]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -24,7 +24,7 @@ def test_a_head_size_that_the_kernels_do_not_have() -> None:
     kernels = pytest.importorskip("rapid_kernels.gpu.kernels", reason="triton is not installed")
     layout = CacheLayout(1, 4, 16, 1, 288, torch.bfloat16)
     with pytest.raises(ConfigError) as error, _config_errors("engine.kv-blocks: lower it"):
-        kernels.GpuKernels(bulk=False, flash=False).allocate_cache(layout, "cpu")
+        kernels.GpuKernels(bulk=False, hopper=False).allocate_cache(layout, "cpu")
     (problem,) = error.value.problems
     assert problem.startswith("the GPU's kernels cannot serve this: ")
     assert "head sizes up to 256, not 288" in problem

@@ -108,3 +108,17 @@ def test_one_batch_that_runs_for_longer_than_the_window_is_busy() -> None:
     setup.lane.enqueue(batch(1, 2))
     setup.now += 5 * SECOND
     assert setup.lane.stats(units_total=2).busy == 1
+
+
+def test_how_much_of_a_time_the_lane_ran_counts_what_it_runs_now_from_when_it_could_begin() -> None:
+    setup = Setup()
+    assert setup.lane.share(9 * SECOND, 10 * SECOND) == 0.0
+    setup.lane.enqueue(batch(1, 2))
+    setup.lane.wait()
+    setup.lane.collect()  # ran from 10 to 10.25
+    assert setup.lane.share(10 * SECOND, 11 * SECOND) == 0.25
+    assert setup.lane.share(10 * SECOND, 10 * SECOND + SECOND // 4) == 1.0
+    setup.now = 12 * SECOND
+    setup.lane.enqueue(batch(2, 2))
+    assert setup.lane.share(11 * SECOND, 13 * SECOND) == 0.5, "running since 12"
+    assert setup.lane.share(12 * SECOND, 13 * SECOND) == 1.0

@@ -1,5 +1,6 @@
 """The engine's loop: what it does when the front dies, freezes, or asks; time and sockets are seams."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,14 +8,21 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+import torch
 import zmq
 
 from rapidctl.wire import PlanRequest, pack_ids
 from rapidd import ipc
-from rapidd.config import Config, EngineConfig, ModelConfig
+from rapidd.config import Config, EngineConfig, ModelConfig, PolicyConfig
 from rapidd.engine.build import build
+from rapidd.engine.cpu import CpuBackend
+from rapidd.engine.identity import profile_key
 from rapidd.engine.loop import Engine
+from rapidd.model.resolve import load_model
 from rapidd.paths import RuntimeDir
+from rapidd.policy.profile import save_profile
+from rapidd.telemetry.device import cpu_info
+from support.profiles import PROFILE
 from support.tiny import MODEL
 
 T = TypeVar("T", bound=ipc.EngineMessage)
@@ -33,7 +41,8 @@ class FakeClock:
 class Bench:
     """A real engine on a real socket, turned by hand; the test is its front."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, profile: Path | None = None) -> None:
+        os.environ["RAPIDD_STATE_DIR"] = str(tmp_path)  # no profile of this machine leaks in
         endpoint = f"ipc://{tmp_path}/request.sock"
         directory = RuntimeDir(endpoint)
         directory.prepare()
@@ -45,6 +54,7 @@ class Bench:
         config = Config(
             model=ModelConfig(path=str(MODEL), dtype="float32"),
             engine=EngineConfig(device="cpu", kv_blocks=64, max_batch_requests=4, policy="hybrid:32"),
+            policy=PolicyConfig(profile=str(profile) if profile else None),
         )
         self.engine: Engine = build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
         assert self.engine._link.socket.poll(10_000, zmq.POLLOUT)  # connected: before that a hello would be lost
@@ -158,6 +168,19 @@ def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
     assert (report.state, report.detail) == ("ready", shared_bench.engine.summary)
 
 
+def test_it_is_ready_once_the_front_was_told_its_state(shared_bench: Bench) -> None:
+    """The first snapshot after READY=1 used to have no partition: the state was sent after the report."""
+    engine, said = shared_bench.engine, list[type]()
+    engine._front, engine._is_ready = None, False
+    with pytest.MonkeyPatch.context() as patch:
+        for way in (engine._link, engine._channel):
+            patch.setattr(way, "send", lambda message: said.append(type(message)))
+        shared_bench.send(ipc.FrontHello("front-3", 0, None))
+        assert engine._link.socket.poll(10_000)
+        engine.turn()
+    assert said.index(ipc.EngineState) < said.index(ipc.ChildReport)
+
+
 def test_pings_go_through_the_loop(bench: Bench) -> None:
     bench.send(ipc.Ping(41))
     assert bench.until(ipc.Pong) == ipc.Pong(41, "front-1")
@@ -248,3 +271,67 @@ def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -
 def test_a_policy_given_by_the_front_is_restored_and_epochs_go_on(bench: Bench) -> None:
     state = bench.greet("front-3", epoch=100, policy="shared")
     assert (state.partition.policy, state.partition.epoch) == ("shared", 100)
+
+
+# --- a calibrated profile
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """An engine with a profile of its own device and model, whose times are another device's."""
+    folder = tmp_path_factory.mktemp("p")
+    spec = load_model(ModelConfig(path=str(MODEL))).spec
+    units = CpuBackend(None, lambda: None).info.units
+    key = profile_key(cpu_info(units), spec, torch.float32, 16)
+    samples = [[msgspec.structs.replace(s, units=units) for s in those] for those in (PROFILE.decode, PROFILE.prefill)]
+    profile = msgspec.structs.replace(
+        PROFILE, key=key, splits=(), decode=tuple(samples[0]), prefill=tuple(samples[1]), note="another device's times"
+    )
+    save_profile(profile, folder / "mine.json")
+    bench = Bench(folder, folder / "mine.json")
+    yield bench
+    bench.close()
+
+
+def test_without_a_profile_the_state_says_so_and_the_answer_has_no_table(bench: Bench) -> None:
+    bench.engine._state_ns = 0
+    partition = bench.until(ipc.EngineState).partition
+    assert (partition.profile, partition.calibration) == (None, None)
+    bench.send(ipc.AskProfile(5, None, 1024))
+    answer = bench.until(ipc.ProfileAnswer)
+    assert (answer.token, answer.calibration, answer.knee, answer.itl_s) == (5, None, [], 0.3)
+
+
+def test_a_profile_is_named_its_error_told_and_every_batch_corrects_it(calibrated: Bench) -> None:
+    partition = calibrated.greet().partition
+    assert partition.profile is not None
+    assert partition.profile.startswith("stories260K_hf on ")
+    assert partition.calibration is not None
+    assert partition.calibration.fit.n > 100
+    calibrated.submit(1, [1, 403, 407, 261], max_tokens=12)
+    while not any(token.finish for token in calibrated.until(ipc.Step).tokens):
+        pass
+    calibrated.send(ipc.AskProfile(6, 1.0, 64))
+    answer = calibrated.until(ipc.ProfileAnswer)
+    assert answer.calibration is not None
+    assert answer.calibration.note == "another device's times"
+    assert answer.calibration.source == "file"
+    corrections = {(one.mode, one.kind): one for one in answer.calibration.corrections}
+    assert corrections["hybrid", "decode"].n >= 10
+    assert corrections["hybrid", "prefill"].n == 1
+    assert [row.rows for row in answer.knee] == [1, 2, 4, 8, 16, 32, 64]
+    assert {row.decode_units for row in answer.knee} <= {calibrated.engine._hello.device.units, None}
+
+
+def test_a_profile_of_another_model_is_refused_with_a_warning(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("q")
+    save_profile(PROFILE, folder / "foreign.json")
+    bench = Bench(folder, folder / "foreign.json")
+    try:
+        notice = bench.until(ipc.Notice)
+        assert (notice.kind, notice.level) == ("warning", "warn")
+        assert "is not used" in notice.text
+        assert "the device changed: Example 4 when measured" in notice.text
+        assert bench.greet().partition.profile is None
+    finally:
+        bench.close()

@@ -140,6 +140,19 @@ def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
     assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
 
 
+def test_only_the_last_chunk_of_a_request_that_is_alone_may_be_longer() -> None:
+    whole = Plan("hybrid", 2, 2, None)
+    for prompt_len, companions, expected in ((12, 0, [12]), (20, 0, [8, 12]), (12, 1, [8, 8, 8])):
+        machine = Machine(60, bound=8, lone_bound=12)
+        for rid in range(companions + 1):
+            machine.scheduler.add(make_request(rid + 1, list(range(rid, rid + prompt_len)), 1))
+        sizes = []
+        while list(machine.scheduler.requests):
+            sizes += [batch.num_prefill_tokens for batch in machine.launch(whole)]
+            machine.complete("decode")
+        assert sizes == expected
+
+
 def test_hybrid_puts_decode_rows_and_a_chunk_in_one_batch() -> None:
     machine = busy_machine(HYBRID, bound=8)
     assert kinds(machine, HYBRID, 4) == ["mixed"] * 4

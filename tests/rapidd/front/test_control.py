@@ -100,6 +100,19 @@ def test_predictions_are_the_engines_and_need_no_control(rig: Rig) -> None:
     assert peer.expect(wire.Prediction) == wire.Prediction(call=6, legal=True, note="no profile", prefill_units=1)
 
 
+def test_the_profile_is_the_engines_and_needs_no_control(rig: Rig) -> None:
+    _, engine = rig.ready()
+    peer = Peer(rig)
+    peer.hello(control=False)
+    peer.send(wire.GetProfile(call=7, itl_s=0.025, kv_per_row=2048))
+    asked = engine.expect(ipc.AskProfile)
+    assert (asked.itl_s, asked.kv_per_row) == (0.025, 2048)
+    reply = samples.REPLIES["profile"]
+    assert isinstance(reply, wire.ProfileReply)
+    engine.send(ipc.ProfileAnswer(asked.token, reply.calibration, reply.notes, reply.itl_s, 2048, reply.knee))
+    assert peer.expect(wire.ProfileReply) == reply
+
+
 def test_the_partition_is_the_engines_last_word(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.send(wire.GetPartition(call=1))

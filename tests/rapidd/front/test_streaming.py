@@ -105,6 +105,7 @@ def test_choices_are_separate_and_finish_together(rig: Rig) -> None:
     assert (first.choice, second.choice) == (0, 1)
     assert first.rid != second.rid
     engine.say(first.rid, "no", "length")
+    assert [peer.expect(wire.Deltas).items[0].finish_reason for _ in "no"] == [None, "length"]
     engine.say(second.rid, "yes", "length")
     finished = peer.expect(wire.Finished)
     assert [choice.text for choice in finished.choices] == ["no", "yes"]
@@ -115,7 +116,8 @@ def test_logprobs_reach_the_client(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.generate(sampling=Sampling(logprobs=1))
     engine.step(ipc.Token(engine.submitted().rid, 65, None, -0.5, [(66, -1.5)]))
-    assert peer.expect(wire.Deltas).items[0].logprobs == [wire.TokenLogprob(65, -0.5, [(66, -1.5)])]
+    (delta,) = peer.expect(wire.Deltas).items
+    assert delta.logprobs == [wire.TokenLogprob(65, -0.5, [(66, -1.5)], b"A", [b"B"])]
 
 
 def test_times_are_the_engines(rig: Rig) -> None:

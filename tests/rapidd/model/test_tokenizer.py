@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models
+from tokenizers import decoders, models, pre_tokenizers
 
 from rapidd.errors import ModelError, RequestError
 from rapidd.model import hf
@@ -146,12 +146,21 @@ def test_ids_without_an_embedding_are_refused(byte_level: Tokenizer) -> None:
 
 
 def test_unknown_decoders_are_refused() -> None:
-    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    backend = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
     with pytest.raises(ModelError, match="none"):
         Tokenizer(backend)
     backend.decoder = decoders.WordPiece()
     with pytest.raises(ModelError, match="WordPiece"):
         Tokenizer(backend)
+
+
+def test_a_vocabulary_of_words_needs_no_decoder() -> None:
+    """As made for benchmarks with random weights: a prompt of so many words is so many tokens."""
+    backend = tokenizers.Tokenizer(models.WordLevel({f"t{number}": number for number in range(9)}, unk_token="t0"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = Tokenizer(backend)
+    assert words.encode("t3 t1  t8 none", add_special=True) == [3, 1, 8, 0]
+    assert words.decode([3, 1]) == " t3 t1" == push_all(words.detokenizer(), [3, 1])
 
 
 @given(text=TEXTS)

@@ -20,7 +20,7 @@ def external(handle: int) -> torch.cuda.Stream:
 
 
 def test_shares_are_multiples_that_leave_both_sides_the_least() -> None:
-    assert share(132, 8, 8) == (16, 24, 32, 48, 64, 96)
+    assert share(132, 8, 8) == (16, 24, 32, 40, 48, 64)
     assert share(8, 8, 8) == ()
 
 
@@ -33,7 +33,7 @@ def test_without_a_device_the_error_says_what_to_do() -> None:
 
 def test_the_table_and_the_groups_are_what_the_driver_says() -> None:
     partitions = CudaPartitions(driver=FakeDriver(132))
-    assert (partitions.table.units_total, partitions.table.splits) == (132, (16, 24, 32, 48, 64, 96))
+    assert (partitions.table.units_total, partitions.table.splits) == (132, (16, 24, 32, 40, 48, 64))
     decode, prefill = partitions.split(32)
     assert (decode.units, prefill.units) == (32, 100)
     assert decode.stream != prefill.stream
@@ -72,7 +72,7 @@ def test_more_units_than_there_are() -> None:
 
 @pytest.mark.parametrize("units", [0, 12, 132])
 def test_a_split_that_is_not_in_the_table_is_refused(units: int) -> None:
-    with pytest.raises(DeviceError, match="legal: 16, 24, 32, 48, 64, 96"):
+    with pytest.raises(DeviceError, match="legal: 16, 24, 32, 40, 48, 64"):
         CudaPartitions(driver=FakeDriver(132)).split(units)
 
 

@@ -75,11 +75,11 @@ def chips(draw: st.DrawFn) -> Chip:
 @pytest.mark.parametrize(
     ("name", "splits"),
     [
-        ("MI300X", (32, 64, 128, 160, 224)),
-        ("MI355X", (32, 64, 96, 128, 192)),
-        ("MI250X GCD", (16, 24, 40, 56, 80)),
-        ("MI300X in DPX", (16, 32, 64, 80, 112)),
-        ("MI300X in CPX", (4, 8, 16, 20, 28)),
+        ("MI300X", (32, 64, 96, 128, 160)),
+        ("MI355X", (32, 64, 96, 128)),
+        ("MI250X GCD", (16, 24, 32, 40, 56)),
+        ("MI300X in DPX", (16, 32, 48, 64, 80)),
+        ("MI300X in CPX", (4, 8, 12, 16, 20)),
     ],
 )
 def test_the_splits_of_known_chips(name: str, splits: tuple[int, ...]) -> None:

@@ -1,7 +1,15 @@
 """Chunks are bounded by predicted time."""
 
-from rapidd.policy.pace import Pace
-from rapidd.policy.plan import Plan
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.cost import CostModel
+from rapidd.policy.library import Found
+from rapidd.policy.pace import TILE_TOKENS, Load, Pace
+from rapidd.policy.plan import Chunk, Plan
+from support.profiles import PROFILE
 
 HYBRID = Plan("hybrid", 2, 2, None)
 SHARED = Plan("shared", 2, 2, None)
@@ -24,6 +32,19 @@ def test_a_chunk_fits_the_time_bound_and_is_at_least_a_block() -> None:
     for _ in range(50):
         speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=10)
     assert speed.bound(SHARED, 2, 0) == 16
+
+
+@given(token_s=st.floats(1e-5, 0.1), lone_s=st.floats(0.5, 5), chunk=st.none() | st.integers(1, 4096) | st.just("all"))
+def test_the_chunk_of_a_lone_request_keeps_its_own_time_and_the_plan_s_size(
+    token_s: float, lone_s: float, chunk: Chunk
+) -> None:
+    speed = Pace(max_chunk_s=0.5, itl_slo_s=0.3, block_tokens=16, lone_chunk_s=lone_s)
+    speed.observe(units=2, num_decode=0, prefill_tokens=1, seconds=token_s)
+    plan = Plan("serial", 2, 2, chunk)
+    bound = speed.lone_bound(plan, 2)
+    assert bound >= speed.bound(plan, 2, 0)
+    assert bound * token_s <= lone_s * (1 + 1e-9) or bound <= 16
+    assert not isinstance(chunk, int) or bound <= chunk
 
 
 def test_speeds_are_kept_by_unit_count() -> None:
@@ -53,3 +74,54 @@ def test_a_mixed_batch_is_charged_to_its_prompt_tokens() -> None:
     speed.observe(units=2, num_decode=4, prefill_tokens=0, seconds=0.1)
     speed.observe(units=2, num_decode=4, prefill_tokens=100, seconds=0.2)
     assert speed.bound(SHARED, 2, 0) == 448
+
+
+# --- with a profile
+
+
+LOAD = Load(rows=8, kv_tokens=4096, context=512)
+
+
+def calibrated(load: Load, max_chunk_s: float = 0.02) -> tuple[Pace, Calibration, CostModel]:
+    calibration = Calibration(Found(PROFILE, "file"))
+    assert calibration.cost is not None
+    speed = Pace(max_chunk_s=max_chunk_s, itl_slo_s=0.02, block_tokens=16, calibration=calibration, load=lambda: load)
+    return speed, calibration, calibration.cost
+
+
+@pytest.mark.parametrize("plan", [Plan("serial", 4, 4, None), Plan("shared", 4, 4, None), Plan("split", 1, 3, None)])
+def test_a_chunk_takes_as_long_as_it_may_by_the_profile(plan: Plan) -> None:
+    speed, _, cost = calibrated(LOAD)
+    units, beside = plan.prefill_units, plan.mode != "serial"
+    rows, kv_tokens = (LOAD.rows, LOAD.kv_tokens) if beside else (0, 0)
+    chunk = speed.bound(plan, units, 0)
+    assert chunk % TILE_TOKENS == 0
+    assert cost.prefill_s(chunk, LOAD.context, units, beside, rows, kv_tokens) <= 0.02
+    assert cost.prefill_s(chunk + TILE_TOKENS, LOAD.context, units, beside, rows, kv_tokens) > 0.02
+
+
+def test_a_prompt_beside_nothing_is_computed_as_if_alone() -> None:
+    speed, _, _ = calibrated(Load(context=512))
+    assert speed.bound(Plan("shared", 4, 4, None), 4, 0) == speed.bound(Plan("serial", 4, 4, None), 4, 0)
+
+
+def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective_by_the_profile() -> None:
+    speed, _, cost = calibrated(LOAD, max_chunk_s=1.0)
+    chunk = speed.bound(Plan("hybrid", 4, 4, None), 4, LOAD.rows)
+    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, LOAD.context) <= 0.8 * 0.02
+    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk + TILE_TOKENS, LOAD.context) > 0.8 * 0.02
+    assert speed.bound(Plan("hybrid", 4, 4, 4096), 4, LOAD.rows) > chunk, "one that was sized keeps the time bound only"
+
+
+def test_what_was_learnt_online_shortens_chunks() -> None:
+    speed, calibration, _ = calibrated(LOAD)
+    before = speed.bound(Plan("serial", 4, 4, None), 4, 0)
+    calibration.correction.observe("serial", "prefill", 0.01, 0.02)
+    assert speed.bound(Plan("serial", 4, 4, None), 4, 0) < 0.6 * before
+
+
+def test_with_a_profile_too_a_chunk_is_at_least_a_block_and_at_most_what_the_plan_says() -> None:
+    speed, _, _ = calibrated(LOAD, max_chunk_s=1e-6)
+    assert speed.bound(Plan("serial", 4, 4, None), 4, 0) == 16
+    speed, _, _ = calibrated(LOAD, max_chunk_s=1.0)
+    assert speed.bound(Plan("split", 1, 3, 48), 3, 0) == 48

@@ -2,13 +2,16 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rapidctl.wire import LATENCY_EDGES_S
 from rapidd.telemetry.histogram import (
     FLOOR,
     RELATIVE_ERROR,
     SLICE_NS,
+    BucketCounter,
     Histogram,
     SlidingCounter,
     SlidingHistogram,
@@ -94,3 +97,15 @@ def test_one_millisecond_steps_are_told_apart_below_90_ms() -> None:
     two.record(0.088)
     two.record(0.089)
     assert len(two.counts) == 2
+
+
+@given(st.lists(st.floats(0, 2000), max_size=50))
+def test_counts_since_the_start_put_each_value_below_its_edge(recorded: list[float]) -> None:
+    counter = BucketCounter()
+    for value in recorded:
+        counter.add(value)
+    found = counter.counts()
+    assert (found.n, sum(found.counts)) == (len(recorded), len(recorded))
+    assert found.total == pytest.approx(sum(recorded))
+    for index, edge in enumerate(LATENCY_EDGES_S):
+        assert sum(found.counts[: index + 1]) == sum(value <= edge for value in recorded)

@@ -1,0 +1,125 @@
+"""Which batches are worth measuring, most valuable first. Pure: knows sizes, no device and no time.
+
+Corners of a grid come before what lies between them, so that a calibration that runs out of time has measured the whole
+range, only more coarsely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from random import Random
+from typing import Final, TypeVar
+
+from msgspec import Struct
+
+ROWS: Final = (1, 4, 16, 32, 64, 96, 128, 192, 256)
+"""Where products of few rows change their tiles, and the range between."""
+TOKENS: Final = (16, 64, 256, 512, 1024, 2048)
+MIXED_TOKENS: Final = (64, 256, 512, 1024)
+MAX_CONTEXT: Final = 16384
+"""Tokens a row: what lies beyond goes on straight."""
+SHORT_CONTEXT: Final = 64
+CHUNK_SHARE: Final = 0.25
+"""Of the cache for one chunk and what lies before it; decode rows have the rest."""
+
+T = TypeVar("T")
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Of what can be served."""
+
+    max_rows: int
+    max_model_len: int
+    max_chunk_tokens: int
+    kv_blocks: int
+    block_tokens: int
+
+
+class Step(Struct, frozen=True):
+    """A decode step of ``rows`` rows with ``context`` cached tokens each."""
+
+    rows: int
+    context: int
+
+    @property
+    def kv_tokens(self) -> int:
+        """Of all rows."""
+        return self.rows * self.context
+
+
+class Chunk(Struct, frozen=True):
+    """``tokens`` of a prompt behind ``context`` cached ones."""
+
+    tokens: int
+    context: int
+
+
+def steps(limits: Limits) -> list[Step]:
+    """Rows by context, as long as cache and model allow. Short ones come first, so that others can be foretold."""
+    rows = [*(count for count in ROWS if count < limits.max_rows), limits.max_rows]
+    grid = [line for count in rows if (line := _steps(limits, count))]
+    return _corners_first([line[:1] for line in grid]) + _corners_first([line[1:] for line in grid])
+
+
+def _steps(limits: Limits, rows: int) -> list[Step]:
+    blocks = int((1 - CHUNK_SHARE) * limits.kv_blocks) // rows
+    longest = min(blocks * limits.block_tokens, limits.max_model_len - 1, MAX_CONTEXT) - 1
+    contexts = sorted({min(SHORT_CONTEXT, longest), longest // 4, longest})
+    return [Step(rows, context) for context in contexts if context > 0]
+
+
+def chunks(limits: Limits) -> list[Chunk]:
+    """Tokens by context. Those without context come first and grow, so that the next one can be foretold."""
+    grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
+    return [line[0] for line in grid] + _corners_first([line[1:] for line in grid])
+
+
+def _chunk_room(limits: Limits) -> int:
+    room = max(int(CHUNK_SHARE * limits.kv_blocks), 1) * limits.block_tokens
+    return min(room, limits.max_model_len - 1, limits.max_chunk_tokens)
+
+
+def _chunks(limits: Limits, tokens: int) -> list[Chunk]:
+    room = max(int(CHUNK_SHARE * limits.kv_blocks), 1) * limits.block_tokens
+    left = min(room, limits.max_model_len - 1, MAX_CONTEXT) - tokens
+    return [Chunk(tokens, context) for context in sorted({0, max(left // 4, 0), max(left, 0)})]
+
+
+def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
+    """Hybrid batches: some and many rows with short and long contexts, by chunks of several lengths; shuffled."""
+    counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
+    decoding = [step for rows in counts for step in _ends(_steps(limits, rows))]
+    fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]
+    prompts = [chunk for tokens in fitting for chunk in _ends(_chunks(limits, tokens))]
+    pairs = list(product(decoding, prompts))
+    Random(0).shuffle(pairs)
+    return pairs
+
+
+def neighbours(limits: Limits) -> list[Step]:
+    """Decode steps to run beside chunks: light ones and heavy ones."""
+    corners = [step for rows in (1, limits.max_rows) for step in _ends(_steps(limits, rows))]
+    return list(dict.fromkeys(corners[::2] + corners[1::2]))
+
+
+def _ends(line: Sequence[T]) -> list[T]:
+    return [*line[:1], *line[1:][-1:]]
+
+
+def _corners_first(grid: Sequence[Sequence[T]]) -> list[T]:
+    ranked = [
+        (outer + inner, outer, point)
+        for outer, line in zip(_ranks(len(grid)), grid, strict=True)
+        for inner, point in zip(_ranks(len(line)), line, strict=True)
+    ]
+    return [point for _, _, point in sorted(ranked, key=lambda one: one[:2])]
+
+
+def _ranks(count: int) -> Iterator[int]:
+    """Of each position: 0 for both ends, 1 for the middle, 2 for the quarters, ..."""
+    for index in range(count):
+        rank, step = 0, max(count - 1, 1)
+        while index % step:
+            rank, step = rank + 1, max(step // 2, 1)
+        yield rank

@@ -1,0 +1,271 @@
+"""Runs batches that nobody asked for on the lanes, and tells how long they took on the device.
+
+Rows are hand-made: each has its own slot and its own blocks, in shuffled order. Rows that shared blocks would find them
+in the device's caches, so a batch for which there are too few is refused. What the blocks hold does not matter, as long
+as it is finite. Durations are the lanes': device events on a GPU, the worker's clock on a CPU. Waits for one event that
+the lanes set.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+from rapidctl.wire import Mode
+from rapidd.calibrate.points import Chunk, Limits, Step
+from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.request import Lane, Request, SamplingParams
+from rapidd.errors import DeviceError
+
+FEWEST, MOST = 3, 7
+"""Times that a batch is measured."""
+ENOUGH_S: Final = 0.15
+"""Of measuring one batch, once it ran `FEWEST` times."""
+LONG_S: Final = 0.5
+"""Of measuring one batch, however often it ran."""
+QUICK_S: Final = 0.05
+"""A batch shorter than this is queued behind the one before, so that nothing between them counts."""
+BESIDE_STEPS, BESIDE_CHUNKS = 6, 3
+"""Of each lane, wholly beside the other one, that are enough."""
+BESIDE_S, BESIDE_LONG_S = 1.5, 4.0
+"""After the first an incomplete number of both is enough, after the second none of one lane, too."""
+GREEDY: Final = SamplingParams()
+
+Span = tuple[int, int]
+"""Start and end of a batch on the device, in ns."""
+
+
+class TooLarge(Exception):
+    """The batch needs more memory than there is."""
+
+
+class Beside(Struct, frozen=True):
+    """Seconds of a decode step and of a chunk while the other lane worked all the time."""
+
+    step_s: float
+    chunk_s: float
+
+
+class Probe:
+    """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache."""
+
+    def __init__(
+        self,
+        lanes: Mapping[Lane, LaneExecutor],
+        wake: threading.Event,
+        limits: Limits,
+        units_total: int,
+        vocab_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lanes = lanes
+        self._wake = wake
+        self._limits = limits
+        self._total = units_total
+        self._vocab_size = vocab_size
+        self._clock = clock
+        self._order = list(range(1, limits.kv_blocks + 1))
+        Random(0).shuffle(self._order)
+
+    # --- what can be measured
+
+    def decode(self, step: Step, units: int) -> float:
+        """Seconds of a decode step alone, on all units or on the decode side of a split. Raises TooLarge."""
+        return self._alone(self._batch("decode", self._mode(units), units, step=step))
+
+    def prefill(self, chunk: Chunk, units: int) -> float:
+        """Seconds of a chunk alone, on all units or on the prefill side of a split. Raises TooLarge."""
+        return self._alone(self._batch("prefill", self._mode(units), units, chunk=chunk))
+
+    def hybrid(self, step: Step, chunk: Chunk) -> float:
+        """Seconds of both in one batch, on all units. Raises TooLarge."""
+        return self._alone(self._batch("decode", "hybrid", self._total, step=step, chunk=chunk))
+
+    def beside(self, step: Step, chunk: Chunk, decode_units: int) -> Beside | None:
+        """Both lanes at once, each with its own batch again and again: shared on all units, else split.
+
+        None when not one of each was seen to run wholly beside the other in `BESIDE_LONG_S`. Raises TooLarge.
+        """
+        shared = decode_units == self._total
+        mode: Mode = "shared" if shared else "split"
+        blocks = iter(self._order)
+        batches: dict[Lane, Batch] = {
+            "decode": self._batch("decode", mode, decode_units, step=step, blocks=blocks),
+            "prefill": self._batch(
+                "prefill", mode, self._total if shared else self._total - decode_units, chunk=chunk, blocks=blocks
+            ),
+        }
+        spans = self._together(batches)
+        inner = _wholly_beside(spans)
+        if not inner["decode"] or not inner["prefill"]:
+            return None
+        return Beside(_median_s(inner["decode"]), _median_s(inner["prefill"]))
+
+    # --- running
+
+    def _mode(self, units: int) -> Mode:
+        return "serial" if units == self._total else "split"
+
+    def _alone(self, batch: Batch) -> float:
+        """Median over runs of the batch, without the first one, which may still make kernels."""
+        lane = self._lanes[batch.lane]
+        with self._nothing_left_behind():
+            lane.enqueue(batch)
+            is_quick = _median_s(self._drain(lane)) < QUICK_S
+            spans: list[Span] = []
+            started = self._clock()
+            while not _enough(len(spans), self._clock() - started):
+                if is_quick:
+                    self._fill(lane, batch)
+                else:
+                    lane.enqueue(batch)
+                spans += self._collect(lane)
+            spans += self._drain(lane)
+        return _median_s(spans)
+
+    def _together(self, batches: Mapping[Lane, Batch]) -> dict[Lane, list[Span]]:
+        """Decode is fed until the last chunk has ended, so that this one too ran beside it."""
+        spans: dict[Lane, list[Span]] = {"decode": [], "prefill": []}
+        decode, prefill = self._lanes["decode"], self._lanes["prefill"]
+        started = self._clock()
+        with self._nothing_left_behind():
+            while True:
+                is_over = _seen_enough(_wholly_beside(spans), self._clock() - started)
+                if is_over and prefill.idle:
+                    break
+                self._fill(decode, batches["decode"])
+                if not is_over:
+                    self._fill(prefill, batches["prefill"])
+                self._wake.wait()
+                self._wake.clear()
+                spans["decode"] += self._finished(decode)
+                spans["prefill"] += self._finished(prefill)
+            spans["decode"] += self._drain(decode)
+        return spans
+
+    @contextmanager
+    def _nothing_left_behind(self) -> Iterator[None]:
+        """Whatever goes wrong, the lanes are idle afterwards."""
+        try:
+            yield
+        except BaseException:
+            for lane in self._lanes.values():
+                lane.wait()
+                lane.collect()
+            raise
+
+    def _fill(self, lane: LaneExecutor, batch: Batch) -> None:
+        while lane.room:
+            lane.enqueue(batch)
+
+    def _collect(self, lane: LaneExecutor) -> list[Span]:
+        """What has ended; waits until something has."""
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if found := self._finished(lane):
+                return found
+
+    def _drain(self, lane: LaneExecutor) -> list[Span]:
+        lane.wait()
+        return self._finished(lane)
+
+    def _finished(self, lane: LaneExecutor) -> list[Span]:
+        return [_span(result) for _, result in lane.collect()]
+
+    # --- making batches
+
+    def _batch(
+        self,
+        lane: Lane,
+        mode: Mode,
+        units: int,
+        *,
+        step: Step | None = None,
+        chunk: Chunk | None = None,
+        blocks: Iterator[int] | None = None,
+    ) -> Batch:
+        own = iter(self._order) if blocks is None else blocks
+        rows = [self._row(slot + 1, step.context, 1, own) for slot in range(step.rows)] if step else []
+        # A chunk alone has the last slot. Decode rows of the other lane may share it: what they compute means nothing.
+        slot = len(rows) + 1 if rows else self._limits.max_rows
+        rows += [self._row(slot, chunk.context, chunk.tokens, own, is_prompt=True)] if chunk else []
+        return Batch(
+            number=0,
+            lane=lane,
+            units=units,
+            mode=mode,
+            rows=rows,
+            num_decode=step.rows if step else 0,
+            num_prefill_tokens=chunk.tokens if chunk else 0,
+            context=chunk.context if chunk else 0,
+        )
+
+    def _row(self, slot: int, start: int, count: int, blocks: Iterator[int], *, is_prompt: bool = False) -> Row:
+        needed = -(-(start + count) // self._limits.block_tokens)
+        own = list(islice(blocks, needed))
+        if len(own) < needed or slot > self._limits.max_rows or start + count > self._limits.max_model_len:
+            raise TooLarge
+        ids = array("I", (index * 7919 % self._vocab_size for index in range(count))) if is_prompt else array("I")
+        return Row(
+            request=Request(slot, array("I", [0]), array("I"), max_output=1, sampling=GREEDY),
+            generation=0,
+            slot=slot,
+            start=start,
+            count=count,
+            blocks=own,
+            samples=True,
+            known_start=start,
+            known_ids=ids,
+            prompt_len=start + count,
+            sampling=GREEDY,
+        )
+
+
+def _span(result: BatchResult) -> Span:
+    error = result.error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        raise TooLarge from error
+    if error is not None:
+        raise DeviceError(f"a batch failed while calibrating: {error}", "see what rapidd doctor says") from error
+    return result.started_ns, result.ended_ns
+
+
+def _enough(times: int, spent_s: float) -> bool:
+    if times >= MOST or (times > 0 and spent_s >= LONG_S):
+        return True
+    return times >= FEWEST and spent_s >= ENOUGH_S
+
+
+def _seen_enough(inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:
+    num_steps, num_chunks = len(inner["decode"]), len(inner["prefill"])
+    if num_steps >= BESIDE_STEPS and num_chunks >= BESIDE_CHUNKS:
+        return True
+    return spent_s >= BESIDE_LONG_S or (spent_s >= BESIDE_S and num_steps > 0 and num_chunks > 0)
+
+
+def _wholly_beside(spans: Mapping[Lane, list[Span]]) -> dict[Lane, list[Span]]:
+    """Batches during which the other lane ran all the time; a lane's first one only where there is no other."""
+    if not all(spans.values()):
+        return {name: [] for name in spans}
+    begin = max(those[0][0] for those in spans.values())
+    end = min(those[-1][1] for those in spans.values())
+    inner: dict[Lane, list[Span]] = {}
+    for name, those in spans.items():
+        within = [span for span in those if span[0] >= begin and span[1] <= end]
+        inner[name] = [span for span in within if span != those[0]] or within
+    return inner
+
+
+def _median_s(spans: list[Span]) -> float:
+    return max(statistics.median(end - start for start, end in spans), 1) / 1e9

@@ -1,0 +1,67 @@
+"""Predicted against measured: what finished batches teach the correction, and the load that chunks are sized for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.lanes import LaneExecutor
+from rapidd.engine.request import Lane
+from rapidd.engine.scheduler import Scheduler
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.cost import CostModel, Kind
+from rapidd.policy.pace import Load
+
+BESIDE: Final = 0.9
+"""A batch ran beside the other lane when that one ran for so much of its time, and alone ..."""
+ALONE: Final = 0.1
+"""... when it ran for so little; anything between teaches nothing."""
+OTHER: Final[dict[Lane, Lane]] = {"decode": "prefill", "prefill": "decode"}
+
+
+def learn(
+    calibration: Calibration,
+    batch: Batch,
+    result: BatchResult,
+    lanes: Mapping[Lane, LaneExecutor],
+    scheduler: Scheduler,
+) -> None:
+    """Correct predictions by a batch that ended well, before the scheduler moves on."""
+    if calibration.cost is None:
+        return
+    share = lanes[OTHER[batch.lane]].share(result.started_ns, result.ended_ns)
+    if ALONE < share < BESIDE:
+        return
+    beside = share >= BESIDE
+    other = load_of(scheduler) if beside and batch.lane == "prefill" else Load()
+    predicted = predict(calibration.cost, batch, beside, other)
+    calibration.correction.observe(batch.mode, kind(batch), predicted, (result.ended_ns - result.started_ns) / 1e9)
+
+
+def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
+    """Seconds that the cost model says to a batch; ``other``: what decodes beside a chunk."""
+    rows, tokens = batch.num_decode, batch.num_prefill_tokens
+    kv_tokens = sum(row.start for row in batch.rows if not row.known_ids)
+    if not tokens:
+        return cost.decode_s(rows, kv_tokens, batch.units, beside)
+    # Several prompts in one chunk: as one prompt whose attention is as much work.
+    work = sum(row.count * (row.start + row.count / 2) for row in batch.rows if row.known_ids)
+    context = max(0.0, work / tokens - tokens / 2)
+    if rows:
+        return cost.hybrid_s(rows, kv_tokens, tokens, context)
+    return cost.prefill_s(tokens, context, batch.units, beside, other.rows, other.kv_tokens)
+
+
+def kind(batch: Batch) -> Kind:
+    """As `Batch.kind`, typed."""
+    if not batch.num_prefill_tokens:
+        return "decode"
+    return "mixed" if batch.num_decode else "prefill"
+
+
+def load_of(scheduler: Scheduler) -> Load:
+    """What decodes, and how far the prompt is that will be computed next."""
+    decoding = [request.scheduled for request in scheduler.running if not request.is_prefill]
+    context = next((request.scheduled for request in scheduler.running if request.is_prefill), 0)
+    return Load(len(decoding), sum(decoding), context)

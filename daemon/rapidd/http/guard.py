@@ -1,0 +1,110 @@
+"""What keeps strangers from costing more than their answer: bounded heads and bodies, deadlines, known hosts.
+
+`BoundedProtocol` is uvicorn's HTTP protocol with limits it does not have; the rest is for the routes.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+from typing import Final
+
+from starlette.requests import Request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rapidd.http.errors import ApiError
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 10.0
+"""For the head of a request to arrive whole, from the first byte; for the first one, from the connection."""
+BODY_TIMEOUT_S: Final = 60.0
+JSON: Final = "application/json"
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Heads are bounded, in bytes and in time. ``state["abort"]`` of a request cuts its connection at once."""
+
+    _head_bytes = 0
+    _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope["state"]["abort"] = self.transport.abort
+        self._in_head, self._head_bytes = True, 0
+        self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes. What the parser keeps for itself is counted by the read, so a head may exceed its bound by one."""
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The JSON body of a request. Raises `ApiError`, `ClientDisconnect`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:  # a browser may send other types to this machine from any page, without asking first
+        raise ApiError(415, "unsupported_media_type", f"send the body as {JSON}, in the header Content-Type")
+    too_large = ApiError(413, "request_too_large", f"the body is larger than {max_bytes} bytes")
+    with contextlib.suppress(ValueError):
+        if int(request.headers.get("content-length", "0")) > max_bytes:
+            raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise ApiError(408, "timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    return bytes(body)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_host(request: Request) -> None:
+    """For a server without keys: refuse a request that names this machine otherwise than as itself.
+
+    A web page can give its own name the address 127.0.0.1 and then talk to what listens there. Raises `ApiError`.
+    """
+    host = request.headers.get("host", "")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    if not is_loopback(name):
+        raise ApiError(421, "unknown_host", "this server is for this machine: ask for localhost, or give it API keys")

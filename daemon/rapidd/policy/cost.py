@@ -1,0 +1,360 @@
+"""How long any batch takes, by a small model of physical shape fitted to a calibrated profile.
+
+    decode(rows, kv)         = curve_u(rows) + line_u(kv)                               products; attention
+    prefill(tokens, context) = curve_u(tokens) + b_u * tokens * (context + tokens / 2)  products; attention
+    hybrid                   = x * (curve(rows + tokens) + b * tokens * (context + tokens / 2)) + y * line(kv) + z
+    decode beside prefill    = p_u * decode + q_u
+    prefill beside decode    = prefill * (p_u + q_u * decode step alone)
+
+for every number of units ``u`` that was measured. Every coefficient is non-negative, so times rise with each argument;
+beyond the measured range they go on straight. Evaluating takes about a microsecond: everything is precomputed.
+
+`Correction` keeps the predictions honest while serving. Pure: no clock, no device.
+"""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, TypeVar
+
+from msgspec import Struct
+
+from rapidctl.wire import Mode
+from rapidd.policy.curve import Curve, Line, fit
+from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
+
+FOLDS: Final = 5
+"""Each sample is held back once: the model fitted to the other folds predicts it."""
+TURNS_FACTOR: Final = 2.0
+"""Beside the other lane, where that was measured nowhere: as if the lanes took turns."""
+WEIGHT: Final = 0.05
+"""Of a new batch once there are many: the last twenty or so count."""
+LEAST: Final = 0.5
+MOST: Final = 2.0
+"""Beyond a factor of two the profile is wrong, not out of date; and one hiccup must not look like a slow device."""
+MIN_AFFINE: Final = 3
+"""Samples below which a slowdown is one factor, without a second coefficient."""
+
+Kind = Literal["decode", "prefill", "mixed"]
+"""Of a batch, as `Batch.kind`."""
+Sample = DecodeSample | PrefillSample | HybridSample
+S = TypeVar("S", DecodeSample, PrefillSample)
+Part = Literal["decode", "prefill", "hybrid", "decode beside", "prefill beside"]
+
+
+class PartFit(Struct, frozen=True):
+    """Relative errors |predicted / measured - 1| on held-back samples; null without any."""
+
+    n: int
+    median: float | None
+    p95: float | None
+
+
+class FitReport(Struct, frozen=True):
+    """Over all held-back samples, and by part of the model."""
+
+    n: int
+    median: float | None
+    p95: float | None
+    parts: dict[str, PartFit]
+
+
+class _Lane:
+    """One lane on one number of units: ``curve(n) + line(work)`` alone, and what running beside costs."""
+
+    __slots__ = ("curve", "factor", "line", "offset", "slope")
+
+    def __init__(self, curve: Curve, line: Line) -> None:
+        self.curve = curve
+        self.line = line
+        self.slope = line.slope
+        """Of prefill's line, which does not bend."""
+        self.factor = TURNS_FACTOR
+        self.offset = 0.0
+        """Decode: seconds added beside. Prefill: added to the factor, for each second of the other lane's step."""
+
+
+class CostModel:
+    """Predicts seconds from a profile. Raises nothing: a `Profile` that was loaded is complete."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.units_total = profile.key.units_total
+        samples: list[Sample] = [*profile.decode, *profile.prefill, *profile.hybrid]
+        self.fit: FitReport = _held_back(profile, samples)
+        self._fit(samples)
+
+    @classmethod
+    def _of(cls, profile: Profile, samples: Iterable[Sample]) -> CostModel:
+        """Fitted to some of the profile's samples, without a report."""
+        model = cls.__new__(cls)
+        model.profile = profile
+        model.units_total = profile.key.units_total
+        model._fit(list(samples))
+        return model
+
+    # --- predictions
+
+    def decode_s(self, rows: int, kv_tokens: int, units: int, beside: bool = False) -> float:
+        """A decode step of ``rows`` rows that read ``kv_tokens`` cached tokens in all; beside a chunk, if so."""
+        lane = self._decode.get(units) or _nearest(self._decode, units)
+        alone = lane.curve.at(self._padded(rows)) + lane.line.at(kv_tokens)
+        return max(alone, alone * lane.factor + lane.offset) if beside else alone
+
+    def prefill_s(
+        self, tokens: int, context: float, units: int, beside: bool = False, rows: int = 0, kv_tokens: int = 0
+    ) -> float:
+        """A chunk of ``tokens`` behind ``context`` cached ones; beside decode steps of ``rows`` rows and ``kv_tokens``.
+
+        Beside unknown rows (0) it takes as long as beside the calibration's average ones.
+        """
+        lane = self._prefill.get(units) or _nearest(self._prefill, units)
+        alone = lane.curve.at(tokens) + tokens * (context + tokens / 2) * lane.slope
+        return alone * self._slowdown(lane, units, rows, kv_tokens) if beside else alone
+
+    def hybrid_s(self, rows: int, kv_tokens: int, tokens: int, context: float) -> float:
+        """Decode rows and a chunk in one batch, on all units."""
+        lane = self._prefill[self.units_total]
+        chunk = lane.curve.at(rows + tokens) + tokens * (context + tokens / 2) * lane.slope
+        x, y, z = self._hybrid
+        return x * chunk + y * self._decode[self.units_total].line.at(kv_tokens) + z
+
+    def chunk_for(
+        self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
+    ) -> int:
+        """The longest chunk that is predicted to take at most ``seconds``; 0 when not even one token is.
+
+        ``rows`` and ``kv_tokens`` decode on the other lane meanwhile if ``beside``, else in the same batch (hybrid).
+        """
+        if rows and not beside:
+            lane = self._prefill[self.units_total]
+            x, y, z = self._hybrid
+            budget = (seconds - z - y * self._decode[self.units_total].line.at(kv_tokens)) / x
+            return lane.curve.longest(rows, context, lane.slope, budget)
+        lane = self._prefill.get(units) or _nearest(self._prefill, units)
+        budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
+        return lane.curve.longest(0, context, lane.slope, budget)
+
+    def knee(
+        self, itl_slo_s: float, kv_per_row: int, rows: Sequence[int] = (), alone: float = 1.0, beside: float = 1.0
+    ) -> dict[int, int | None]:
+        """For each number of rows the fewest decode units whose steps, beside prompts, keep the ITL objective.
+
+        All units: only alone, so prompts must wait. None: not even then. ``alone``, ``beside``: corrections of steps.
+        """
+        found: dict[int, int | None] = {}
+        for count in rows or _powers(max(sample.rows for sample in self.profile.decode)):
+            kv_tokens = count * kv_per_row
+            steps = [(units, beside * self.decode_s(count, kv_tokens, units, True)) for units in self.profile.splits]
+            steps.append((self.units_total, alone * self.decode_s(count, kv_tokens, self.units_total)))
+            found[count] = next((units for units, seconds in steps if seconds <= itl_slo_s), None)
+        return found
+
+    def _padded(self, rows: int) -> int:
+        buckets = self.profile.row_buckets
+        return buckets[bisect_left(buckets, rows)] if buckets and rows <= buckets[-1] else rows
+
+    def _slowdown(self, lane: _Lane, units: int, rows: int, kv_tokens: int) -> float:
+        if not lane.offset:
+            return max(1.0, lane.factor)
+        step = self.decode_s(rows, kv_tokens, _complement(self.units_total, units)) if rows else self._usual_step_s
+        return max(1.0, lane.factor + lane.offset * step)
+
+    # --- the fit
+
+    def _fit(self, samples: list[Sample]) -> None:
+        decode = [s for s in samples if isinstance(s, DecodeSample)]
+        prefill = [s for s in samples if isinstance(s, PrefillSample)]
+        # Where keys no longer fit in a cache, or in the allocator's reuse, reading them may get dearer: decode bends.
+        self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
+        self._prefill = _lanes(
+            prefill, lambda s: (s.tokens, s.tokens * (s.context + s.tokens / 2), s.seconds), bends=False
+        )
+        self._hybrid = self._fit_hybrid([s for s in samples if isinstance(s, HybridSample)])
+        self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
+
+    def _fit_hybrid(self, samples: list[HybridSample]) -> tuple[float, float, float]:
+        """Weights of the chunk, of the decode rows' attention, and a constant; as good as 1, 1, 0 without samples."""
+        lane, line = self._prefill[self.units_total], self._decode[self.units_total].line
+        if len(samples) < MIN_AFFINE:
+            return 1.0, 1.0, 0.0
+        rows = []
+        for s in samples:
+            chunk = lane.curve.at(s.rows + s.tokens) + s.tokens * (s.context + s.tokens / 2) * lane.slope
+            rows.append([chunk / s.seconds, line.at(s.kv_tokens) / s.seconds, 1 / s.seconds])
+        x, y, z = solve_nonnegative(rows, [1.0] * len(rows))
+        return (x, y, z) if x > 0.0 else (1.0, 1.0, 0.0)
+
+    def _fit_beside(self, decode: list[DecodeSample], prefill: list[PrefillSample]) -> None:
+        """decode / alone = p + q / alone;  prefill / alone = p + q * (the other lane's step alone)."""
+        ratios: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for s in decode:
+            alone = self.decode_s(s.rows, s.kv_tokens, s.units)
+            ratios[s.units].append((1 / alone, s.seconds / alone))
+        _set_slowdowns(self._decode, ratios)
+        ratios.clear()
+        steps = []
+        for c in prefill:
+            alone = self.prefill_s(c.tokens, c.context, c.units)
+            other = _complement(self.units_total, c.units)
+            step = self.decode_s(c.beside_rows, c.beside_kv_tokens, other) if c.beside_rows else 0.0
+            steps.append(step)
+            ratios[c.units].append((step, c.seconds / alone))
+        self._usual_step_s = statistics.median(steps) if steps else 0.0
+        _set_slowdowns(self._prefill, ratios)
+
+
+def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]], *, bends: bool) -> dict[int, _Lane]:
+    points: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
+    for sample in samples:
+        if not sample.beside:
+            points[sample.units].append(point(sample))
+    return {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
+
+
+def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[float, float]]]) -> None:
+    """Fit ratio = factor + offset * x by relative errors; lanes without ratios take the nearest lane's."""
+    fitted = {}
+    for units, pairs in ratios.items():
+        rows = [[1 / ratio, x / ratio] if len(pairs) >= MIN_AFFINE else [1 / ratio, 0.0] for x, ratio in pairs]
+        factor, offset = solve_nonnegative(rows, [1.0] * len(rows))
+        fitted[units] = (factor, offset)
+    for units, lane in lanes.items():
+        if fitted:
+            nearest = min(fitted, key=lambda measured: abs(measured - units))
+            lane.factor, lane.offset = fitted[nearest]
+
+
+def _nearest(lanes: Mapping[int, _Lane], units: int) -> _Lane:
+    """Of the measured unit counts the next smaller one, so that predictions are rather too long than too short."""
+    return lanes[max((measured for measured in lanes if measured <= units), default=min(lanes))]
+
+
+def _complement(total: int, units: int) -> int:
+    return total if units == total else total - units
+
+
+def _powers(most: int) -> list[int]:
+    counts = [1]
+    while counts[-1] * 2 <= most:
+        counts.append(counts[-1] * 2)
+    return counts if counts[-1] == most else [*counts, most]
+
+
+# --- how good it is
+
+
+def _part(sample: Sample) -> Part:
+    match sample:
+        case DecodeSample():
+            return "decode beside" if sample.beside else "decode"
+        case PrefillSample():
+            return "prefill beside" if sample.beside else "prefill"
+        case HybridSample():
+            return "hybrid"
+
+
+def _size(sample: Sample) -> tuple[int, int, int, int]:
+    match sample:
+        case DecodeSample():
+            return sample.rows, sample.kv_tokens, 0, 0
+        case PrefillSample():
+            return sample.tokens, sample.context, sample.beside_rows, sample.beside_kv_tokens
+        case HybridSample():
+            return sample.tokens, sample.context, sample.rows, sample.kv_tokens
+
+
+def predict(model: CostModel, sample: Sample) -> float:
+    """What the model says to a sample's batch, in seconds."""
+    match sample:
+        case DecodeSample(rows, kv_tokens, units, _, beside):
+            return model.decode_s(rows, kv_tokens, units, beside)
+        case PrefillSample(tokens, context, units, _, beside):
+            return model.prefill_s(tokens, context, units, beside, sample.beside_rows, sample.beside_kv_tokens)
+        case HybridSample(rows, kv_tokens, tokens, context):
+            return model.hybrid_s(rows, kv_tokens, tokens, context)
+
+
+def _held_back(profile: Profile, samples: Sequence[Sample]) -> FitReport:
+    """Errors of models fitted without the sample in question, in `FOLDS` rounds.
+
+    Folds are dealt round within each (part, units), by size, so that neighbours are in different ones, and the same
+    profile gives the same report. A sample without which no model can be fitted is not held back.
+    """
+    dealt: dict[tuple[Part, int], int] = defaultdict(int)
+    folds: list[list[Sample]] = [[] for _ in range(FOLDS)]
+    for sample in sorted(samples, key=_size):
+        group = _part(sample), 0 if isinstance(sample, HybridSample) else sample.units
+        folds[dealt[group] % FOLDS].append(sample)
+        dealt[group] += 1
+    errors: dict[Part, list[float]] = defaultdict(list)
+    for held in folds:
+        kept = [sample for fold in folds if fold is not held for sample in fold]
+        have = {(_part(s), s.units) for s in kept if not isinstance(s, HybridSample)}
+        if not {("decode", profile.key.units_total), ("prefill", profile.key.units_total)} <= have:
+            continue
+        model = CostModel._of(profile, kept)
+        for sample in held:
+            if isinstance(sample, HybridSample) or (_part(sample), sample.units) in have:
+                errors[_part(sample)].append(abs(predict(model, sample) / sample.seconds - 1))
+    every = [error for part in errors.values() for error in part]
+    parts: dict[str, PartFit] = {
+        part: PartFit(len(those), *_quantiles(those)) for part, those in sorted(errors.items())
+    }
+    return FitReport(len(every), *_quantiles(every), parts)
+
+
+def _quantiles(errors: list[float]) -> tuple[float | None, float | None]:
+    """Median and 95th percentile, both of values that occurred (nearest rank, rounded up)."""
+    if not errors:
+        return None, None
+    ordered = sorted(errors)
+    return statistics.median_low(ordered), ordered[-(-95 * len(ordered) // 100) - 1]
+
+
+# --- while serving
+
+
+class Corrected(Struct, frozen=True):
+    """One mean. ``error``: of corrected predictions, |predicted / measured - 1|, as a moving mean."""
+
+    mode: Mode
+    kind: Kind
+    factor: float
+    error: float
+    n: int
+
+
+class Correction:
+    """What batches took over what was predicted, as a moving mean for each mode and kind; 1 until something was seen.
+
+    A device gets hotter, a neighbour appears, a load is of a kind that calibration did not see: this follows. It starts
+    as a plain mean, so that the first few batches count fully.
+    """
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[Mode, Kind], tuple[float, float, int]] = {}
+
+    def observe(self, mode: Mode, kind: Kind, predicted_s: float, measured_s: float) -> None:
+        """Take a finished batch's time. Times that are not positive say nothing."""
+        if predicted_s <= 0.0 or measured_s <= 0.0:
+            return
+        factor, error, n = self._means.get((mode, kind), (1.0, 0.0, 0))
+        ratio = min(max(measured_s / predicted_s, LEAST), MOST)
+        miss = abs(predicted_s * factor / measured_s - 1.0)
+        weight = max(WEIGHT, 1.0 / (n + 1))
+        self._means[mode, kind] = (factor + weight * (ratio - factor), error + weight * (miss - error), n + 1)
+
+    def factor(self, mode: Mode, kind: Kind) -> float:
+        """By which a prediction is to be multiplied."""
+        mean = self._means.get((mode, kind))
+        return mean[0] if mean else 1.0
+
+    def all(self) -> list[Corrected]:
+        """For people, the most often seen first."""
+        found = [Corrected(mode, kind, *mean) for (mode, kind), mean in self._means.items()]
+        return sorted(found, key=lambda one: (-one.n, one.mode, one.kind))

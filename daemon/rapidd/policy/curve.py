@@ -1,0 +1,114 @@
+"""Times of the form ``curve(n) + line(work)``: a piecewise linear, never falling curve and a line, fitted together.
+
+``n`` is what a matrix product's rows are (rows of a decode step, tokens of a chunk), ``work`` what attention reads.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from rapidd.policy.fit import solve_nonnegative
+
+MAX_TABLE: Final = 1 << 14
+"""Entries: beyond, a value is interpolated when asked for."""
+BEND: Final = 0.25
+"""Of the most work measured: where a line may get steeper."""
+MAX_CHUNK: Final = 1 << 20
+"""Tokens: the longest chunk that is ever the answer."""
+
+FLOOR_S: Final = 1e-9
+"""Nothing takes no time, so that whoever divides by a prediction may."""
+SPARE: Final = 3
+"""Samples that a fit has beyond one for each knot."""
+
+
+class Curve:
+    """Piecewise linear through (knots, values), flat before the first knot, going on straight behind the last one."""
+
+    __slots__ = ("_table", "knots", "slopes", "values")
+
+    def __init__(self, knots: Sequence[int], values: Sequence[float]) -> None:
+        self.knots = tuple(knots)
+        self.values = tuple(values)
+        pairs = list(zip(knots, values, strict=True))
+        rises = [(high - low) / (b - a) for (a, low), (b, high) in pairwise(pairs)]
+        # The last piece may be flat by accident: what lies far behind it is no cheaper than all before it, on average.
+        average = (values[-1] - values[0]) / (knots[-1] - knots[0]) if len(knots) > 1 else values[0] / knots[0]
+        self.slopes = (*rises, max(average, rises[-1] if rises else 0.0))
+        self._table = array("d", [self._interpolate(n) for n in range(min(knots[-1], MAX_TABLE) + 1)])
+
+    def at(self, n: int) -> float:
+        """Seconds, for n >= 0."""
+        table = self._table
+        return table[n] if n < len(table) else self._interpolate(n)
+
+    def _interpolate(self, n: int) -> float:
+        piece = bisect_right(self.knots, n) - 1
+        return self.values[0] if piece < 0 else self.values[piece] + self.slopes[piece] * (n - self.knots[piece])
+
+    def longest(self, offset: int, context: float, slope: float, budget: float) -> int:
+        """The most tokens with ``at(offset + tokens) + slope * tokens * (context + tokens / 2) <= budget``, or 0."""
+
+        def seconds(tokens: float) -> float:
+            return slope * tokens * (context + tokens / 2)
+
+        starts = [knot - offset for knot in self.knots]
+        piece = -1
+        for index, (start, value) in enumerate(zip(starts, self.values, strict=True)):
+            if start > 0 and value + seconds(start) > budget:
+                break
+            piece = index
+        begin, value, rise = (
+            (0, self.values[0], 0.0) if piece < 0 else (starts[piece], self.values[piece], self.slopes[piece])
+        )
+        # value + rise (n - begin) + slope n (context + n / 2) = budget, in the form a n^2 + b n = c
+        a, b, c = slope / 2, rise + slope * context, budget - value + rise * begin
+        if c <= 0.0:
+            return 0
+        root = 2 * c / (b + math.sqrt(b * b + 4 * a * c)) if a or b else math.inf
+        limit = starts[piece + 1] if piece + 1 < len(starts) else MAX_CHUNK
+        return max(0, int(min(root, limit, MAX_CHUNK)))
+
+
+class Line(NamedTuple):
+    """Seconds of work, through 0: ``slope`` a unit, and ``steeper`` more for each one beyond ``bend``."""
+
+    slope: float
+    steeper: float = 0.0
+    bend: float = 0.0
+
+    def at(self, work: float) -> float:
+        """Seconds."""
+        seconds = work * self.slope
+        return seconds + (work - self.bend) * self.steeper if work > self.bend else seconds
+
+
+def fit(points: Sequence[tuple[int, float, float]], *, bends: bool = False) -> tuple[Curve, Line]:
+    """The curve and the line with the least squares of *relative* errors.
+
+    ``points``: (n, work, seconds), at least one. Every n is a knot while there are `SPARE` more samples than that; else
+    the smallest, the largest, and those measured at least twice, and no line bends: few samples cannot tell these from
+    each other. No part is negative, so times rise with n and work.
+    """
+    counts = Counter(n for n, _, _ in points)
+    knots = sorted(counts)
+    if len(points) < len(knots) + SPARE:
+        knots = sorted({knots[0], knots[-1], *(n for n, count in counts.items() if count > 1)})
+        bends = False
+    scale = max(work for _, work, _ in points) or 1.0
+    rows = []
+    for n, work, seconds in points:
+        ramps = [min(max((n - low) / (high - low), 0.0), 1.0) for low, high in pairwise(knots)]
+        beyond = max(work / scale - BEND, 0.0) if bends else 0.0
+        rows.append([part / seconds for part in (1.0, *ramps, work / scale, beyond)])
+    base, *rises, slope, steeper = solve_nonnegative(rows, [1.0] * len(points))
+    values = [max(base, FLOOR_S)]
+    for rise in rises:
+        values.append(values[-1] + rise)
+    return Curve(knots, values), Line(slope / scale, steeper / scale, BEND * scale)

@@ -1,0 +1,1 @@
+"""Load for a daemon, and what it says: traces, open-loop replay, latency against its objectives, goodput."""

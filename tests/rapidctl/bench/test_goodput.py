@@ -1,0 +1,93 @@
+"""The goodput search on servers that are a formula, and the arithmetic of comparisons."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapidctl.bench.compare import means, order, ratios, reference_of
+from rapidctl.bench.goodput import WIDEST, search
+
+FACTORS = st.floats(0.01, 100)
+
+
+@given(limit=FACTORS, first=FACTORS, tolerance=st.sampled_from([0.02, 0.1, 0.5]))
+def test_the_edge_is_found_within_the_tolerance(limit: float, first: float, tolerance: float) -> None:
+    found = search(lambda scale: float(scale <= limit), first=first, max_runs=40, tolerance=tolerance)
+    if not first / WIDEST < limit < first * WIDEST / 2:
+        return
+    assert found.edge == "found"
+    assert found.scale is not None
+    assert found.scale <= limit < found.scale * (1 + tolerance) * (1 + 1e-9)
+
+
+@given(shares=st.lists(st.floats(0, 1), min_size=12, max_size=12), max_runs=st.integers(1, 12))
+def test_any_server_is_asked_at_most_so_often_and_never_overrated(shares: list[float], max_runs: int) -> None:
+    """Noise included: what is reported was measured good, and everything measured is reported."""
+    answers = iter(shares)
+    found = search(lambda scale: next(answers), max_runs=max_runs)
+    assert 1 <= len(found.trials) <= max_runs
+    assert [trial.share for trial in found.trials] == shares[: len(found.trials)]
+    good = {trial.scale for trial in found.trials if trial.share is not None and trial.share >= 0.9}
+    assert (found.scale in good) if good else (found.scale is None and found.edge == "none")
+
+
+def test_a_server_that_never_fails_is_at_least_that_good() -> None:
+    found = search(lambda scale: 0.9, max_runs=4)
+    assert ([trial.scale for trial in found.trials], found.scale, found.edge) == ([1, 2, 4, 8], 8, "at_least")
+
+
+def test_a_server_that_always_fails_has_none() -> None:
+    found = search(lambda scale: 0.89, max_runs=3)
+    assert ([trial.scale for trial in found.trials], found.scale, found.edge) == ([1, 0.5, 0.25], None, "none")
+
+
+def test_runs_may_run_out_inside_the_bracket() -> None:
+    found = search(lambda scale: float(scale <= 1.5), max_runs=3)
+    assert found.scale == pytest.approx(2**0.5)
+    assert found.edge == "coarse"
+
+
+def test_nothing_offered_is_not_good() -> None:
+    assert search(lambda scale: None, max_runs=2).edge == "none"
+
+
+# --- comparing ----------------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_of_pairs_and_carry_their_spread() -> None:
+    found = ratios("t", {"auto": {0: 8.0, 1: 6.0}, "hybrid": {0: 4.0, 1: 6.0}}, "auto")
+    assert [(r.baseline, r.low, r.high, r.n, r.fails) for r in found] == [("hybrid", 1.0, 2.0, 2, False)]
+    assert found[0].mean == pytest.approx(2**0.5)
+
+
+def test_repeats_that_do_not_count_are_left_out_in_pairs() -> None:
+    figures: dict[str, dict[int, float | None]] = {"auto": {0: 8.0, 1: None, 2: 9.0}, "hybrid": {0: 4.0, 1: 1.0}}
+    assert [(r.low, r.high, r.n) for r in ratios("t", figures, "auto")] == [(2.0, 2.0, 1)]
+
+
+def test_a_baseline_below_a_tenth_fails_and_is_in_no_mean() -> None:
+    one = ratios("one", {"auto": {0: 100.0, 1: 100.0}, "bad": {0: 9.0, 1: 10.0}, "fine": {0: 50.0, 1: 50.0}}, "auto")
+    two = ratios("two", {"auto": {0: 100.0, 1: 100.0}, "bad": {0: 50.0, 1: 50.0}, "fine": {0: 12.5, 1: 12.5}}, "auto")
+    assert (one[0].baseline, one[0].fails, one[0].mean) == ("bad", True, None)
+    overall = {mean.baseline: mean for mean in means([*one, *two])}
+    assert overall["bad"].mean == pytest.approx(2.0)
+    assert (overall["bad"].traces, overall["bad"].failed) == (1, 1)
+    assert overall["fine"].mean == pytest.approx(4.0)  # geometric: sqrt(2 x 8)
+    assert overall["fine"].traces == 2
+
+
+def test_a_reference_of_nothing_has_no_ratio() -> None:
+    found = ratios("t", {"auto": {0: 0.0}, "hybrid": {0: 5.0}}, "auto")
+    assert (found[0].mean, found[0].fails) == (None, False)
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=5, unique=True), st.integers(0, 20))
+def test_everybody_runs_once_a_repeat_and_goes_first_in_turn(policies: list[str], repeat: int) -> None:
+    assert sorted(order(policies, repeat)) == sorted(policies)
+    firsts = {order(policies, number)[0] for number in range(repeat, repeat + len(policies))}
+    assert firsts == set(policies)
+
+
+def test_ratios_are_auto_s_where_it_runs() -> None:
+    assert reference_of(["hybrid:512", "auto"]) == "auto"
+    assert reference_of(["hybrid:512", "shared"]) == "hybrid:512"

@@ -1,0 +1,200 @@
+"""What bodies are taken, what they become, and what is refused by name. No sockets."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from rapidctl import wire
+from rapidctl.errors import Unreachable
+from rapidctl.wire import Failed, Generate
+from rapidd.http import errors, protocol, translate
+from rapidd.http.errors import ApiError
+from rapidd.http.protocol import MAX_BATCH, MAX_PROMPTS, UNSUPPORTED, ChatBody, CompletionBody
+
+USER = {"role": "user", "content": "x"}
+
+
+def completion(**fields: Any) -> list[Generate]:
+    data = msgspec.json.encode({"model": "m", "prompt": "x"} | fields)
+    return translate.completion(protocol.decode_completion(data), "cmpl-1")
+
+
+def chat(**fields: Any) -> Generate:
+    data = msgspec.json.encode({"model": "m", "messages": [USER]} | fields)
+    (request,) = translate.chat(protocol.decode_chat(data), "chatcmpl-1")
+    return request
+
+
+def refusal(ask: Any, **fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        ask(**fields)
+    return caught.value
+
+
+# --- what fields become ------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_api() -> None:
+    (request,) = completion()
+    assert request == Generate(id="cmpl-1", prompt="x", sampling=wire.Sampling(temperature=1.0, max_tokens=16))
+    request = chat()
+    assert request.messages == [wire.ChatMessage("user", "x")]
+    assert request.sampling == wire.Sampling(temperature=1.0)
+
+
+def test_every_sampling_field_reaches_the_daemon() -> None:
+    sampling = {
+        "temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.1, "presence_penalty": 0.2,
+        "frequency_penalty": -0.3, "seed": 9, "max_tokens": 5, "min_tokens": 2, "stop_token_ids": [3, 4],
+        "ignore_eos": True, "logprobs": 2,
+    }  # fmt: skip
+    assert set(sampling) == set(wire.Sampling.__struct_fields__)
+    (request,) = completion(**sampling)
+    assert msgspec.structs.asdict(request.sampling) == sampling
+    (request,) = completion(stop="a", n=2, priority=-3, slo_class="batch", deadline_s=1.5)
+    assert (request.stop, request.n, request.priority, request.slo_class, request.deadline_s) == (
+        ["a"], 2, -3, "batch", 1.5,
+    )  # fmt: skip
+
+
+def test_null_is_the_same_as_nothing() -> None:
+    required = {"model", "prompt", "messages"}
+    nulls = {name: None for name in CompletionBody.__struct_fields__ if name not in required}
+    assert completion(**nulls) == completion()
+    nulls = {name: None for name in ChatBody.__struct_fields__ if name not in required}
+    assert chat(**nulls) == chat()
+
+
+def test_other_spellings_of_the_same_wish() -> None:
+    assert completion(top_k=-1) == completion(top_k=0) == completion()
+    assert completion(best_of=2, n=2) == completion(n=2)
+    assert chat(max_completion_tokens=5) == chat(max_tokens=5) == chat(max_tokens=5, max_completion_tokens=5)
+    assert chat(logprobs=True).sampling.logprobs == 0
+    assert chat(logprobs=True, top_logprobs=4).sampling.logprobs == 4
+    assert chat(logprobs=False).sampling.logprobs is None
+    assert completion(seed=-1)[0].sampling.seed == 2**63 - 1
+    assert chat(messages=[{"role": "developer", "content": "x"}]).messages == [wire.ChatMessage("system", "x")]
+
+
+def test_prompts_are_texts_or_token_ids() -> None:
+    assert [request.prompt for request in completion(prompt=["a", "b"])] == ["a", "b"]
+    assert [request.id for request in completion(prompt=["a", "b"])] == ["cmpl-1-0", "cmpl-1-1"]
+    assert completion(prompt=[1, 2])[0].prompt_ids == wire.pack_ids([1, 2])
+    assert [request.prompt_ids for request in completion(prompt=[[1], [2, 3]])] == [
+        wire.pack_ids([1]), wire.pack_ids([2, 3]),
+    ]  # fmt: skip
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"n": wire.MAX_CHOICES + 1}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stream_options": {"include_usge": True}}, "stream_options.include_usge"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"prompt": [2**32]}, "prompt[0]"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [1, [2]]}, "prompt"),
+        ({"prompt": ["x"] * (MAX_PROMPTS + 1)}, "prompt"),
+        ({"prompt": ["x"] * 20, "n": MAX_BATCH // 16}, "n"),
+        ({"model": 1}, "model"),
+    ],
+)
+def test_a_bad_field_of_a_completion_is_named(fields: dict[str, Any], param: str) -> None:
+    error = refusal(completion, **fields)
+    assert (error.status, error.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [USER, {"role": "user", "content": [{"type": "text"}]}]}, "messages[1].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+         "messages[0].content.image_url"),
+        ({"messages": [{"role": "user", "content": [{"type": "sound", "text": "x"}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": "x", "color": "red"}]}, "messages[0].color"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_of_a_chat_is_named(fields: dict[str, Any], param: str) -> None:
+    error = refusal(chat, **fields)
+    assert (error.status, error.param) == (400, param)
+
+
+def known(struct: type[msgspec.Struct]) -> list[str]:
+    return [name for name in struct.__struct_fields__ if name in UNSUPPORTED]
+
+
+@pytest.mark.parametrize("name", known(CompletionBody))
+def test_what_a_completion_cannot_have_is_refused_unless_it_asks_for_nothing(name: str) -> None:
+    check_unsupported(completion, name)
+
+
+@pytest.mark.parametrize("name", known(ChatBody))
+def test_what_a_chat_cannot_have_is_refused_unless_it_asks_for_nothing(name: str) -> None:
+    check_unsupported(chat, name)
+
+
+def check_unsupported(ask: Any, name: str) -> None:
+    instead, harmless = UNSUPPORTED[name]
+    for value in (True, 1, "yes", {"a": "b" * 100}, ["c"]):
+        error = refusal(ask, **{name: value})
+        assert (error.status, error.code, error.param) == (400, "unsupported", name)
+        assert instead in error.message
+    for nothing in harmless:
+        assert ask(**{name: nothing}) == ask()
+
+
+def test_a_frame_that_would_cut_the_connection_is_never_sent() -> None:
+    small, large = completion(prompt=[1] * 1000), completion(prompt=[1] * (wire.MAX_FRAME_BYTES // 4))
+    translate.check_size(small)
+    assert refusal(translate.check_size, requests=large).status == 413
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_every_code_of_the_daemon_has_a_status() -> None:
+    bugs = set()
+    for code in get_args(wire.ErrorCode):
+        error = errors.from_failed(Failed(code=code, message="m", hint="do this"))
+        assert error.message == "m (do this)"
+        assert set(msgspec.json.decode(error.body())["error"]) == {"message", "type", "param", "code"}
+        assert (error.retry_after_s is None) == (error.status != 503)
+        if error.status == 500:
+            bugs.add(code)
+    assert bugs == {
+        "unknown_kind", "hello_required", "protocol", "duplicate_id", "not_found", "not_permitted", "epoch_conflict",
+        "too_soon", "internal_error",
+    }  # fmt: skip
+
+
+def test_when_to_ask_again_is_said_in_whole_seconds() -> None:
+    full = errors.from_failed(Failed(code="queue_full", message="m", retry_after_s=2.2))
+    assert (full.status, full.kind, full.headers()) == (429, "rate_limit_error", [(b"retry-after", b"3")])
+    gone = errors.from_client(Unreachable("nobody", "start one"))
+    assert (gone.status, gone.headers(), gone.message) == (503, [(b"retry-after", b"1")], "nobody (start one)")
+
+
+def test_the_field_that_the_daemon_blames_is_the_param() -> None:
+    blamed = errors.from_failed(Failed(code="invalid_request", message="prompt_ids: not so"))
+    assert blamed.param == "prompt_ids"
+    assert errors.from_failed(Failed(code="invalid_request", message="that is: not so")).param is None
