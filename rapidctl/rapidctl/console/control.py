@@ -12,7 +12,7 @@ from rapidctl.console.screens.confirm import Confirm
 from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.partition import Partition
 from rapidctl.console.widgets.rows import CancelAsked
-from rapidctl.wire import Cancel, PartitionInfo, PredictPartition
+from rapidctl.wire import Cancel, PartitionInfo
 
 
 class Controls(Core):
@@ -99,7 +99,6 @@ class Controls(Core):
         """Dry runs of every plan; they need no rights and change nothing."""
         latest = self.host.latest()
         if latest is not None and latest.partition is not None and self.host.live:
-            predict = self.operator.predict
-            message.whatif.ask(
-                latest.partition, lambda plan: predict(PredictPartition(call=0, plan=plan)), self._clock()
-            )
+            message.whatif.ask(latest.partition, self.host.source.ask, self._clock())
+        else:
+            self.notify("dry runs are asked of a live daemon: there is none to ask now", severity="warning")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from rapidctl.source import Answer
-from rapidctl.wire import PartitionInfo, PlanRequest, Prediction
+from rapidctl.wire import GetProfile, PartitionInfo, PlanRequest, Prediction, PredictPartition, ProfileReply
 
 MAX_SPLITS: Final = 9
 KNEE_SHARE: Final = 1.05
@@ -26,19 +26,26 @@ class WhatIf:
     def __init__(self) -> None:
         self.asked_s: float | None = None
         self.problem = ""
+        self.profile: ProfileReply | None = None
+        """The calibrated profile's knee; null: no answer, or a daemon that does not know the question."""
+        self._profile_ticket: int | None = None
         self._plans: list[PlanRequest] = []
         self._tickets: dict[int, int] = {}
         self._found: dict[int, Prediction] = {}
 
-    def ask(self, info: PartitionInfo, predict: Callable[[PlanRequest], int], now_s: float) -> None:
-        """Ask again about every mode, and about splits from the fewest decode units to the most."""
+    def ask(self, info: PartitionInfo, ask: Callable[[PredictPartition | GetProfile], int], now_s: float) -> None:
+        """Ask again about every mode, and about splits from the fewest decode units to the most; and for the knee."""
         self._plans = plans(info)
-        self._tickets = {predict(plan): index for index, plan in enumerate(self._plans)}
+        self._tickets = {ask(PredictPartition(call=0, plan=plan)): index for index, plan in enumerate(self._plans)}
+        self._profile_ticket = ask(GetProfile(call=0))
         self._found = {}
         self.problem, self.asked_s = "", now_s
 
     def answered(self, answer: Answer) -> bool:
         """Take an answer; whether it was one of these."""
+        if answer.ticket == self._profile_ticket:
+            self.profile = answer.result if isinstance(answer.result, ProfileReply) else None
+            return True
         index = self._tickets.pop(answer.ticket, None)
         if index is None:
             return False

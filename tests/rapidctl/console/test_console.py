@@ -1,6 +1,7 @@
 """The overview, log and help under an operator's fingers, on a scripted daemon and a clock that moves when told."""
 
 import re
+from typing import Any
 
 import pytest
 from textual.app import App
@@ -165,9 +166,9 @@ async def test_quitting_closes_the_source() -> None:
     assert at.app.return_value == 0
 
 
-def own_bindings(kind: type) -> list[Binding]:
+def own_bindings(kind: type[App[Any] | Widget]) -> list[Binding]:
     """Of all our classes below ``kind``."""
-    found = []
+    found: list[Binding] = []
     for below in kind.__subclasses__():
         if below.__module__.startswith("rapidctl."):
             found += [one for one in below.__dict__.get("BINDINGS", []) if isinstance(one, Binding)]

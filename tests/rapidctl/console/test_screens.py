@@ -6,14 +6,15 @@ from msgspec.structs import replace
 from rapidctl.console.app import Console
 from rapidctl.console.ascii import plain
 from rapidctl.console.theme import THEMES
-from rapidctl.console.whatif import Guess, knee, plans
+from rapidctl.console.whatif import Guess, WhatIf, knee, plans
 from rapidctl.console.widgets.area import area
 from rapidctl.console.widgets.details import ahead, details
 from rapidctl.console.widgets.guesses import measured_lines
 from rapidctl.console.widgets.rows import AllRows
 from rapidctl.settings import Settings
 from rapidctl.source import Answer, Connection
-from rapidctl.wire import GetRequests, PlanRequest, Prediction, PredictPartition, RequestList
+from rapidctl.wire import GetRequests, PlanRequest, Prediction, PredictPartition, ProfileReply, RequestList
+from support import samples
 from support.console import (
     ENDPOINT,
     Clock,
@@ -127,8 +128,6 @@ def test_the_knee_is_where_more_units_hardly_help() -> None:
 
 
 def test_predicted_and_measured_stand_side_by_side() -> None:
-    from rapidctl.console.whatif import WhatIf
-
     whatif = WhatIf()
     tickets = iter(range(100))
     whatif.ask(partition(), lambda _: next(tickets), 1000.0)
@@ -142,7 +141,22 @@ def test_predicted_and_measured_stand_side_by_side() -> None:
     text = [line.plain for line in measured_lines(view(found), whatif, 60)]
     assert text[1].split() == ["ITL", "p95", "ms", "20", "40", "2.00"]
     assert text[2].split() == ["TTFT", "p95", "ms", "900", "450", "0.50"]
-    assert "knee     160 CU" in text[-2]
+    assert text[-1] == "profile  2027-01-02"
+
+
+def test_a_profile_tells_its_error_its_corrections_and_its_knee() -> None:
+    info = replace(partition(), calibration=samples.CALIBRATION)
+    whatif = WhatIf()
+    tickets = iter(range(100))
+    whatif.ask(info, lambda _: next(tickets), 1000.0)
+    reply = samples.REPLIES["profile"]
+    assert isinstance(reply, ProfileReply)
+    whatif.answered(Answer(len(plans(info)), reply))
+    text = [line.plain for line in measured_lines(view(moved(snapshot(), info)), whatif, 100)]
+    assert any(line.startswith(f"profile  {samples.CALIBRATION.name}, off by ") for line in text)
+    for found in samples.CALIBRATION.corrections:
+        assert any(f"{found.mode} {found.kind}: took ×{found.factor:.2f}" in line for line in text)
+    assert text[-1].startswith("rows→fewest units for ")
 
 
 def test_units_over_time_are_stacked_and_unknown_where_nothing_was_seen() -> None:

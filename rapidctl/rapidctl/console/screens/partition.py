@@ -59,6 +59,7 @@ class Partition(Page):
         if (
             view.partition is not None
             and view.past is None
+            and not view.stale
             and (self.whatif.asked_s is None or self._host != view.host)
         ):
             self._host = view.host

@@ -112,8 +112,23 @@ def measured_lines(view: View, whatif: WhatIf, width: int) -> list[Content]:
         mfu, mbu = (None, None) if work is None else (work.mfu, work.mbu)
         figures = f"{units:>4} {info.unit_name}, busy {percent(busy)}, MFU {percent(mfu)}, MBU {percent(mbu)}"
         lines.append(line((f"{name:<8}", f"${name}"), figures))
-    best = knee(whatif.guesses())
-    shown = UNKNOWN if best is None else f"{best} {info.unit_name}"
-    lines.append(line(clip(f"knee     {shown}, within 5 % of the best step", width)))
-    lines.append(line((clip(f"profile  {info.profile or 'none: rapidd calibrate'}", width), "$label")))
-    return lines
+    return [*lines, *_profile_lines(info, whatif, width)]
+
+
+def _profile_lines(info: PartitionInfo, whatif: WhatIf, width: int) -> list[Content]:
+    """The profile, what batches took over what it predicted, and the fewest units for the ITL objective by batch."""
+    calibration = info.calibration
+    if calibration is None:
+        return [line((clip(f"profile  {info.profile or 'none: rapidd calibrate'}", width), "$label"))]
+    fit = calibration.fit
+    error = UNKNOWN if fit.median is None or fit.p95 is None else f"{fit.median:.1%}, p95 {fit.p95:.1%}"
+    said = [f"profile  {calibration.name}, off by {error}"]
+    said += [
+        f"{found.mode} {found.kind}: took ×{found.factor:.2f}, then off by {found.error:.0%}, n={found.n}"
+        for found in calibration.corrections
+    ]
+    profile = whatif.profile
+    if profile is not None and profile.knee:
+        rows = [f"{row.rows}→{UNKNOWN if row.decode_units is None else row.decode_units}" for row in profile.knee]
+        said.append(f"rows→fewest units for {milliseconds(profile.itl_s)} ms: {' '.join(rows)}")
+    return [line((clip(text, width), "$label")) for text in said]
