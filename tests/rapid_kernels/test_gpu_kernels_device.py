@@ -228,5 +228,5 @@ def test_a_captured_decode_step_follows_its_buffers() -> None:
 def test_windows_behind_wide_blocks(batch: str) -> None:
     """A window that hid all of a key tile from a query once gave NaN: masked scores were finite, and what a fused
     multiply-add leaves of their difference to themselves overflowed. Decode rows of this head size once wrote past the
-    end of shared memory: `UNALIGNED_DECODE`."""
+    end of shared memory, by tiles of 64 tokens."""
     check(Case(BATCHES[batch], 2, 3, 36, torch.bfloat16, window=50, block_tokens=64, unwritten=3e4, device="cuda"))

@@ -58,7 +58,8 @@ def make_plan(
     if max_rows > MAX_ROWS:
         raise ValueError(f"at most {MAX_ROWS} rows, not {max_rows}")
     fitting = TILE_BYTES // (2 * _padded(head_dim) * itemsize)
-    tile_tokens = min(block_tokens, 64, max(16, fitting))
+    # triton 3.6 writes past the end of shared memory with wider tiles of rows that are no multiple of 16 bytes.
+    tile_tokens = min(block_tokens, 64, max(16, fitting)) if head_dim * itemsize % 16 == 0 else 16
     max_tiles = max_tokens // tile_tokens + 2 * max_rows  # a row's first and last tile may be partly used
     tiles = torch.zeros(max_tiles, dtype=torch.int64, device=device)
     return DecodePlan(tile_tokens, tiles, torch.zeros(max_rows + 1, dtype=torch.int32, device=device))

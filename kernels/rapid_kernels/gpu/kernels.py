@@ -18,7 +18,15 @@ from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
 from rapid_kernels.gpu.prefill import PromptPlan, make_prompt_plan, padded_sizes, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
-from rapid_kernels.gpu.tuning import AMD, AMD_DECODE, HOPPER_PROMPT, PROMPT, UNALIGNED_DECODE, decode_tile_for, tile_for
+from rapid_kernels.gpu.tuning import (
+    AMD,
+    AMD_DECODE,
+    CHAINED_UNITS,
+    HOPPER_PROMPT,
+    PROMPT,
+    decode_tile_for,
+    tile_for,
+)
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
 
@@ -140,10 +148,8 @@ class GpuKernels:
                 scratch.plan, ragged.kv_lens[:rows], ragged.block_tables[:rows], ragged.block_tokens, window, chained
             )
             ragged.derived["planned"] = (window,)
-        if not self._bulk:
-            tile = AMD_DECODE
-        else:
-            tile = decode_tile_for(ragged.units) if q.shape[2] % BULK_NUMBERS == 0 else UNALIGNED_DECODE
+        bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
+        tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
         return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
 
     def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
@@ -158,8 +164,8 @@ class GpuKernels:
         return prompt_attention(q, kv, ragged, plan, PROMPT, window)
 
     def _chained(self, ragged: Ragged) -> bool:
-        """Long kernels gain nothing by it."""
-        return self._bulk and ragged.num_decode == ragged.num_rows
+        """Long kernels gain nothing by it, nor do those on most of a device."""
+        return self._bulk and ragged.num_decode == ragged.num_rows and ragged.units < CHAINED_UNITS
 
     def _tile(self, x: Tensor, weight: Matrix, ragged: Ragged) -> Tile | None:
         """How to multiply; None: by the library. Triton 3.6 cannot pipeline a loop over a single step of a row."""
