@@ -1,7 +1,6 @@
 """The command line as scripts see it: stdout parses or is empty, exit codes, keys, confirmation, light imports."""
 
 import argparse
-import json
 import os
 import pty
 import subprocess
@@ -19,6 +18,7 @@ from rapidctl.commands import common
 from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
+from support.command import Rapidctl
 from support.peer import Peer
 
 
@@ -30,28 +30,9 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
         yield running
 
 
-class Ran:
-    """What a command did."""
-
-    def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-
-    @property
-    def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-
-Rapidctl = Any
-
-
 @pytest.fixture
 def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    def run(*words: str) -> Ran:
-        code = cli.main(words)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return Rapidctl(capsys)
 
 
 READING = [

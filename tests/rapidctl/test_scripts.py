@@ -20,6 +20,7 @@ from rapidctl.export import COLUMNS
 from rapidctl.tape import FileTape, Record, Recorder
 from rapidctl.wire import Failed, Snapshot
 from support import samples
+from support.command import Rapidctl
 from support.console import event, snapshot
 from support.peer import Peer
 
@@ -45,31 +46,17 @@ def tape(tmp_path: Path) -> Path:
     return path
 
 
-class Ran:
-    def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-
-    def document(self, name: str) -> dict[str, Any]:
-        """The one document, which is as `rapidctl schema` says."""
-        msgspec.json.decode(self.stdout, type=document_type(name))
-        found: dict[str, Any] = json.loads(self.stdout)
-        return found
-
-
 @pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> Ran:
-        code = cli.main(words)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
+    return Rapidctl(capsys)
 
 
 # --- recordings -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_recorded_with_the_events_of_before(peer: Peer, rapidctl: Any, tmp_path: Path) -> None:
+def test_what_is_published_is_recorded_with_the_events_of_before(
+    peer: Peer, rapidctl: Rapidctl, tmp_path: Path
+) -> None:
     path = tmp_path / "a.tape"
     done = threading.Event()
 
@@ -98,13 +85,13 @@ def test_what_is_published_is_recorded_with_the_events_of_before(peer: Peer, rap
     assert samples.EVENT in items
 
 
-def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Any, tmp_path: Path) -> None:
+def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
     ran = rapidctl("record", "-o", str(tmp_path / "a.tape"), "--for", "20ms")
     assert (ran.code, ran.stdout) == (4, "")
     assert rapidctl("record", "-o", str(tmp_path / "a.tape")).code == 1, "it is there now, and not overwritten"
 
 
-def test_a_recording_can_be_printed(tape: Path, rapidctl: Any) -> None:
+def test_a_recording_can_be_printed(tape: Path, rapidctl: Rapidctl) -> None:
     lines = rapidctl("replay", str(tape), "--json").stdout.splitlines()
     assert len(lines) == 41
     for line in lines:
@@ -112,11 +99,11 @@ def test_a_recording_can_be_printed(tape: Path, rapidctl: Any) -> None:
     assert json.loads(lines[21])["event"]["text"] == "ana: split 160"
 
 
-def test_replaying_in_the_console_needs_a_terminal(tape: Path, rapidctl: Any) -> None:
+def test_replaying_in_the_console_needs_a_terminal(tape: Path, rapidctl: Rapidctl) -> None:
     assert rapidctl("replay", str(tape)).code == 2
 
 
-def test_a_recording_becomes_a_table(tape: Path, rapidctl: Any, tmp_path: Path) -> None:
+def test_a_recording_becomes_a_table(tape: Path, rapidctl: Rapidctl, tmp_path: Path) -> None:
     ran = rapidctl("export", str(tape), "--csv")
     header, *rows = list(csv.reader(io.StringIO(ran.stdout)))
     assert (header, len(rows)) == (list(COLUMNS), 40)
@@ -129,7 +116,7 @@ def test_a_recording_becomes_a_table(tape: Path, rapidctl: Any, tmp_path: Path) 
     assert rapidctl("export", str(tape), "--json").code == 2
 
 
-def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Any) -> None:
+def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Rapidctl) -> None:
     path = tmp_path / "a.tape"
     with Recorder(path) as recorder:
         bare = replace(snapshot(), partition=None, kv=None, device=None, latency=[], lanes=[])
@@ -141,7 +128,7 @@ def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Any) ->
     }  # fmt: skip
 
 
-def test_what_is_no_recording_is_refused(tmp_path: Path, rapidctl: Any) -> None:
+def test_what_is_no_recording_is_refused(tmp_path: Path, rapidctl: Rapidctl) -> None:
     (tmp_path / "a").write_text("no")
     for command in (["export", str(tmp_path / "a")], ["replay", str(tmp_path / "a"), "--json"]):
         ran = rapidctl(*command)
@@ -186,7 +173,7 @@ def test_what_nobody_measured_is_not_judged(subject: str, level: Level) -> None:
     assert judge(bare, subject, None, None).level == level
 
 
-def test_check_prints_one_line_and_its_code(peer: Peer, rapidctl: Any) -> None:
+def test_check_prints_one_line_and_its_code(peer: Peer, rapidctl: Rapidctl) -> None:
     ran = rapidctl("check", "queue", "-w", "1", "-c", "100")
     assert (ran.code, ran.stdout) == (
         CODES["WARNING"], "RAPID WARNING - 1 waiting, 1 prefilling, 3 decoding | waiting=1 decoding=3\n",
@@ -196,7 +183,7 @@ def test_check_prints_one_line_and_its_code(peer: Peer, rapidctl: Any) -> None:
 
 
 def test_no_daemon_is_critical_and_a_strange_one_unknown(
-    peer: Peer, rapidctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer.script[wire.Hello] = lambda hello: [Failed(code="protocol", message="speaks 2 to 3")]
     assert rapidctl("check").code == CODES["UNKNOWN"]
@@ -217,7 +204,7 @@ def levels(document: dict[str, Any]) -> dict[str, str]:
     return {found["name"]: found["level"] for found in document["findings"]}
 
 
-def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 0.1)
     silent = rapidctl("doctor", "--json")
     assert silent.code == 1
@@ -241,7 +228,7 @@ def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Any, monkeypa
     assert (found["daemon"], found["feed"], found["clocks"]) == ("ok", "ok", "warn")
 
 
-def test_doctor_says_where_it_stops(rapidctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_where_it_stops(rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.01)
     monkeypatch.setenv("RAPIDCTL_ENDPOINT", f"ipc://{tmp_path}/nobody.sock")
     ran = rapidctl("doctor")
@@ -252,7 +239,7 @@ def test_doctor_says_where_it_stops(rapidctl: Any, tmp_path: Path, monkeypatch: 
     assert levels(ran.document("doctor")) == {"client": "ok", "terminal": "ok", "settings": "fail"}
 
 
-def test_contexts_are_added_listed_and_chosen(peer: Peer, rapidctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contexts_are_added_listed_and_chosen(peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAPIDCTL_ENDPOINT")
     assert rapidctl("context", "add", "lab", peer.endpoint, "--json").document("context add")["context"] == "lab"
     assert rapidctl("-c", "lab", "status").code == 0
@@ -265,7 +252,7 @@ def test_contexts_are_added_listed_and_chosen(peer: Peer, rapidctl: Any, monkeyp
     assert (ran.code, ran.stdout) == (2, "")
 
 
-def test_the_settings_can_be_shown_with_their_origin(rapidctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_can_be_shown_with_their_origin(rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPIDCTL_THEME", "ansi")
     document = rapidctl("config", "show", "--json").document("config show")
     assert (document["settings"]["theme"], document["origin"]) == ("ansi", {"theme": "RAPIDCTL_THEME"})
@@ -278,7 +265,7 @@ def test_the_settings_can_be_shown_with_their_origin(rapidctl: Any, monkeypatch:
 # --- what is shipped ------------------------------------------------------------------------------------------------
 
 
-def test_schemas_are_json_schema_of_all_documents_or_of_one(rapidctl: Any) -> None:
+def test_schemas_are_json_schema_of_all_documents_or_of_one(rapidctl: Rapidctl) -> None:
     everything = json.loads(rapidctl("schema").stdout)
     assert everything["documents"].keys() == DOCUMENTS.keys()
     one = json.loads(rapidctl("schema", "partition", "show").stdout)
@@ -289,7 +276,7 @@ def test_schemas_are_json_schema_of_all_documents_or_of_one(rapidctl: Any) -> No
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_files_are_those_that_the_command_prints(shell: str, rapidctl: Any) -> None:
+def test_the_completion_files_are_those_that_the_command_prints(shell: str, rapidctl: Rapidctl) -> None:
     """``UPDATE_PICTURES=1``, as `make docs` sets it, writes them anew."""
     printed = rapidctl("completion", shell).stdout
     stored = COMPLETIONS / f"rapidctl.{shell}"

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -139,29 +141,35 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_recording_is_seen_through_the_same_screens(recording: Path) -> None:
+@asynccontextmanager
+async def replaying(path: Path) -> AsyncIterator[Desk]:
+    """A console on a recording."""
     clock = Clock()
-    source = ReplaySource(recording)
-    host = Host(source, str(recording), clock=clock, wall=wall, kind="replay", tape=source.tape)
+    source = ReplaySource(path)
+    host = Host(source, str(path), clock=clock, wall=wall, kind="replay", tape=source.tape)
     app = Console([host], clock=clock, wall=wall)
     async with app.run_test(size=(120, 36)) as pilot:
-        at = Desk(app, source, clock, pilot)  # type: ignore[arg-type]
+        yield Desk(app, source, clock, pilot)  # type: ignore[arg-type]
+
+
+async def test_a_recording_is_seen_through_the_same_screens(recording: Path) -> None:
+    async with replaying(recording) as at:
         await at.settle()
         await at.settle()
         assert "▶ REPLAY 08:00:00" in at.text
         assert "a recording" in at.text
         await at.later(20)
-        assert app.view().now_s == pytest.approx(20.0, abs=0.3)
+        assert at.app.view().now_s == pytest.approx(20.0, abs=0.3)
         await at.press("right_curly_bracket")
         assert "epoch 1842" in at.text
         await at.press("p", "end", "L")
-        assert app.view().now_s == 119.75
+        assert at.app.view().now_s == 119.75
         await at.press("T", *"08:01:45", "enter")
         assert "nothing came then" in at.text, "it was silent for ten seconds"
-        assert app.screen.has_class("-stale")
+        assert at.app.screen.has_class("-stale")
         await at.press("ctrl+o", "o", "x")
-        assert "this is a recording: there is nothing to control" in [n.message for n in app._notifications]
-        assert app.current_mode == "overview"
+        assert "this is a recording: there is nothing to control" in [n.message for n in at.app._notifications]
+        assert at.app.current_mode == "overview"
         for key in "2356":
             await at.press(key)
             assert "REPLAY" in at.text
@@ -172,24 +180,20 @@ async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(record
     middle = len(whole) // 2
     whole[middle : middle + 40] = bytes(40)
     recording.write_bytes(bytes(whole))
-    clock = Clock()
-    source = ReplaySource(recording)
-    host = Host(source, str(recording), clock=clock, wall=wall, kind="replay", tape=source.tape)
-    app = Console([host], clock=clock, wall=wall)
-    async with app.run_test(size=(120, 36)) as pilot:
-        at = Desk(app, source, clock, pilot)  # type: ignore[arg-type]
+    async with replaying(recording) as at:
         await at.settle()
         await at.press("p")
         shown = []
         for second in range(0, 120, 2):
-            assert host.player is not None
-            host.player.seek(float(second))
+            player = at.app.host.player
+            assert player is not None
+            player.seek(float(second))
             await at.settle()
             shown.append("nothing came then" not in at.text)
         assert shown[0]
         assert shown[-1]
         assert not all(shown[10:45])
-        assert any("damaged at byte" in entry.text for entry in app.book.log)
+        assert any("damaged at byte" in entry.text for entry in at.app.book.log)
 
 
 @pytest.mark.parametrize(
