@@ -85,7 +85,7 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
     endpoints = [first] if args.endpoint else list(dict.fromkeys([first, *names.values()]))
     return [
         Host(
-            LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control,
+            LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control and endpoint == first,
             name=known.get(endpoint, "default") if len(endpoints) > 1 else "",
         )
         for endpoint in endpoints

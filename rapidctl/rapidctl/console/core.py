@@ -142,8 +142,6 @@ class Core(App[int]):
         """Draw so often from now on."""
         self.rate_hz = rate_hz
         self._ticker.stop()
-        if self.current_mode != self._first_screen:
-            self.go(self._first_screen)
         self._ticker = self.set_interval(1 / rate_hz, self.tick)
 
     def _set_pace(self) -> None:

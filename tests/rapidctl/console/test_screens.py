@@ -5,12 +5,14 @@ from msgspec.structs import replace
 
 from rapidctl.console.app import Console
 from rapidctl.console.ascii import plain
+from rapidctl.console.host import Host
 from rapidctl.console.theme import THEMES
 from rapidctl.console.whatif import Guess, WhatIf, knee, plans
 from rapidctl.console.widgets.area import area
 from rapidctl.console.widgets.details import ahead, details
 from rapidctl.console.widgets.guesses import measured_lines
 from rapidctl.console.widgets.rows import AllRows
+from rapidctl.demo.source import DemoSource
 from rapidctl.settings import Settings
 from rapidctl.source import Answer, Connection
 from rapidctl.wire import GetRequests, PlanRequest, Prediction, PredictPartition, ProfileReply, RequestList
@@ -230,6 +232,26 @@ async def test_leaving_a_daemon_gives_its_rights_back() -> None:
         assert first.locked == 1
 
 
+async def test_the_make_believe_daemon_is_said_to_be_one_and_can_be_steered() -> None:
+    clock = Clock()
+    source = DemoSource(clock, wall)
+    host = Host(source, "demo", clock=clock, wall=wall, kind="demo", control=True)
+    app = Console([host], clock=clock, wall=wall)
+    async with app.run_test(size=(120, 36)) as pilot:
+        at = Desk(app, source, clock, pilot)  # type: ignore[arg-type]
+        await at.settle()
+        assert "DEMO: made-up figures" in at.text
+        await at.press("o")
+        at.app.screen.query_one("#mode").focus()
+        await at.press("left", "left")
+        at.app.screen.query_one("#cancel").focus()
+        await at.press("y")
+        await at.later(1)
+        assert "APPLIED: applied as epoch 1; measured: decode on 304" in at.text
+        await at.press("escape")
+        assert "OVERRIDE" in at.text
+
+
 # --- how it is drawn ------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +309,8 @@ async def test_a_panel_can_have_the_screen_for_itself() -> None:
 
 async def test_the_pace_of_drawing_has_ends() -> None:
     async with desk() as at:
-        await at.press("plus", "plus", "plus")
+        await at.press("5", "plus", "plus", "plus")
         assert at.app.rate_hz == 10.0
         await at.press(*["minus"] * 9)
         assert at.app.rate_hz == 0.5
+        assert at.app.current_mode == "log"

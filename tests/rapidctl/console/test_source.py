@@ -99,7 +99,10 @@ def test_commands_go_over_a_connection_of_their_own_that_asked_for_control(peer:
     reader.source.lock()
     ticket = reader.source.ask(wire.ReleasePartition(call=0, by="ana"), control=True)
     assert isinstance(reader.answer(ticket), wire.ControlReply)
-    hellos = [peer.hear(wire.Hello) for _ in range(4)]
+    heard = [peer.heard.get_nowait() for _ in range(peer.heard.qsize())]
+    commands = [message for message in heard if isinstance(message, wire.ReleasePartition)]
+    assert [command.deadline_unix_s is None for command in commands] == [False, False]
+    hellos = [message for message in heard if isinstance(message, wire.Hello)]
     assert [hello.control for hello in hellos] == [False, False, True, True]
 
 
