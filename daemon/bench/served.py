@@ -1,8 +1,8 @@
 """``python -m bench.served SERVE_OPTIONS ... -- CLIENT ...``: somebody else's client against `rapidd http`.
 
-Starts a daemon with the options and its HTTP server on a free loopback port, runs the client's command with {url}
-replaced by the server's address, and stops everything. The exit status is the client's. With the same command for
-another engine's server, one client measures both.
+Starts a daemon with the options and its HTTP server on a free loopback port, runs the client's command with the words
+{url} and {endpoint} replaced by the addresses of server and daemon, and stops everything. The exit status is the
+client's. With the same command for another engine's server, one client measures both.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ def main() -> int:
     with daemon(*arguments[:at]) as server:
         print(f"bench: ready after {server.ready_s:.1f} s", file=sys.stderr, flush=True)
         with http(server.endpoint) as url:
-            command = [word.replace("{url}", url) for word in arguments[at + 1 :]]
+            places = {"{url}": url, "{endpoint}": server.endpoint}
+            command = [places.get(word, word) for word in arguments[at + 1 :]]
             return subprocess.run(command, check=False).returncode
 
 

@@ -1,4 +1,4 @@
-"""The command `rapidd`: serve, calibrate, profile, http, config, doctor, version. Only data goes to stdout.
+"""The command `rapidd`: serve, calibrate, profile, simulate, http, config, doctor, version. Only data goes to stdout.
 
 Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
 runtime directory). Imports no torch: the engine process alone pays for it.
@@ -27,6 +27,7 @@ from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
 from rapidd.policy.profile import load_profile
+from rapidd.simulate.arguments import add_arguments as add_simulate_arguments
 
 EXIT_FAILED: Final = 1
 EXIT_BUG: Final = 70
@@ -38,7 +39,11 @@ SERVE_OPTIONS: Final = {
     "--device": ("engine.device", None, "where the model runs"),
     "--compute-units": ("engine.compute-units", "N", "cores, SMs or CUs to use; all by default"),
     "--dtype": ("model.dtype", None, "of weights and arithmetic"),
-    "--policy": ("engine.policy", "P", "auto, serial:N, serial:all, hybrid:N, shared or split:UNITS"),
+    "--policy": (
+        "engine.policy",
+        "P",
+        "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid:N, shared or split:UNITS",
+    ),
     "--max-model-len": ("model.max-model-len", "N", "longest prompt and output together, in tokens"),
     "--kv-blocks": ("engine.kv-blocks", "N", "size of the KV cache; measured by default"),
     "--weights": ("model.weights", None, "from the model's files, or random for benchmarks"),
@@ -100,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective (0.05)")
     show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens a row (1024)")
     _add_json_option(show_file)
+
+    simulated = commands.add_parser("simulate", help="what policies make of a request trace, without a device")
+    simulated.set_defaults(command=_simulate)
+    add_simulate_arguments(simulated)
 
     http = commands.add_parser("http", help="run the OpenAI-compatible HTTP server in front of a daemon")
     http.set_defaults(command=_http)
@@ -180,6 +189,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
     return serve(_load(arguments).config)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from rapidd.simulate.command import run
+
+    return run(arguments)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

@@ -60,9 +60,15 @@ class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
 
 
 class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """What the policy knows. ``profile``: a file of `rapidd calibrate`; null: the state directory's, or a shipped."""
+    """What the policy knows, and what happens when the load is more than the objectives allow.
+
+    ``profile``: a file of `rapidd calibrate`; null: the state directory's, or a shipped. Which policy decides is
+    `engine.policy`.
+    """
 
     profile: str | None = None
+    refuse_hopeless: bool = False
+    """Refuse an interactive request whose TTFT is predicted far beyond its objective; it is counted either way."""
 
 
 class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

@@ -133,6 +133,14 @@ class SetPolicy(_Message):
     if_epoch: int | None
 
 
+class Undo(_Message):
+    """Bring back what the last operator's change replaced. Answered by `ControlDone`."""
+
+    token: int
+    by: str
+    if_epoch: int | None
+
+
 class Predict(_Message):
     """Dry run of a plan. Answered by `Predicted`."""
 
@@ -155,7 +163,7 @@ class SloReport(_Message):
     ttft_p95_ratio: float | None
 
 
-FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | AskProfile | SloReport
+FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | AskProfile | SloReport | Undo
 
 # --- engine -> front ---------------------------------------------------------------------------------------------
 
@@ -238,6 +246,8 @@ class EngineState(_Message):
     mode_seconds: dict[str, float]
     requests: list[RequestState]
     memory_used_bytes: int | None
+    prefill_tokens_per_s: float | None = None
+    """What the plan in force is predicted to compute; null without a profile."""
     scheduling_s: Quantiles | None = None
 
 

@@ -50,7 +50,7 @@ Reply = (
     | wire.ProfileReply
     | wire.ControlReply
 )
-Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.Drain
+Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.UndoPartition | wire.Drain
 Call = (
     Ping
     | wire.GetStatus
@@ -219,7 +219,7 @@ class Client:
         self._call += 1
         number = self._call
         request = replace(request, call=number)
-        if isinstance(request, wire.SetPartition | wire.ReleasePartition | wire.SetPolicy):
+        if isinstance(request, wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.UndoPartition):
             request.deadline_unix_s = request.deadline_unix_s or time.time() + timeout_s
         self._waiting.add(number)
         try:

@@ -264,6 +264,15 @@ class ReleasePartition(_Request):
     deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
 
 
+class UndoPartition(_Request):
+    """Bring back what the last operator's change replaced, as a change of its own. Answered by `ControlReply`."""
+
+    call: int
+    by: Annotated[str, Meta(max_length=64)] = ""
+    if_epoch: Annotated[int, Meta(ge=0)] | None = None
+    deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+
+
 class SetPolicy(_Request):
     """Change the policy (``auto``, ``serial:256``, ``serial:all``, ``hybrid:512``, ``shared``, ``split:1``)."""
 
@@ -297,6 +306,7 @@ Request = (
     | SetPartition
     | ReleasePartition
     | SetPolicy
+    | UndoPartition
     | Drain
 )
 
@@ -530,6 +540,8 @@ class RequestCounts(Struct, kw_only=True):
     cancelled_total: int = 0
     refused_total: int = 0
     preempted_total: int = 0
+    hopeless_total: int = 0
+    """Requests whose TTFT was predicted far beyond the objective when they came; refused only if configured so."""
 
 
 class RequestRow(Struct, kw_only=True):

@@ -81,6 +81,7 @@ def other_jobs(chained: bool) -> list[Job]:
     plan = {"kv_lens": "*i32", "block_tables": "*i32", "tiles": "*i64", "first": "*i32"}
     plan |= {"rows": "i32", "table_stride": "i32", "window": "i32"}
     plan_constants = {"BLOCK_TOKENS": 64, "TILE": 64, "ROWS": 256, "CHUNK": 128}
+    prompts = {"query_start": "*i32", "kv_lens": "*i32", "tiles": "*i32", "first_row": "i32", "rows": "i32"}
     norm = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
     rope = {"qkv": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64", "kv": "*bf16"}
     rope |= {"q_weight": "*bf16", "k_weight": "*bf16", "eps": "fp32"}
@@ -88,12 +89,16 @@ def other_jobs(chained: bool) -> list[Job]:
     silu = {"gate_up": "*bf16", "out": "*bf16"}
     jobs: list[Job] = [
         (attention.plan_decode_kernel, plan, plan_constants, {}),
+        (prefill.plan_prompts_kernel, prompts, {"TOKENS": 16, "ROWS": prefill.ROWS}, {"num_warps": 1}),
         (elementwise.add_rms_norm_kernel, norm, {"WIDTH": 4096, "PADDED": 4096, "ADD": True}, {"num_warps": 8}),
         (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": False}, {"num_warps": 4}),
         (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": True}, {"num_warps": 4}),
         (elementwise.silu_mul_kernel, silu, {"WIDTH": 14336, "BLOCK": 2048}, {"num_warps": 4}),
     ]
-    return [(kernel, types, constants | {"CHAINED": chained}, options) for kernel, types, constants, options in jobs]
+    return [
+        (kernel, types, constants | ({"CHAINED": chained} if "CHAINED" in kernel.arg_names else {}), options)
+        for kernel, types, constants, options in jobs
+    ]
 
 
 PROMPT_SHAPES = ((8, 4, 128, 64), (1, 16, 256, 64), (4, 2, 8, 16), (7, 1, 80, 128), (3, 3, 64, 32))

@@ -14,6 +14,7 @@ from rapid_kernels import CacheLayout, make_ragged, select
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention, make_plan
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
+from rapid_kernels.gpu.prefill import padded_sizes
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels
 
@@ -104,3 +105,9 @@ def test_more_decode_rows_than_the_scratch_is_for_are_refused() -> None:
 
 def test_float32_on_a_gpu_is_plain_torch() -> None:
     assert isinstance(select("cuda", torch.float32), ReferenceKernels)
+
+
+@pytest.mark.parametrize(("group", "dim"), [(17, 64), (4, 257)])
+def test_prompts_of_shapes_beyond_the_kernels_are_refused(group: int, dim: int) -> None:
+    with pytest.raises(ValueError, match="at most 16 query heads a KV head and head size 256"):
+        padded_sizes(group, dim)

@@ -130,6 +130,35 @@ def read_case() -> Errors:
     return found
 
 
+def plan_case() -> Errors:
+    """Every token of a chunk is in one tile, at its position; those of a row come last first. 0: as it should be."""
+    from rapid_kernels import make_ragged
+    from rapid_kernels.gpu.prefill import make_prompt_plan
+
+    wrong = []
+    for tile_tokens, decode, chunks in (
+        (4, [7, 0], [(0, 20), (33, 7), (16, 2)]),
+        (16, [], [(5, 150)]),
+        (16, [3], [(i, 1 + i % 40) for i in range(1, 70)]),
+    ):
+        rows = [(cached, 1) for cached in decode] + chunks
+        lens = [cached + new for cached, new in rows]
+        ragged = make_ragged([new for _, new in rows], lens, [[1] * -(-n // 16) for n in lens], 16, 8)
+        tiles = make_prompt_plan(ragged, tile_tokens).tiles.tolist()
+        seen: dict[int, tuple[int, int]] = {}
+        previous: dict[int, int] = {}
+        for first, count, position, row in tiles:
+            assert 0 <= count <= tile_tokens
+            assert count == 0 or position < previous.get(row, 1 << 30)
+            previous[row] = position
+            for offset in range(count):
+                assert first + offset not in seen
+                seen[first + offset] = (row, position + offset)
+        wanted = [(row, cached + i) for row, (cached, new) in enumerate(chunks, len(decode)) for i in range(new)]
+        wrong.append(float([seen.get(token) for token in range(len(seen))] != wanted))
+    return wrong
+
+
 def kernels_case(rows: list[tuple[int, int]], **changes: Any) -> Errors:
     """Every call of `GpuKernels`, all by pointers; NaN wherever no row has written."""
     from rapid_kernels.gpu.kernels import GpuKernels
@@ -146,6 +175,7 @@ for bulk, gated in itertools.product((False, True), repeat=2):
 CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
 CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
 CASES["read"] = read_case
+CASES["prompt-plan"] = plan_case
 CASES["kernels-decode"] = lambda: kernels_case([(37, 1), (0, 1), (15, 1)])
 CASES["kernels-window"] = lambda: kernels_case([(70, 1), (0, 1), (40, 6)], window=20)
 CASES["kernels-chunks"] = lambda: kernels_case([(0, 20), (33, 7)], qk_norm=True, group=1)

@@ -59,10 +59,12 @@ READING = [
     ["run", "Hello"],
     ["version"],
 ]
+Changing = wire.SetPartition | wire.ReleasePartition | wire.UndoPartition | wire.SetPolicy
 CHANGING = [
     ["requests", "cancel", "r-1"],
     ["partition", "set", "--mode", "serial", "--chunk", "all", "--yes"],
     ["partition", "auto", "--reason", "done", "--if-epoch", "5"],
+    ["partition", "undo"],
     ["policy", "set", "hybrid:512"],
     ["drain"],
     ["drain", "--off"],
@@ -286,6 +288,25 @@ def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) 
     peer.script[wire.GetPartition] = lambda ask: [replace(info, call=ask.call)]
     (document,) = rapidctl("partition", "show", "--json").documents
     assert (document["override"], document["measured"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("partition", "set", "--mode", "shared", "--yes"), wire.SetPartition),
+        (("partition", "auto"), wire.ReleasePartition),
+        (("partition", "undo"), wire.UndoPartition),
+        (("policy", "set", "auto"), wire.SetPolicy),
+    ],
+    ids=str,
+)
+def test_a_change_goes_by_the_epoch_that_the_command_found_unless_told(
+    words: tuple[str, ...], kind: type[Changing], peer: Peer, rapidctl: Rapidctl
+) -> None:
+    assert rapidctl(*words).code == 0
+    assert peer.hear(kind).if_epoch == samples.PARTITION.epoch
+    assert rapidctl(*words, "--if-epoch", "77").code == 0
+    assert peer.hear(kind).if_epoch == 77
 
 
 def test_predict_answers_nulls_without_a_profile(peer: Peer, rapidctl: Rapidctl) -> None:

@@ -12,9 +12,13 @@ from bench.gpu import Results
 from bench.gpu_alone import graphs
 from bench.gpu_setup import between, efficiency, gaps_ms, spent, steady_rate
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
+from bench.policy import main as decisions
 from rapidctl.stream import Stream
 from rapidctl.wire import Generate, LaneStats, PhaseWork, Snapshot
+from rapidd.policy.policies import ADAPTIVE
+from rapidd.policy.profile import save_profile
 from support import samples
+from support.h100 import h100_8b
 
 MS = 1_000_000
 
@@ -145,3 +149,15 @@ def test_a_section_that_fails_is_kept_as_such_and_the_next_one_goes_on(tmp_path:
     assert document["failed"] == {"broken": "RuntimeError('a stream failed')"}
     assert [figure["name"] for figure in document["figures"]] == ["x"]
     assert set(document["sections_s"]) == {"broken", "good"}
+
+
+def test_the_cost_of_a_decision_is_told_for_every_policy_that_looks_at_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.policy.REPEATS", 1)
+    save_profile(h100_8b(), tmp_path / "p.json")
+    assert decisions(["--profile", str(tmp_path / "p.json")]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(document["decision_us"]) == set(ADAPTIVE)
+    assert decisions(["--profile", str(tmp_path / "none.json")]) == 1
+    assert "rapidd calibrate" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidd import ipc
-from rapidd.config import Config, ServerConfig
+from rapidd.config import Config, PolicyConfig, ServerConfig
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
 from rapidd.model.chat import ChatTemplate
@@ -200,6 +200,7 @@ class ScriptedEngine:
                 mode_seconds={"hybrid": 1.0},
                 requests=list(requests),
                 memory_used_bytes=None,
+                prefill_tokens_per_s=fields.get("prefill_tokens_per_s"),
             )
         )
 
@@ -212,13 +213,18 @@ class Rig:
     """The front under test and whoever talks to it."""
 
     def __init__(
-        self, folder: Path, server: ServerConfig | None = None, send_hwm: int = 1000, text: TextModel = TEXT
+        self,
+        folder: Path,
+        server: ServerConfig | None = None,
+        send_hwm: int = 1000,
+        policy: PolicyConfig | None = None,
+        text: TextModel = TEXT,
     ) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clock = FakeClock()
         self.runtime = RuntimeDir(f"ipc://{folder}/request.sock")
         self.runtime.prepare()
-        self.config = Config(server=server or ServerConfig())
+        self.config = Config(server=server or ServerConfig(), policy=policy or PolicyConfig())
         self.text = text
         self.peers: list[Peer] = []
         self.engines: list[ScriptedEngine] = []

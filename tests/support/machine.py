@@ -8,6 +8,7 @@ from array import array
 from collections import deque
 from hashlib import blake2b
 
+from rapidctl.wire import SloClass
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Finished, Scheduler
@@ -33,7 +34,15 @@ def expected_output(prompt: list[int], max_output: int, stop_ids: frozenset[int]
 
 
 def make_request(
-    rid: int, prompt: list[int], max_output: int = 5, priority: int = 0, stop: int | None = None
+    rid: int,
+    prompt: list[int],
+    max_output: int = 5,
+    priority: int = 0,
+    stop: int | None = None,
+    *,
+    due_ns: int | None = None,
+    arrival_ns: int | None = None,
+    slo_class: SloClass = "interactive",
 ) -> Request:
     stop_ids = frozenset() if stop is None else frozenset([stop])
     return Request(
@@ -43,7 +52,9 @@ def make_request(
         max_output=max_output,
         sampling=SamplingParams(stop_ids=stop_ids),
         priority=priority,
-        arrival_ns=rid,
+        arrival_ns=rid if arrival_ns is None else arrival_ns,
+        due_ns=due_ns,
+        slo_class=slo_class,
     )
 
 
@@ -64,8 +75,10 @@ class Machine:
             block_tokens=BLOCK_TOKENS,
             max_running=max_running,
             max_model_len=max_model_len,
-            bound=lambda plan, units, decoding: min(bound, plan.chunk) if isinstance(plan.chunk, int) else bound,
-            lone_bound=None if lone_bound is None else lambda plan, units: lone_bound,
+            bound=lambda plan, units, decoding, context: (
+                min(bound, plan.chunk) if isinstance(plan.chunk, int) else bound
+            ),
+            lone_bound=None if lone_bound is None else lambda plan, units, context: lone_bound,
         )
         self.queues: dict[Lane, deque[Batch]] = {lane: deque() for lane in LANES}
         self.kv = [[-1] * BLOCK_TOKENS for _ in range(kv_blocks)]

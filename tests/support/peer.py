@@ -43,7 +43,7 @@ def default_script() -> dict[type, Answer]:
             replace(samples.FINISHED, id=ask.id),
         ],
         **dict.fromkeys(
-            (wire.Cancel, wire.SetPartition, wire.ReleasePartition, wire.SetPolicy, wire.Drain),
+            (wire.Cancel, wire.SetPartition, wire.ReleasePartition, wire.SetPolicy, wire.UndoPartition, wire.Drain),
             lambda ask: [wire.ControlReply(call=ask.call, epoch=6, text="accepted")],
         ),
     }

@@ -345,6 +345,7 @@ REQUESTS: dict[str, wire.Request] = {
     ),
     "releasepartition": wire.ReleasePartition(call=9, by="ana", reason="done", if_epoch=5, deadline_unix_s=1.7e9),
     "setpolicy": wire.SetPolicy(call=10, policy="hybrid:512", by="ana", if_epoch=5, deadline_unix_s=1.7e9),
+    "undopartition": wire.UndoPartition(call=10, by="ana", if_epoch=5, deadline_unix_s=1.7e9),
     "drain": wire.Drain(call=11, on=False, by="ana"),
 }
 REPLIES: dict[str, wire.Reply] = {

@@ -55,7 +55,7 @@ class TinyEngine:
             block_tokens=self.block_tokens,
             max_running=self._max_running,
             max_model_len=MAX_MODEL_LEN,
-            bound=lambda plan, units, decoding: (
+            bound=lambda plan, units, decoding, context: (
                 min(self.bound, plan.chunk) if isinstance(plan.chunk, int) else self.bound
             ),
         )

@@ -33,11 +33,26 @@ from support.tiny import MAX_MODEL_LEN, MODEL, TinyEngine, Wake
 
 
 class DeviceLengths(ReferenceKernels):
-    """The reference, with lengths of the rows read from the device's tensors, as a captured kernel reads them."""
+    """The reference, with lengths of the rows read from the device's tensors, as a captured kernel reads them.
+
+    Rows without a token, and tokens behind the last row, are padding.
+    """
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
-        lens = [int(value) for value in ragged.kv_lens]
-        return super().attention(q, cache, layer, replace(ragged, kv_lens_cpu=lens, derived={}), window)
+        starts = [int(value) for value in ragged.query_start]
+        real = [row for row in range(ragged.num_rows) if starts[row + 1] > starts[row]]
+        device_s = replace(
+            ragged,
+            block_tables=ragged.block_tables[real],
+            kv_lens=ragged.kv_lens[real],
+            kv_lens_cpu=[int(value) for value in ragged.kv_lens[real]],
+            query_start=ragged.query_start[[*real, -1]],
+            query_start_cpu=[*(starts[row] for row in real), starts[-1]],
+            derived={},
+        )
+        out = torch.full((len(q), q.shape[1] * q.shape[2]), math.nan, dtype=q.dtype)
+        out[: starts[-1]] = super().attention(q[: starts[-1]], cache, layer, device_s, window)
+        return out
 
 
 class Reached:
@@ -119,8 +134,15 @@ class TinyGpuEngine(TinyEngine):
         for units, (_, queue) in queues["decode"].items():
             captured = capture()
             with queue.current():
+                for size in self.gpu.mixed_sizes if units == table.units_total else []:
+                    self.gpu.capture_chunk(size, units, captured)
                 for rows in reversed(self.gpu.buckets):
                     self.gpu.capture(rows, units, captured)
+        for units, (_, queue) in queues["prefill"].items():
+            captured = capture()
+            with queue.current():
+                for size in self.gpu.chunk_sizes:
+                    self.gpu.capture_chunk(size, units, captured)
         streams = {
             name: {
                 units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from msgspec import Struct
 
 from rapid_kernels import KVCache
 from rapidctl.wire import DeviceInfo
+from rapidd.engine.defaults import Defaults
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
 from rapidd.engine.request import Lane
@@ -20,27 +21,8 @@ from rapidd.model.llama import Llama
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 
-UNBOUNDED: Final = 1 << 62
-
 Report = Callable[[str, float | None], None]
 """What is being done, and how far it is in percent."""
-
-
-class Defaults(Struct, frozen=True, kw_only=True):
-    """What settings mean that are not given, and bounds that nobody sets."""
-
-    block_tokens: int
-    max_context: int = UNBOUNDED
-    max_chunk_s: float
-    lone_chunk_s: float | None = None
-    """Of the chunk that ends the prompt of a request that is alone; null: as others."""
-    max_chunk_tokens: int = UNBOUNDED
-    """Memory for activations is there for so many prompt tokens a batch."""
-    itl_slo_s: float
-    warmup_tokens: int
-    """Of the prompt whose speed counts."""
-    warmup_tails: tuple[int, ...] = ()
-    """Lengths of shorter prompts, for which other kernels are chosen; they must be made before serving too."""
 
 
 class Sizes(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from rapidd.engine.request import Lane, Request, SamplingParams
 WorkKind = Literal["decode", "prefill", "mixed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """Tokens ``[start, start + count)`` of one request.
 

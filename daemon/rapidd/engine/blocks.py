@@ -141,6 +141,10 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
+    def knows(self, digest: bytes) -> bool:
+        """Whether a block of this content is in the prefix table."""
+        return digest in self._block_of
+
     def publish(self, block: int, digest: bytes) -> None:
         """Enter a full block whose writing batch is *done*. The first writer of equal content stays."""
         assert self._refs[block] > 0, f"block {block} published without a holder"

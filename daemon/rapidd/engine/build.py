@@ -29,6 +29,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.loop import Engine, Wake
 from rapidd.engine.meter import Meter, Peaks
+from rapidd.engine.observe import Limits
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import load_of
@@ -41,10 +42,12 @@ from rapidd.model.weights import open_weights
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.library import find_profile
+from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan
 from rapidd.policy.profile import ProfileKey
+from rapidd.telemetry.latency import resolve_slo
 
 RANDOM_SEED: Final = 0
 WARMUP_OUTPUT: Final = 3
@@ -111,6 +114,8 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     named = config.policy.profile
     found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
     calibration = Calibration(found)
+    if calibration.cost is not None:
+        control.know(Predictor(calibration.cost, calibration.correction.factor))
     pace = Pace(
         max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
         lone_chunk_s=config.engine.max_chunk_s or defaults.lone_chunk_s,
@@ -124,8 +129,10 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         block_tokens=sizes.block_tokens,
         max_running=sizes.num_slots,
         max_model_len=sizes.max_model_len,
-        bound=lambda plan, units, decoding: min(pace.bound(plan, units, decoding), defaults.max_chunk_tokens),
-        lone_bound=lambda plan, units: min(pace.lone_bound(plan, units), defaults.max_chunk_tokens),
+        bound=lambda plan, units, decoding, context: min(
+            pace.bound(plan, units, decoding, context), defaults.max_chunk_tokens
+        ),
+        lone_bound=lambda plan, units, context: min(pace.lone_bound(plan, units, context), defaults.max_chunk_tokens),
         key=secrets.token_bytes(16),
     )
     num_tokens = _warm_up_tokens(backend, sizes, kv_blocks)
@@ -157,6 +164,11 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         control=control,
         pace=pace,
         calibration=calibration,
+        limits=Limits(
+            slo=resolve_slo(config.slo, backend.info.kind),
+            max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
+            max_chunk_tokens=defaults.max_chunk_tokens,
+        ),
         wake=wake,
         kv_bytes=(kv_blocks + 1) * model.cache_layout(1, sizes.block_tokens).bytes_per_block,
         memory_used=backend.memory_used,
@@ -215,7 +227,7 @@ def _warm_up(
             block_tokens=block_tokens,
             max_running=1,
             max_model_len=num_tokens + WARMUP_OUTPUT,
-            bound=lambda plan, units, decoding: num_tokens,
+            bound=lambda plan, units, decoding, context: num_tokens,
         )
         prompt = array("I", [1] * num_tokens)
         request = Request(1, prompt, array("I"), max_output=WARMUP_OUTPUT, sampling=SamplingParams())

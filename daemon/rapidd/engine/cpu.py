@@ -8,8 +8,9 @@ from typing import Final
 import psutil
 import torch
 
-from rapidd.engine.backend import Defaults, Report, Sizes, fill
+from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.defaults import CPU_DEFAULTS
 from rapidd.engine.lanes import LaneExecutor, Stream
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import cpu_peaks
@@ -21,8 +22,6 @@ from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 from rapidd.telemetry.device import cpu_has_bfloat16, cpu_info, process_memory_bytes
 
-MAX_CONTEXT: Final = 8192
-"""Default bound of the context on a CPU: longer prompts would take minutes."""
 KV_SHARE: Final = 0.25
 KV_BYTES: Final = 2 << 30
 """The cache takes this share of the memory that is free once the weights are loaded, and at most so many bytes."""
@@ -34,14 +33,7 @@ class CpuBackend:
     """`Backend` over the cores this process may use. Raises DeviceError when more are asked for than there are."""
 
     row_buckets: tuple[int, ...] = ()
-    defaults = Defaults(
-        block_tokens=16,
-        max_context=MAX_CONTEXT,
-        max_chunk_s=1.0,
-        lone_chunk_s=2.5,
-        itl_slo_s=0.3,
-        warmup_tokens=256,
-    )
+    defaults = CPU_DEFAULTS
 
     def __init__(self, compute_units: int | None, on_done: Callable[[], None]) -> None:
         self.table, self._cores = cpu_table(compute_units)

@@ -12,18 +12,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
 import torch
 
 from rapidctl.wire import DeviceInfo
-from rapidd.engine.backend import Defaults, Report, Sizes, fill
+from rapidd.engine import chunk_inputs
+from rapidd.engine.backend import Report, Sizes, fill
+from rapidd.engine.defaults import GPU_DEFAULTS
 from rapidd.engine.device_stream import DeviceStream, TorchQueue
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
 from rapidd.engine.gpu_streams import GpuKind, GpuStreams, open_streams
-from rapidd.engine.graphs import no_garbage_collection, torch_capture
+from rapidd.engine.graphs import buckets, no_garbage_collection, torch_capture
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
@@ -44,14 +47,7 @@ ORDINAL: Final = 0
 class GpuBackend:
     """`Backend` over one GPU. Raises DeviceError when it cannot be used, or lacks the units asked for."""
 
-    defaults = Defaults(
-        block_tokens=64,
-        max_chunk_s=0.1,
-        max_chunk_tokens=2048,
-        itl_slo_s=0.05,
-        warmup_tokens=2048,
-        warmup_tails=(128, 64, 16),
-    )
+    defaults = GPU_DEFAULTS
 
     def __init__(self, kind: GpuKind, compute_units: int | None, on_done: Callable[[], None]) -> None:
         torch.cuda.set_device(ORDINAL)
@@ -103,7 +99,10 @@ class GpuBackend:
             needs,
             num_places=NUM_PLACES,
             num_eager=1 + len(self._streams.prefill),
-            num_captured=len(self._streams.decode),
+            num_captured=len(self._streams.decode) + len(self._streams.prefill),
+            num_graphs=len(self._streams.decode) * len(buckets(sizes.num_slots))
+            + len(self._streams.prefill) * len(chunk_inputs.sizes(sizes.num_slots, mixed=False))
+            + len(chunk_inputs.sizes(sizes.num_slots, mixed=True)),
         )
         return min(spare // model.cache_layout(1, sizes.block_tokens).bytes_per_block, MAX_BLOCKS)
 
@@ -157,18 +156,31 @@ class GpuBackend:
             return
         self.row_buckets = runner.buckets
         started, (free_before, _) = time.monotonic(), torch.cuda.mem_get_info()
-        sizes = [(units, rows) for units in self._streams.decode for rows in reversed(runner.buckets)]
-        captures = {units: torch_capture() for units in self._streams.decode}
+        jobs = self._captures(runner)
         with no_garbage_collection():
-            for index, (units, rows) in enumerate(sizes):
-                report("capturing graphs", 100.0 * index / len(sizes))
-                with torch.cuda.stream(self._streams.decode[units]):
-                    runner.capture(rows, units, captures[units])
+            for index, (stream, job) in enumerate(jobs):
+                report("capturing graphs", 100.0 * index / len(jobs))
+                with torch.cuda.stream(stream):
+                    job()
         torch.cuda.synchronize()
         used = (free_before - torch.cuda.mem_get_info()[0]) / 2**20
-        detail = f"{len(sizes)} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
+        detail = f"{len(jobs)} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
         print(f"rapidd: {detail}", file=sys.stderr)
         report(detail, None)
+
+    def _captures(self, runner: GpuRunner) -> list[tuple[torch.cuda.Stream, Callable[[], None]]]:
+        """What to capture on which stream; the graphs of a stream share memory. Mixed batches run on all units only."""
+        total = self.table.units_total
+        jobs: list[tuple[torch.cuda.Stream, Callable[[], None]]] = []
+        for units, stream in self._streams.decode.items():
+            capture = torch_capture()
+            if units == total:
+                jobs += [(stream, partial(runner.capture_chunk, size, units, capture)) for size in runner.mixed_sizes]
+            jobs += [(stream, partial(runner.capture, rows, units, capture)) for rows in reversed(runner.buckets)]
+        for units, stream in self._streams.prefill.items():
+            capture = torch_capture()
+            jobs += [(stream, partial(runner.capture_chunk, size, units, capture)) for size in runner.chunk_sizes]
+        return jobs
 
     def _lanes(self, runner: GpuRunner) -> dict[Lane, LaneExecutor]:
         total = self.table.units_total

@@ -21,7 +21,9 @@ from rapidd.model.llama import Llama
 MARGIN_BYTES: Final = 512 << 20
 """Modules that the driver loads, and what the allocator rounds up."""
 STREAM_BYTES: Final = 96 << 20
-"""A stream's workspaces (cuBLAS takes 32 MiB on Hopper) and the graphs captured on it."""
+"""A stream's workspaces (cuBLAS takes 32 MiB on Hopper)."""
+GRAPH_BYTES: Final = 14 << 20
+"""A graph's own memory, by 77 decode steps of 32 layers on an H200."""
 
 
 class Needs(Struct, frozen=True, kw_only=True):
@@ -32,18 +34,19 @@ class Needs(Struct, frozen=True, kw_only=True):
     batch: int
     """Peak of the largest batch, its sampling included."""
     step: int
-    """What a captured decode step keeps of activations."""
+    """What the graphs of a stream keep of activations."""
     tokens: int
     """The token table."""
 
 
-def spare_bytes(free: int, needs: Needs, *, num_places: int, num_eager: int, num_captured: int) -> int:
+def spare_bytes(free: int, needs: Needs, *, num_places: int, num_eager: int, num_captured: int, num_graphs: int) -> int:
     """What is left for the cache; negative when nothing is.
 
-    ``num_eager`` streams launch batches kernel by kernel, ``num_captured`` replay graphs (one may do both).
+    ``num_eager`` streams launch batches kernel by kernel, ``num_captured`` replay graphs (one may do both), of which
+    there are ``num_graphs``.
     """
     streams = num_eager * (needs.batch + STREAM_BYTES) + num_captured * (needs.step + STREAM_BYTES)
-    return free - num_places * needs.place - streams - needs.tokens - MARGIN_BYTES
+    return free - num_places * needs.place - streams - num_graphs * GRAPH_BYTES - needs.tokens - MARGIN_BYTES
 
 
 def measure(model: Llama, sizes: Sizes, max_chunk_tokens: int, units: int) -> Needs:
@@ -79,6 +82,6 @@ def measure(model: Llama, sizes: Sizes, max_chunk_tokens: int, units: int) -> Ne
     device_sampling.sample(logits, [wanted] * rows, table)
     torch.cuda.synchronize(device)
     batch = torch.cuda.max_memory_allocated(device) - before - tokens - static
-    # A step has at most as many tokens as it has rows, each with logits in the weights' type and a float32 copy.
-    step = batch * rows // (rows + chunk) + 8 * rows * model.spec.vocab_size
+    # Of the largest captured batch; a decode step's rows also have logits, in the weights' type and in float32.
+    step = batch * sum(runner.mixed_sizes[0]) // (rows + chunk) + 8 * rows * model.spec.vocab_size
     return Needs(place=static, batch=batch, step=step, tokens=tokens)

@@ -1,8 +1,9 @@
 """`Runner` for a GPU: turns a batch into work that is enqueued on the current stream, and never waits for the device.
 
-Decode steps replay a graph that reads a static buffer, filled by one copy; every other batch is launched kernel by
-kernel. The token table on the device, [slots + 1, max_len], carries ids from batch to batch, so that a batch can be
-enqueued before the host has seen what the one before sampled. Row 0 of it, and block 0 of the cache, are padding's.
+Decode steps, and batches with few prompt tokens, replay a graph that reads a static buffer, filled by one copy; every
+other batch is launched kernel by kernel. The token table on the device, [slots + 1, max_len], carries ids from batch to
+batch, so that a batch can be enqueued before the host has seen what the one before sampled. Row 0 of it, and block 0 of
+the cache, are padding's.
 
 Streams that may run at the same time have a `Place` each: nothing static is shared by two of them. Knows no lanes: a
 place goes by the handle of the stream that is current.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from rapid_kernels import KVCache, Ragged, Scratch, make_ragged
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs, Size, size_for, sizes
 from rapidd.engine.device_stream import Launched
 from rapidd.engine.graphs import Capture, Graph, bucket_for, buckets
 from rapidd.engine.request import LANES
@@ -37,20 +39,32 @@ class Place:
 
     scratch: Scratch | None
     inputs: Tensor
-    """Bytes of `DecodeInputs`, whatever the bucket."""
+    """Bytes of `DecodeInputs` or `ChunkInputs`, whatever the size."""
     logits: Tensor
     """[max_rows, vocab_size] float32: of the last decode step."""
     chosen: Tensor
     """[2 * max_rows] int32: as [2, bucket], its ids with the highest logits, then where these are not finite."""
+    hidden: Tensor
+    """[2, max_tokens, hidden_size]: what the last captured batch with prompt tokens left for its logits."""
     tables: BlockTables
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGraph:
+    """A captured batch with prompt tokens, up to its last layer."""
+
+    graph: Graph
+    ragged: Ragged
+    """What it runs on; for the logits, which are launched behind it."""
 
 
 @dataclass(slots=True)
 class StreamState:
-    """What the runner keeps for one stream. ``graphs`` by bucket; empty where no decode step ever runs."""
+    """What the runner keeps for one stream. ``graphs`` of decode steps by bucket; empty where none ever runs."""
 
     place: Place
     graphs: dict[int, Graph] = field(default_factory=dict)
+    chunk_graphs: dict[Size, ChunkGraph] = field(default_factory=dict)
 
 
 class GpuRunner:
@@ -81,6 +95,9 @@ class GpuRunner:
         self._stride = max_model_len + len(LANES)
         self._tokens = torch.zeros((num_slots + 1, self._stride), dtype=torch.int32, device=model.device)
         self._inputs = {rows: DecodeInputs(rows, self._width) for rows in self.buckets}
+        self.chunk_sizes, self.mixed_sizes = sizes(num_slots, mixed=False), sizes(num_slots, mixed=True)
+        """To capture on streams that take prompt chunks only, and on the one that takes mixed batches."""
+        self._chunk_inputs = {size: ChunkInputs(size, self._width) for size in self.mixed_sizes}
         # What a graph reads lives as long as the graph.
         self._query_start = torch.arange(num_slots + 1, dtype=torch.int32, device=model.device)
         self._every_row = torch.arange(num_slots, device=model.device)
@@ -93,12 +110,17 @@ class GpuRunner:
         scratch = self._model.kernels.make_scratch(
             self._cache.layout, max_rows=rows, max_tokens=rows * self._max_model_len, device=device
         )
+        largest = next(iter(self._chunk_inputs.values()))
+        nbytes = max(self._inputs[rows].nbytes, largest.nbytes)
         return Place(
             scratch=scratch,
-            inputs=torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8, device=device),
+            inputs=torch.zeros(nbytes, dtype=torch.uint8, device=device),
             logits=torch.empty((rows, vocab_size), device=device),
             chosen=torch.zeros(2 * rows, dtype=torch.int32, device=device),
-            tables=BlockTables(rows, self._width),
+            hidden=torch.empty(
+                (2, largest.tokens, self._model.spec.hidden_size), dtype=self._model.dtype, device=device
+            ),
+            tables=BlockTables(rows, self._width, self._block_tokens),
         )
 
     @torch.inference_mode()
@@ -106,7 +128,7 @@ class GpuRunner:
         """Capture the decode step of a bucket on the current stream, with padding in every row."""
         state = self.streams[self._current()]
         host = torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8)
-        fill_decode(self._inputs[rows], host, [], state.place.tables, self._block_tokens, self._stride)
+        fill_decode(self._inputs[rows], host, [], state.place.tables, self._stride)
         state.place.inputs[: len(host)].copy_(host)
         step = self._decode_step(state.place, rows, units)
         state.graphs[rows] = capture(step)
@@ -141,6 +163,38 @@ class GpuRunner:
 
         return step
 
+    @torch.inference_mode()
+    def capture_chunk(self, size: Size, units: int, capture: Capture) -> None:
+        """Capture batches of up to so many decode rows and prompt tokens on the current stream, with padding alone."""
+        state = self.streams[self._current()]
+        inputs = self._chunk_inputs[size]
+        host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
+        inputs.fill(host, [], 0, state.place.tables, self._stride)
+        state.place.inputs[: len(host)].copy_(host)
+        positions, slot_mapping, source, query_start, kv_lens, block_tables = inputs.parts(state.place.inputs)
+        # The host's lengths: the decode rows, then as if all prompt tokens were of one row.
+        ragged = Ragged(
+            positions=positions,
+            slot_mapping=slot_mapping,
+            block_tables=block_tables,
+            query_start=query_start,
+            query_start_cpu=[*range(inputs.decode + 1), *[inputs.tokens] * CHUNK_ROWS],
+            kv_lens=kv_lens,
+            kv_lens_cpu=[1] * inputs.decode + [inputs.chunk] * CHUNK_ROWS,
+            block_tokens=self._block_tokens,
+            units=units,
+            scratch=state.place.scratch,
+        )
+        tokens, hidden = self._tokens.view(-1), state.place.hidden[:, : inputs.tokens]
+
+        def step() -> None:
+            token_ids = tokens.index_select(0, source).long()
+            results = self._model.hidden(token_ids, replace(ragged, derived={}), self._cache)
+            for kept, result in zip(hidden, results, strict=True):
+                kept.copy_(result)
+
+        state.chunk_graphs[size] = ChunkGraph(capture(step), ragged)
+
     def token_table(self) -> Tensor:
         """For tests: [slots + 1, max_len] int32."""
         return self._tokens
@@ -162,6 +216,9 @@ class GpuRunner:
         state = self.streams[self._current()]
         if state.graphs and batch.kind == "decode":
             return self._decode(batch.rows, state)
+        size = size_for(batch, list(state.chunk_graphs))
+        if size is not None:
+            return self._chunk(batch, state.place, self._chunk_inputs[size], state.chunk_graphs[size])
         return self._eager(batch, state.place)
 
     def _decode(self, rows: Sequence[Row], state: StreamState) -> Launched:
@@ -170,13 +227,35 @@ class GpuRunner:
         bucket = bucket_for(n, self.buckets)
         inputs = self._inputs[bucket]
         host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.inputs.is_cuda)
-        fill_decode(inputs, host, rows, place.tables, self._block_tokens, self._stride)
+        fill_decode(inputs, host, rows, place.tables, self._stride)
         place.inputs[: inputs.nbytes].copy_(host, non_blocking=True)
         state.graphs[bucket].replay()
         if all(map(takes_highest, rows)):
             return _chosen(place.chosen[: 2 * bucket], n)
         source = inputs.parts(place.inputs)[2][:n]
         return self._sample(place.logits[:n], [sampling_row(row) for row in rows], source + 1)
+
+    def _chunk(self, batch: Batch, place: Place, inputs: ChunkInputs, captured: ChunkGraph) -> Launched:
+        """Replay the graph of the layers; launch the logits of the rows that sample."""
+        rows = batch.rows
+        sampling = [index for index, row in enumerate(rows) if row.samples]
+        known, known_at = _known(rows, self._stride)
+        last = inputs.last_tokens(rows, batch.num_decode)[sampling]
+        ids, ids_at, at, target = upload((known, known_at, last, self._after(rows, sampling)), self._model.device)
+        self._tokens.view(-1).index_copy_(0, ids_at, ids)
+        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.inputs.is_cuda)
+        inputs.fill(host, rows, batch.num_decode, place.tables, self._stride)
+        place.inputs[: inputs.nbytes].copy_(host, non_blocking=True)
+        captured.graph.replay()
+        if not sampling:
+            return Launched()
+        x, residual = place.hidden.index_select(1, at)
+        logits = self._model.logits(x, residual, captured.ragged)
+        return self._sample(logits, [sampling_row(rows[index]) for index in sampling], target)
+
+    def _after(self, rows: Sequence[Row], sampling: Sequence[int]) -> NDArray[np.int64]:
+        """Where the tokens that these rows sample belong in the flat token table."""
+        return np.array([rows[i].slot * self._stride + rows[i].start + rows[i].count for i in sampling], np.int64)
 
     def _eager(self, batch: Batch, place: Place) -> Launched:
         rows, device = batch.rows, self._model.device
@@ -185,7 +264,7 @@ class GpuRunner:
         known, known_at = _known(rows, self._stride)
         ends = np.cumsum([row.count for row in rows])
         base = np.repeat([row.slot * self._stride for row in rows], [row.count for row in rows])
-        after = np.array([rows[i].slot * self._stride + rows[i].start + rows[i].count for i in sampling], np.int64)
+        after = self._after(rows, sampling)
         ids, ids_at, bases, last, target = upload((known, known_at, base, ends[sampling] - 1, after), device)
         flat.index_copy_(0, ids_at, ids)
         ragged = make_ragged(

@@ -21,6 +21,7 @@ from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
 from rapidd import ipc
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
+from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Drop, Outcome, Scheduler
 from rapidd.engine.timing import learn
@@ -74,6 +75,7 @@ class Engine:
         lanes: Mapping[Lane, LaneExecutor],
         control: Control,
         pace: Pace,
+        limits: Limits,
         calibration: Calibration,
         wake: Wake,
         kv_bytes: int,
@@ -87,6 +89,7 @@ class Engine:
         self._lanes = lanes
         self._control = control
         self._pace = pace
+        self._limits = limits
         self._calibration = calibration
         self._wake = wake
         self._kv_bytes = kv_bytes
@@ -178,14 +181,16 @@ class Engine:
             case ipc.SetPolicy():
                 self._link.send(self._control.set_policy(message))
             case ipc.Predict():
-                self._link.send(self._control.predict(message))
+                self._link.send(self._control.predict(message, self._policy_state(self._clock())))
+            case ipc.Undo():
+                self._link.send(self._control.undo(message, self._clock()))
             case ipc.AskProfile():
                 self._link.send(self._calibration.answer(message, self._pace.itl_slo_s))
             case ipc.SloReport():
                 self._control.observe(message, self._clock())
 
     def _submit(self, message: ipc.Submit) -> None:
-        request = to_request(message)
+        request = to_request(message, self._limits)
         try:
             if self._scheduler.get(message.rid) is None:
                 self._scheduler.add(request)
@@ -235,6 +240,8 @@ class Engine:
             self._fence = self._scheduler.clock.fence()
             self._applying = True
             self._state_epoch = self._control.epoch
+        if plan.by_deadline:
+            self._scheduler.give_way(now)
         launched = False
         for _ in range(2):  # serial mode gives one batch at a time; a lane may take a second one behind it
             room = {name: lane.room for name, lane in self._lanes.items()}
@@ -263,18 +270,7 @@ class Engine:
                 request.prefill_start_ns = stamp
 
     def _policy_state(self, now: int) -> State:
-        scheduler, table, plan = self._scheduler, self._control.table, self._control.plan
-        num_decoding = scheduler.num_decoding
-        return State(
-            units_total=table.units_total,
-            splits=table.splits,
-            num_decoding=num_decoding,
-            num_prefilling=len(scheduler.running) - num_decoding,
-            num_waiting=len(scheduler.waiting),
-            prefill_tokens=scheduler.prefill_tokens,
-            running=plan,
-            running_age_s=(now - self._control.plan_since_ns) / 1e9,
-        )
+        return policy_state(self._scheduler, self._control, self._limits, now)
 
     def _account(self, now: int) -> None:
         """Attribute the time since the last turn to what ran in it."""
@@ -357,8 +353,15 @@ class Engine:
                 for r in scheduler.requests
             ],
             memory_used_bytes=self._memory_used(),
+            prefill_tokens_per_s=self._prefill_tokens_per_s(now),
             scheduling_s=self._scheduling.quantiles(),
         )
+
+    def _prefill_tokens_per_s(self, now: int) -> float | None:
+        control = self._control
+        if control.predictor is None or control.plan is None:
+            return None
+        return control.predictor.at(self._policy_state(now)).of_plan(control.plan).tokens_per_s or None
 
     def _partition(self, now: int) -> PartitionInfo:
         control, table = self._control, self._control.table
@@ -387,8 +390,9 @@ class Engine:
         )
 
 
-def to_request(message: ipc.Submit) -> Request:
+def to_request(message: ipc.Submit, limits: Limits) -> Request:
     """The scheduler's request for a message of the front."""
+    prompt_ids = array("I", wire.unpack_ids(message.prompt_ids))
     sampling = SamplingParams(
         temperature=message.temperature,
         top_k=message.top_k,
@@ -405,7 +409,7 @@ def to_request(message: ipc.Submit) -> Request:
     )
     return Request(
         message.rid,
-        array("I", wire.unpack_ids(message.prompt_ids)),
+        prompt_ids,
         array("I", wire.unpack_ids(message.output_ids)),
         max_output=message.max_tokens,
         sampling=sampling,
@@ -413,6 +417,7 @@ def to_request(message: ipc.Submit) -> Request:
         slo_class=message.slo_class,
         arrival_ns=message.arrival_mono_ns,
         deadline_ns=message.deadline_mono_ns,
+        due_ns=limits.due_ns(message.arrival_mono_ns, len(prompt_ids)),
     )
 
 

@@ -5,7 +5,7 @@ The scheduler knows one currency, tokens still to compute. A request has ``len(t
 
     tokens      p p p p p p o o o            known ids (prompt, then output)
     pending                       ? ?        sampled by batches in flight, not yet seen by the host
-    scheduled   ^^^^^^^^^^^^^^^^^^^^         in some batch; `remaining` is what is left of the whole
+    scheduled   ^^^^^^^^^^^^^^^^^^^^         in some batch
     computed    ^^^^^^^^^^^^^^^^             in a batch that is done
 
 Knows no lanes' inner life, no blocks' bookkeeping and no torch.
@@ -21,6 +21,8 @@ from rapidctl.wire import Phase, SloClass
 
 Lane = Literal["decode", "prefill"]
 LANES: tuple[Lane, Lane] = ("decode", "prefill")
+BATCH_PATIENCE_NS = 60_000_000_000
+"""How much later a batch request counts as arrived: how long it lets newer interactive ones go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,11 @@ class SamplingParams:
 
 
 class Request:
-    """State of one choice. ``rank`` orders requests: higher priority first, then interactive, then earlier."""
+    """State of one choice. ``rank`` orders requests: higher priority first, then earlier arrival.
+
+    A batch request ranks as if it had arrived `BATCH_PATIENCE_NS` later: it lets interactive ones go first, but not for
+    ever. ``due_ns`` is when its first token should be there; prompts may be computed in that order instead.
+    """
 
     __slots__ = (
         "arrival_ns",
@@ -54,8 +60,11 @@ class Request:
         "cached",
         "computed",
         "deadline_ns",
+        "due_ns",
         "flying",
         "flying_lane",
+        "found",
+        "gave_way",
         "generation",
         "hashes",
         "max_output",
@@ -86,15 +95,20 @@ class Request:
         slo_class: SloClass = "interactive",
         arrival_ns: int = 0,
         deadline_ns: int | None = None,
+        due_ns: int | None = None,
     ) -> None:
         self.rid = rid
         self.tokens: array[int] = prompt_ids + output_ids
         self.prompt_len = len(prompt_ids)
         self.max_output = max_output
         self.sampling = sampling
-        self.rank = (-priority, slo_class != "interactive", arrival_ns, rid)
+        patience_ns = 0 if slo_class == "interactive" else BATCH_PATIENCE_NS
+        self.rank = (-priority, arrival_ns + patience_ns, rid)
         self.arrival_ns = arrival_ns
         self.deadline_ns = deadline_ns
+        self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience_ns
+        self.gave_way = bool(output_ids)
+        """Whether it let others go first once, or must not: its stream has begun."""
         self.generation = 0
         """Bumped when work in flight becomes void (preempted, aborted, finished): its results are ignored."""
         self.slot = 0
@@ -102,6 +116,8 @@ class Request:
         self.blocks: list[int] = []
         self.hashes: list[bytes] = []
         """Prefix hash of each full block of known tokens, extended as they are needed."""
+        self.found = 0
+        """Leading blocks that were in the prefix table when a waiting request was last looked at."""
         self.published = 0
         """Leading blocks that are in the prefix table."""
         self.scheduled = 0
@@ -130,19 +146,18 @@ class Request:
         return self.scheduled < self.prefill_target
 
     @property
-    def remaining(self) -> int:
-        """Tokens that exist, or are being sampled, and are in no batch yet."""
-        return len(self.tokens) + self.pending - self.scheduled
-
-    @property
     def num_output(self) -> int:
         """Output tokens the host knows."""
         return len(self.tokens) - self.prompt_len
 
-    @property
-    def may_sample(self) -> bool:
-        """Whether another output token is allowed beyond the known and the pending ones."""
-        return self.num_output + self.pending < self.max_output
+    def can_decode(self, lane: Lane, in_flight: int) -> bool:
+        """Whether a decode row may go on this lane now, behind fewer than ``in_flight`` batches of this request."""
+        known = len(self.tokens) + self.pending
+        return (
+            self.prefill_target <= self.scheduled < known < self.prompt_len + self.max_output
+            and self.slot > 0
+            and (self.flying == 0 or (self.flying < in_flight and self.flying_lane == lane))
+        )
 
     def can_join(self, lane: Lane) -> bool:
         """Work in flight on the other lane must be seen done first: no stream ever waits for the other's event."""
@@ -155,3 +170,4 @@ class Request:
         self.flying_lane = None
         self.blocks = []
         self.prefill_target = len(self.tokens)
+        self.gave_way = self.gave_way or self.num_output > 0

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.blocks import BlockPool, LaneClock
+from rapidd.engine.prompts import Prompts
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
@@ -26,6 +27,12 @@ LOOKAHEAD = 2
 """Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
 RESERVED_STEPS = 2
 """Decode steps whose blocks a prefill must leave to the rows that are decoding."""
+SHORT_TOKENS = 21
+"""Outputs: of so few every gap counts, of more the slowest twentieth does not."""
+SHORT_WEIGHT = 0.05
+"""Of the newest request that finished: the last twenty make two thirds of `Scheduler.short_share`."""
+NO_IDS = array("I")
+"""Of decode rows: nobody changes it."""
 
 
 @dataclass(slots=True)
@@ -58,8 +65,9 @@ class Finished:
 class Scheduler:
     """``kv_blocks`` and ``max_running`` size the pools; ``bound`` gives a plan's chunk in tokens, by predicted time.
 
-    ``bound(plan, units, num_decoding)`` -> most prompt tokens a batch may hold now (at least 1).
-    ``lone_bound(plan, units)`` -> the same for a batch that ends the prompt of the only request there is.
+    ``bound(plan, units, num_decoding, context)`` -> most prompt tokens that a batch may hold now, if all lie behind
+    ``context`` cached ones; at least 1, unless the plan's chunk is 0.
+    ``lone_bound(plan, units, context)`` -> the same for a batch that ends the prompt of the only request there is.
     """
 
     def __init__(
@@ -69,8 +77,8 @@ class Scheduler:
         block_tokens: int,
         max_running: int,
         max_model_len: int,
-        bound: Callable[[Plan, int, int], int],
-        lone_bound: Callable[[Plan, int], int] | None = None,
+        bound: Callable[[Plan, int, int, int], int],
+        lone_bound: Callable[[Plan, int, int], int] | None = None,
         key: bytes = b"",
     ) -> None:
         self.clock = LaneClock(len(LANES))
@@ -84,14 +92,24 @@ class Scheduler:
         self.preempted: list[Request] = []
         """Preempted since the caller last emptied this list; for events."""
         self.num_preempted = 0
+        self.short_share = 0.0
+        """Of the requests that finished lately, those with fewer than `SHORT_TOKENS` outputs; the newest count most."""
         self.prefix_queries = 0
         self.prefix_hits = 0
         self._bound = bound
         self._lone_bound = lone_bound
         self._requests: dict[int, Request] = {}
+        self._prompts = Prompts()
+        self._num_decoding = 0
+        self._decode_tokens = 0
+        """Both counted along; `check` compares."""
         self._computing: dict[bytes, Request] = {}
         """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
         self._turn: Lane = "prefill"
+        self._decode_units = 0
+        """Of the newest batch on the decode lane."""
+        self._other_units = 0
+        """Number of the last batch on the decode lane before it that was on other units."""
 
     # --- requests in and out
 
@@ -106,7 +124,7 @@ class Scheduler:
                 "ask for fewer max_tokens, or start rapidd with a larger --kv-blocks",
             )
         self._requests[request.rid] = request
-        insort(self.waiting, request, key=_rank)
+        self._wait(request)
 
     def get(self, rid: int) -> Request | None:
         """The live request of this number."""
@@ -135,13 +153,32 @@ class Scheduler:
     @property
     def num_decoding(self) -> int:
         """Running requests past their prompt."""
-        return sum(not r.is_prefill for r in self.running)
+        return self._num_decoding
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens of context, summed over the requests past their prompt: what a decode step reads."""
+        return self._decode_tokens
 
     @property
     def prefill_tokens(self) -> int:
         """Prompt tokens not yet in any batch, waiting requests included."""
-        running = sum(r.prefill_target - r.scheduled for r in self.running if r.is_prefill)
-        return running + sum(r.prefill_target for r in self.waiting)
+        return self._prompts.tokens
+
+    @property
+    def prompts(self) -> Sequence[Request]:
+        """Requests whose prompt is not wholly in batches yet, most urgent first: do not change it."""
+        return self._prompts.ordered
+
+    @property
+    def context(self) -> int:
+        """Tokens before the next chunk of the most urgent prompt."""
+        ordered = self._prompts.ordered
+        return ordered[0].scheduled if ordered else 0
+
+    def give_way(self, now_ns: int) -> None:
+        """See `Prompts.give_way`."""
+        self._prompts.give_way(now_ns)
 
     # --- forming batches
 
@@ -160,7 +197,7 @@ class Scheduler:
     def _serial(self, plan: Plan, room: dict[Lane, bool]) -> Batch | None:
         """One chunk (or one whole prompt), then one decode step; never two lanes at once."""
         prefill_waits = self._has_prefill()
-        if self._in_flight("prefill") or (prefill_waits and self._in_flight("decode")):
+        if self.in_flight("prefill") or (prefill_waits and self.in_flight("decode")):
             return None
         lanes: tuple[Lane, Lane] = ("prefill", "decode") if self._turn == "prefill" else ("decode", "prefill")
         for lane in lanes:
@@ -187,16 +224,29 @@ class Scheduler:
         return self._batch("decode", plan, plan.decode_units, rows) if rows else None
 
     def _concurrent(self, plan: Plan, room: dict[Lane, bool]) -> list[Batch]:
-        """Each lane its own work. Decode first: its rows take the blocks they need before prompts do."""
+        """Each lane its own work. Decode first: its rows take the blocks they need before prompts do.
+
+        The first chunk of a split waits for the decode steps, at most two, that still run on other units: they would
+        have to share them with the chunk, and take several times as long.
+        """
         batches = []
         if room["decode"] and (rows := self._decode_rows("decode")):
             batches.append(self._batch("decode", plan, plan.decode_units, rows))
-        if room["prefill"] and (rows := self._chunk_rows("prefill", plan, plan.prefill_units, num_decode=0)):
+        if not room["prefill"] or (plan.mode == "split" and self._runs_elsewhere(plan.decode_units)):
+            return batches
+        if rows := self._chunk_rows("prefill", plan, plan.prefill_units, num_decode=0):
             batches.append(self._batch("prefill", plan, plan.prefill_units, rows))
         return batches
 
+    def _runs_elsewhere(self, decode_units: int) -> bool:
+        """Whether a batch on the decode lane still runs on other units."""
+        last = self._other_units if self._decode_units == decode_units else self.clock.enqueued[0]
+        return self.clock.done[0] < last
+
     def _batch(self, lane: Lane, plan: Plan, units: int, rows: list[Row]) -> Batch:
         index = LANES.index(lane)
+        if lane == "decode" and units != self._decode_units:
+            self._decode_units, self._other_units = units, self.clock.enqueued[index]
         self.clock.enqueued[index] += 1
         assert all(row.generation == row.request.generation for row in rows)
         chunks = [row for row in rows if row.known_ids]
@@ -211,51 +261,69 @@ class Scheduler:
             context=sum(row.start for row in chunks),
         )
 
-    def _in_flight(self, lane: Lane) -> bool:
+    def in_flight(self, lane: Lane) -> bool:
+        """Whether a batch of this lane is not seen done yet."""
         index = LANES.index(lane)
         return self.clock.enqueued[index] > self.clock.done[index]
 
     def _has_prefill(self) -> bool:
-        return bool(self.waiting) or any(r.is_prefill for r in self.running)
+        return bool(self._prompts.ordered)
 
     def _decode_rows(self, lane: Lane) -> list[Row]:
         """One token of every request past its prompt that may go on this lane now."""
         rows = []
+        size = self.pool.block_tokens
         for request in list(self.running):
-            ready = not request.is_prefill and request.remaining > 0 and request.may_sample and request.slot
-            joins = request.flying < LOOKAHEAD and request.can_join(lane)
-            if ready and joins and self._grow(request, request.scheduled + 1):
+            if not request.can_decode(lane, LOOKAHEAD):
+                continue
+            if request.scheduled < len(request.blocks) * size or self._grow(request, request.scheduled + 1):
                 rows.append(self._row(request, 1, lane))
         return rows
 
     def _chunk_rows(
         self, lane: Lane, plan: Plan, units: int, *, num_decode: int, one_prompt: bool = False
     ) -> list[Row]:
-        """Prompt tokens of as many requests as fit the chunk, running ones first, each in rank order."""
-        budget = self._budget(plan, units, num_decode)
+        """Prompt tokens of as many requests as fit the chunk.
+
+        Behind a long context fewer tokens take as long, so what is shared out is the chunk's time.
+        """
+        left = 1.0
         rows: list[Row] = []
-        for request in [r for r in self.running if r.is_prefill]:
-            if budget <= 0 or (one_prompt and rows):
-                return rows
-            if request.slot and request.flying < LOOKAHEAD and request.can_join(lane):
-                budget -= self._chunk(request, budget, lane, rows)
-        for request in list(self.waiting):
-            if budget <= 0 or (one_prompt and (rows or any(r.is_prefill for r in self.running))):
+        may_start = True
+        for request in self._in_turn(plan):
+            if left <= 0.0 or (one_prompt and rows):
                 break
-            if self._waits_for_prefix(request):
-                continue
-            if not self._start(request):
-                break
-            budget -= self._chunk(request, budget, lane, rows)
+            if not request.slot:
+                if plan.chunk == 0 or (one_prompt and any(r.is_prefill for r in self.running)):
+                    break
+                if not may_start or self._waits_for_prefix(request):
+                    continue
+                if not self._start(request):
+                    may_start = False  # those behind it must not take what it waits for
+                    continue
+            if request.flying < LOOKAHEAD and request.can_join(lane):
+                whole = self._most(plan, units, num_decode, request.scheduled)
+                budget = round(left * whole)
+                if budget <= 0:
+                    break
+                left -= self._chunk(request, budget, lane, rows) / whole
         return _still_valid(rows)
 
-    def _budget(self, plan: Plan, units: int, num_decode: int) -> int:
-        """Prompt tokens of the next chunk, at most. Nobody's gap is hurt by the last one of a request that is alone."""
+    def _in_turn(self, plan: Plan) -> Iterator[Request]:
+        """Prompts in the order in which they may have the chunk. Each is looked up when its turn comes."""
+        if plan.by_deadline:
+            yield from self._prompts.ordered[: self.slots.total]
+            return
+        yield from [r for r in self.running if r.is_prefill]
+        yield from self.waiting[: self.slots.total]
+
+    def _most(self, plan: Plan, units: int, num_decode: int, context: int) -> int:
+        """Prompt tokens of the next chunk. Nobody's gap is hurt by the last one of a request that is alone."""
         if self._lone_bound is not None and len(self._requests) == 1:
-            most = self._lone_bound(plan, units)
+            most = self._lone_bound(plan, units, context)
             if self.prefill_tokens <= most:
                 return most
-        return self._bound(plan, units, num_decode)
+        return self._bound(plan, units, num_decode, context)
 
     def _chunk(self, request: Request, budget: int, lane: Lane, rows: list[Row]) -> int:
         """Append a row of at most ``budget`` prompt tokens, as many as blocks allow; returns its tokens."""
@@ -284,11 +352,19 @@ class Scheduler:
             blocks=request.blocks[: self.pool.blocks_for(end)],
             samples=samples,
             known_start=known_start,
-            known_ids=request.tokens[known_start:end] if is_prefill else array("I"),
+            known_ids=request.tokens[known_start:end] if is_prefill else NO_IDS,
             prompt_len=request.prompt_len,
             sampling=request.sampling,
         )
         request.scheduled = end
+        if not is_prefill:
+            self._decode_tokens += count
+        else:
+            self._prompts.tokens -= count
+            if not request.is_prefill:
+                self._prompts.remove(request)
+                self._num_decoding += 1
+                self._decode_tokens += end
         request.pending += samples
         request.flying += 1
         request.flying_lane = lane
@@ -297,15 +373,22 @@ class Scheduler:
     # --- memory
 
     def _waits_for_prefix(self, request: Request) -> bool:
-        """Whether the next block this request lacks is being computed by another one right now."""
-        self.pool.extend_hashes(request.hashes, request.tokens)
-        usable = self._usable_hashes(request)
-        matched = len(self.pool.match(usable))
-        return matched < len(usable) and usable[matched] in self._computing
+        """Whether the next block this request lacks is being computed by another one right now.
 
-    def _usable_hashes(self, request: Request) -> list[bytes]:
-        """At least one token is always computed: its logits give the next one."""
-        return request.hashes[: (request.prefill_target - 1) // self.pool.block_tokens]
+        Asked for every waiting request at every turn, so it goes on from what was found the last time.
+        """
+        self.pool.extend_hashes(request.hashes, request.tokens)
+        hashes, found, usable = request.hashes, request.found, self._num_usable(request)
+        while found and not self.pool.knows(hashes[found - 1]):
+            found -= 1
+        while found < usable and self.pool.knows(hashes[found]):
+            found += 1
+        request.found = found
+        return found < usable and hashes[found] in self._computing
+
+    def _num_usable(self, request: Request) -> int:
+        """Blocks that the prefix cache may give: at least one token is computed, its logits give the next one."""
+        return (request.prefill_target - 1) // self.pool.block_tokens
 
     def _start(self, request: Request) -> bool:
         """Move a waiting request to the running ones, with a slot and what the prefix cache has of it."""
@@ -313,12 +396,13 @@ class Scheduler:
             return False
         slot = self.slots.take(1)
         assert slot is not None
-        hits = self.pool.match(self._usable_hashes(request))
+        hits = self.pool.match(request.hashes[: self._num_usable(request)])
         self.pool.hold(hits)
         request.slot = slot[0]
         request.blocks = hits
         request.published = len(hits)
         request.scheduled = request.computed = request.cached = len(hits) * self.pool.block_tokens
+        self._prompts.tokens -= request.cached
         self.prefix_queries += request.prefill_target
         self.prefix_hits += request.cached
         for digest in request.hashes[len(hits) :]:
@@ -364,6 +448,8 @@ class Scheduler:
 
     def _reserved(self) -> int:
         """Blocks that decoding rows will need within the next steps."""
+        if not self._num_decoding:
+            return 0
         decoding = (r for r in self.running if not r.is_prefill)
         return sum(self.pool.blocks_for(r.scheduled + RESERVED_STEPS) - len(r.blocks) for r in decoding)
 
@@ -374,10 +460,19 @@ class Scheduler:
         request.preemptions += 1
         self.num_preempted += 1
         self.preempted.append(request)
+        self._wait(request)
+
+    def _wait(self, request: Request) -> None:
         insort(self.waiting, request, key=_rank)
+        self._prompts.add(request)
 
     def _give_back(self, request: Request) -> None:
         self.running.remove(request)
+        if request.is_prefill:
+            self._prompts.remove(request)
+        else:
+            self._num_decoding -= 1
+            self._decode_tokens -= request.scheduled
         self.pool.release(request.blocks)
         self.slots.release([request.slot])
         for digest in request.hashes[request.published :]:
@@ -390,6 +485,7 @@ class Scheduler:
             self._give_back(request)
         else:
             self.waiting.remove(request)
+            self._prompts.remove(request)
         request.restart()
 
     # --- results
@@ -422,7 +518,8 @@ class Scheduler:
             self._retire(request)
             done.drops.append(Drop(request, "internal_error", "the model produced no finite logits for this request"))
             return
-        self._publish(request)
+        if request.computed >= (request.published + 1) * self.pool.block_tokens:
+            self._publish(request)
         if not row.samples:
             return
         token_id = result.token_ids[position]
@@ -435,13 +532,12 @@ class Scheduler:
             finish = "length"
         done.outcomes.append(Outcome(request, token_id, finish, result.logprobs[position] if result.logprobs else None))
         if finish:
+            self.short_share += SHORT_WEIGHT * ((request.num_output < SHORT_TOKENS) - self.short_share)
             self._retire(request)
 
     def _publish(self, request: Request) -> None:
         """Full blocks enter the prefix table now that the batch that wrote them is done."""
         full = request.computed // self.pool.block_tokens
-        if full <= request.published:
-            return
         self.pool.extend_hashes(request.hashes, request.tokens[: request.computed])
         for index in range(request.published, full):
             digest = request.hashes[index]
@@ -463,10 +559,14 @@ class Scheduler:
         for request in self.running:
             assert request.computed <= request.scheduled <= len(request.tokens) + request.pending
             assert 0 <= request.flying <= LOOKAHEAD
+        self._prompts.check(r for r in self._requests.values() if r.is_prefill)
+        decoding = [r for r in self.running if not r.is_prefill]
+        assert self._num_decoding == len(decoding)
+        assert self._decode_tokens == sum(r.scheduled for r in decoding)
         assert all(owner.slot for owner in self._computing.values()), "nobody computes a block that others wait for"
 
 
-def _rank(request: Request) -> tuple[int, bool, int, int]:
+def _rank(request: Request) -> tuple[int, int, int]:
     return request.rank
 
 

@@ -26,7 +26,7 @@ def upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]
     """The arrays on the device, in one non-blocking copy on the current stream."""
     offsets = [0]
     for array in arrays:
-        offsets.append(offsets[-1] + _aligned(array.nbytes))
+        offsets.append(offsets[-1] + aligned(array.nbytes))
     host = torch.empty(offsets[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     bytes_ = host.numpy()
     for array, offset in zip(arrays, offsets, strict=False):
@@ -55,7 +55,7 @@ class DecodeInputs:
     def __init__(self, rows: int, width: int) -> None:
         self.rows = rows
         self.width = width
-        wide, narrow = _aligned(8 * rows), _aligned(4 * rows)
+        wide, narrow = aligned(8 * rows), aligned(4 * rows)
         self._at = (0, wide, 2 * wide, 3 * wide, 3 * wide + narrow)
         self.nbytes = self._at[-1] + 4 * rows * width
 
@@ -78,7 +78,8 @@ class DecodeInputs:
 class BlockTables:
     """Host mirror of the block tables by slot, so that a step writes only the blocks that are new."""
 
-    def __init__(self, num_slots: int, width: int) -> None:
+    def __init__(self, num_slots: int, width: int, block_tokens: int) -> None:
+        self.block_tokens = block_tokens
         self._tables = np.full((num_slots + 1, width), DUMMY_BLOCK, np.int32)
         self._known: list[tuple[Request | None, int, int]] = [(None, 0, 0)] * (num_slots + 1)
         """By slot: the request, its generation, and how many of its blocks are in the mirror."""
@@ -101,9 +102,7 @@ class BlockTables:
         return self._tables[slots, :longest]
 
 
-def fill_decode(
-    inputs: DecodeInputs, host: Tensor, rows: Sequence[Row], tables: BlockTables, block_tokens: int, stride: int
-) -> None:
+def fill_decode(inputs: DecodeInputs, host: Tensor, rows: Sequence[Row], tables: BlockTables, stride: int) -> None:
     """Write a decode step's inputs to a zeroed host buffer; rows behind the last are padding, which touches nobody.
 
     A padding row is a sequence of one token: in block 0, and in row 0 of the token table [slots, stride].
@@ -116,10 +115,11 @@ def fill_decode(
     kv_lens[:n] = starts
     kv_lens += 1
     source[:n] = starts + [row.slot * stride for row in rows]
-    block = starts // block_tokens
-    slot_mapping[:n] = (mirrored[np.arange(n), block] - block) * np.int64(block_tokens) + starts
+    block = starts // tables.block_tokens
+    slot_mapping[:n] = (mirrored[np.arange(n), block] - block) * np.int64(tables.block_tokens) + starts
     block_tables[:n, : mirrored.shape[1]] = mirrored
 
 
-def _aligned(nbytes: int) -> int:
+def aligned(nbytes: int) -> int:
+    """Rounded up to `ALIGNMENT`."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT

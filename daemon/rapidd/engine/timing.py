@@ -1,4 +1,4 @@
-"""Predicted against measured: what finished batches teach the correction, and the load that chunks are sized for."""
+"""Predicted against measured: what finished batches teach the correction, and the rows that chunks are sized for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,5 @@ def kind(batch: Batch) -> Kind:
 
 
 def load_of(scheduler: Scheduler) -> Load:
-    """What decodes, and how far the prompt is that will be computed next."""
-    decoding = [request.scheduled for request in scheduler.running if not request.is_prefill]
-    context = next((request.scheduled for request in scheduler.running if request.is_prefill), 0)
-    return Load(len(decoding), sum(decoding), context)
+    """What decodes."""
+    return Load(scheduler.num_decoding, scheduler.decode_tokens)

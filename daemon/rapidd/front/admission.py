@@ -18,6 +18,7 @@ from rapidd.front.journal import Choice, Journal, Stream
 from rapidd.front.streams import OutputText
 from rapidd.model.chat import ChatTemplate
 from rapidd.model.tokenizer import Tokenizer
+from rapidd.telemetry.latency import ttft_limit_s
 
 _INSTEAD: Final = {
     "response_format": "leave it out and parse the text, or stop the output with `stop`",
@@ -32,6 +33,8 @@ LONG_CHARS: Final = 4096
 """Encoding this much takes a few milliseconds, which running streams do not feel."""
 MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
+HOPELESS: Final = 2.0
+"""Times the TTFT objective: predictions err, and prompts are not computed in order of arrival."""
 
 
 class TextModel(Struct, frozen=True):
@@ -81,6 +84,18 @@ def check_queue(journal: Journal, num_choices: int, max_requests: int, max_token
         "try again later, or raise server.max-waiting-requests and server.max-waiting-tokens",
         retry_after_s=min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S),
     )
+
+
+def hopeless_wait_s(slo: wire.Slo, prompt_len: int, waiting_tokens: int, tokens_per_s: float | None) -> float | None:
+    """Seconds after which a prompt might be served in time, if it would miss its TTFT objective by far now; else null.
+
+    ``tokens_per_s``: what the engine is predicted to compute; null: unknown, and nothing is hopeless.
+    """
+    if not tokens_per_s:
+        return None
+    limit_s = ttft_limit_s(slo, prompt_len)
+    ttft_s = (waiting_tokens + prompt_len) / tokens_per_s
+    return None if ttft_s <= HOPELESS * limit_s else min(max(ttft_s - limit_s, MIN_RETRY_S), MAX_RETRY_S)
 
 
 def is_long(request: wire.Generate) -> bool:

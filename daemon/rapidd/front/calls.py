@@ -88,6 +88,7 @@ class Calls:
             wire.SetPartition: control.set_plan,
             wire.ReleasePartition: control.release,
             wire.SetPolicy: control.set_policy,
+            wire.UndoPartition: control.undo,
             wire.Drain: self._drain,
         }
 

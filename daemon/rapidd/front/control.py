@@ -90,6 +90,12 @@ class Control:
         message = ipc.SetPlan(self._next_token, None, None, False, request.reason, by, request.if_epoch)
         self._ask(_Pending(client.identity, request.call, self._clock()), message)
 
+    def undo(self, client: Client, request: wire.UndoPartition) -> None:
+        """Bring back what the last operator's change replaced. Raises `RequestError`."""
+        self._check_rights(client, request.deadline_unix_s)
+        message = ipc.Undo(self._next_token, request.by or client.label, request.if_epoch)
+        self._ask(_Pending(client.identity, request.call, self._clock()), message)
+
     def set_policy(self, client: Client, request: wire.SetPolicy) -> None:
         """Change the policy. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
@@ -147,7 +153,11 @@ class Control:
                 "deadline_exceeded", "the command arrived after its deadline and was not carried out", "send it again"
             )
 
-    def _ask(self, pending: _Pending, message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile) -> None:
+    def _ask(
+        self,
+        pending: _Pending,
+        message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile | ipc.Undo,
+    ) -> None:
         if not self._link.send(message):
             raise self._no_engine()
         self._pending[self._next_token] = pending

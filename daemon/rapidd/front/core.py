@@ -65,7 +65,14 @@ class Front:
         self.events = EventLog(transport, self.boot_id, wall)
         self.clients = Clients(transport, clock)
         self.link = EngineLink(transport, clock, self.boot_id)
-        self.serving = Serving(self.clients, self.link, self.events, self.latency, clock)
+        self.serving = Serving(
+            self.clients,
+            self.link,
+            self.events,
+            self.latency,
+            clock,
+            refuse_hopeless=config.policy.refuse_hopeless,
+        )
         self.control = Control(self.clients, self.link, clock, wall)
         self.watch = DeviceWatch(clock)
         self.publisher = Publisher(

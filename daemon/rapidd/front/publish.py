@@ -182,6 +182,7 @@ class Publisher:
             failed_total=totals.failed,
             cancelled_total=totals.cancelled,
             refused_total=totals.refused,
+            hopeless_total=totals.hopeless,
             preempted_total=self._link.state.preempted_total if self._link.state else 0,
         )
 

@@ -26,17 +26,26 @@ _MODES: Final = frozenset(get_args(wire.Mode))
 class Totals:
     """Streams by how they ended, since the front's boot."""
 
-    __slots__ = ("accepted", "cancelled", "failed", "finished", "refused", "streamed_tokens")
+    __slots__ = ("accepted", "cancelled", "failed", "finished", "hopeless", "refused", "streamed_tokens")
 
     def __init__(self) -> None:
         self.accepted = self.finished = self.failed = self.cancelled = self.refused = self.streamed_tokens = 0
+        self.hopeless = 0
+        """Whose TTFT was predicted far beyond the objective when they came."""
 
 
 class Serving:
     """All live streams."""
 
     def __init__(
-        self, clients: Clients, link: EngineLink, events: EventLog, latency: LatencyRecorder, clock: Clock
+        self,
+        clients: Clients,
+        link: EngineLink,
+        events: EventLog,
+        latency: LatencyRecorder,
+        clock: Clock,
+        *,
+        refuse_hopeless: bool = False,
     ) -> None:
         self.journal = Journal()
         self.totals = Totals()
@@ -45,6 +54,7 @@ class Serving:
         self._events = events
         self._latency = latency
         self._clock = clock
+        self._refuse_hopeless = refuse_hopeless
         self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
 
     # --- opening ---------------------------------------------------------------------------------------------
@@ -60,6 +70,7 @@ class Serving:
     ) -> None:
         """Accept a new stream and submit its choices. Raises `RequestError`."""
         stream = admission.admit(request, prompt_ids, client.identity, text, capacity, arrival_ns)
+        self._look_for_hope(stream)
         self.journal.add(stream)
         client.stream_ids.add(stream.id)
         self.totals.accepted += 1
@@ -74,6 +85,25 @@ class Serving:
             return
         for choice in stream.live:
             self._submit(choice)
+
+    def _look_for_hope(self, stream: Stream) -> None:
+        """Count an interactive request that would miss its TTFT objective by far; refuse it if so told."""
+        state = self._link.state
+        if state is None or stream.resumed or stream.template.slo_class != "interactive":
+            return
+        wait_s = admission.hopeless_wait_s(
+            self._latency.slo, stream.prompt_tokens, self.journal.waiting_tokens, state.prefill_tokens_per_s
+        )
+        if wait_s is None:
+            return
+        self.totals.hopeless += 1
+        if self._refuse_hopeless:
+            raise RequestError(
+                "queue_full",
+                f"{self.journal.waiting_tokens} prompt tokens wait: the first token would come far too late",
+                "try again later, send it as slo_class batch, or set policy.refuse-hopeless = false",
+                retry_after_s=wait_s,
+            )
 
     def attach(self, client: Client, request: wire.Generate, stream: Stream) -> None:
         """Answer a `Generate` whose id is running: give the stream to a client that lost its connection.

@@ -81,6 +81,12 @@ class Llama:
 
         token_ids [T] int64; logits_rows [S] int64 are indices into the T tokens, S may be 0.
         """
+        x, residual = self.hidden(token_ids, ragged, cache)
+        return self.logits(x[logits_rows], residual[logits_rows], ragged, out)
+
+    @torch.inference_mode()
+    def hidden(self, token_ids: Tensor, ragged: Ragged, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Run all layers: what the last one adds, and what it adds to, [T, hidden_size] each."""
         kernels, eps = self.kernels, self.spec.rms_norm_eps
         residual = embedding(token_ids, self._embedding)
         x = kernels.rms_norm(residual, self._layers[0].input_norm, eps, ragged)
@@ -94,10 +100,15 @@ class Llama:
             x, residual = kernels.add_rms_norm(x, residual, layer.post_norm, eps, ragged)
             x = kernels.gated_linear(x, layer.gate_up, layer.gate_up_bias, ragged)
             x = kernels.linear(x, layer.down, layer.down_bias, ragged)
-        if not len(logits_rows):
+        return x, residual
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor, residual: Tensor, ragged: Ragged, out: Tensor | None = None) -> Tensor:
+        """Of S rows of what `hidden` gave, [S, vocab_size] float32, in ``out`` if given. S may be 0."""
+        if not len(x):
             return torch.empty((0, self.spec.vocab_size), device=self.device)
-        x, _ = kernels.add_rms_norm(x[logits_rows], residual[logits_rows], self._norm, eps, ragged)
-        logits = kernels.linear(x, self._head, None, ragged)
+        x, _ = self.kernels.add_rms_norm(x, residual, self._norm, self.spec.rms_norm_eps, ragged)
+        logits = self.kernels.linear(x, self._head, None, ragged)
         if out is not None:
             return out.copy_(logits)
         return logits.to(torch.float32, memory_format=torch.contiguous_format)

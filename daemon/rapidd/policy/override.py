@@ -21,10 +21,12 @@ from rapidd.ipc import (
     SetPlan,
     SetPolicy,
     SloReport,
+    Undo,
 )
 from rapidd.partition.table import PartitionTable
+from rapidd.policy.options import Predictor
 from rapidd.policy.plan import Plan, State
-from rapidd.policy.policies import NO_PROFILE, fixed, make
+from rapidd.policy.policies import NO_PROFILE, Policy, fixed, make
 
 GUARD_ITL: Final = 1.5
 GUARD_TTFT: Final = 2.0
@@ -49,6 +51,7 @@ class Control:
 
     def __init__(self, policy: str, table: PartitionTable, epoch: int = 0) -> None:
         self.table = table
+        self.predictor: Predictor | None = None
         self.policy = policy
         self.epoch = epoch
         self.decision = 0
@@ -57,7 +60,19 @@ class Control:
         self.plan_since_ns = 0
         self.notices: list[Notice] = []
         """What happened since the caller last emptied it."""
-        self._decide = make(policy, table.units_total, table.splits)
+        self.place_since_ns = 0
+        """When the plan's mode or units last changed, and the load it was chosen for."""
+        self.place_rows = 0
+        self.place_backlog = False
+        self._planned_epoch = -1
+        self._replaced: tuple[str, Override | None] | None = None
+        """Policy and override before the last operator's change."""
+        self._decide = self._make(policy)
+
+    def know(self, predict: Predictor) -> None:
+        """The device is calibrated: policies that look at predictions have them from now on."""
+        self.predictor = predict
+        self._decide = self._make(self.policy)
 
     # --- operators
 
@@ -66,9 +81,10 @@ class Control:
         if refused := self._conflict(command.token, command.if_epoch):
             return refused
         try:
-            self._decide = make(command.policy, self.table.units_total, self.table.splits)
+            self._decide = self._make(command.policy)
         except ValueError as error:
             return self._refuse(command.token, "invalid_request", str(error), "see rapidctl policy --help")
+        self._remember()
         before, self.policy = self.policy, command.policy
         text = f"{command.by or 'operator'}: policy {command.policy} (was {before})"
         return self._accept(command.token, "policy", text)
@@ -81,6 +97,7 @@ class Control:
         if command.plan is None:
             if self.override is None:
                 return ControlDone(command.token, self.epoch, "no override to release", None, "")
+            self._remember()
             before, self.override = self.override, None
             return self._accept(command.token, "release", f"{by}: released {before.plan.describe()}")
         try:
@@ -88,18 +105,48 @@ class Control:
         except ValueError as error:
             return self._refuse(command.token, "invalid_request", str(error), "see rapidctl partition show")
         expires_ns = None if command.ttl_s is None else now_ns + int(command.ttl_s * 1e9)
+        instead = f", instead of {_whose(self.override)}" if self.override else ""
+        self._remember()
         self.override = Override(command.plan, plan, expires_ns, command.guard, command.reason, command.by)
         ttl = "until released" if command.ttl_s is None else f"for {command.ttl_s:g} s"
         why = f" ({command.reason})" if command.reason else ""
-        return self._accept(command.token, "override", f"{by}: {plan.describe()} {ttl}{why}")
+        return self._accept(command.token, "override", f"{by}: {plan.describe()} {ttl}{why}{instead}")
 
-    def predict(self, command: Predict) -> Predicted:
-        """Whether a plan is legal here; numbers need a profile."""
+    def undo(self, command: Undo, now_ns: int) -> ControlDone:
+        """Bring back the policy and the override that the last operator's change replaced; once more: undo the undoing.
+
+        An override that would have expired meanwhile does not come back.
+        """
+        if refused := self._conflict(command.token, command.if_epoch):
+            return refused
+        if self._replaced is None:
+            return self._refuse(
+                command.token, "not_found", "no operator's change to undo", "see rapidctl partition log"
+            )
+        policy, override = self._replaced
+        if override is not None and override.expires_ns is not None and override.expires_ns <= now_ns:
+            override = None
+        self._remember()
+        self._decide = self._make(policy)
+        self.policy, self.override = policy, override
+        now = f"policy {policy}" + (f" and {_whose(override)}" if override else "")
+        return self._accept(command.token, "override" if override else "release", f"{command.by}: back to {now}")
+
+    def predict(self, command: Predict, state: State) -> Predicted:
+        """What a plan would do at ``state``; numbers need a profile. TTFT is that of the last prompt that waits."""
         try:
             plan = fixed(command.plan, self.table.units_total, self.table.splits, "")
         except ValueError as error:
             return Predicted(command.token, False, str(error), None, None, None, None, None)
-        return Predicted(command.token, True, NO_PROFILE, plan.prefill_units, None, None, None, None)
+        if self.predictor is None:
+            return Predicted(command.token, True, NO_PROFILE, plan.prefill_units, None, None, None, None)
+        option = self.predictor.at(state).of_plan(plan)
+        ttft_s = (state.prefill_tokens + option.chunk) / option.tokens_per_s
+        breach = option.itl_s > state.itl_slo_s or option.tokens_per_s < state.needed_tokens_per_s
+        rows = f"{state.num_decoding} rows of {state.decode_tokens} tokens"
+        note = f"with {rows} and {state.prefill_tokens} prompt tokens waiting"
+        itl_s = option.itl_s or None
+        return Predicted(command.token, True, note, plan.prefill_units, itl_s, ttft_s, option.tokens_per_s, breach)
 
     def restore(self, known: FrontHello) -> None:
         """Go on where an earlier engine ended: its epoch, the policy in force, the override with what is left of it.
@@ -117,7 +164,7 @@ class Control:
 
     def _take_over(self, known: FrontHello) -> None:
         if known.policy is not None and known.policy != self.policy:
-            self._decide = make(known.policy, self.table.units_total, self.table.splits)
+            self._decide = self._make(known.policy)
             self.policy = known.policy
         if (old := known.override) is not None:
             plan = fixed(old.plan, self.table.units_total, self.table.splits, old.reason or f"override by {old.by}")
@@ -152,15 +199,24 @@ class Control:
             self._notice("guard", "warn", text, "guard")
 
     def decide(self, state: State, now_ns: int) -> Plan:
-        """The plan to follow now; a change of work is a new decision."""
+        """The plan to follow now. A change of mode or units is a new decision, and so is any change by an operator.
+
+        A policy's chunk follows the load from tick to tick: too often for the log.
+        """
         plan = self.override.plan if self.override else self._decide(state)
-        if self.plan is None or not plan.same_work(self.plan):
+        before, self.plan = self.plan, plan
+        moved = before is None or not plan.same_place(before)
+        if moved:
+            self.place_since_ns, self.place_rows = now_ns, state.num_decoding
+            self.place_backlog = state.prefill_tokens > 0
+        if moved or (self._planned_epoch != self.epoch and before is not None and not plan.same_work(before)):
             self.decision += 1
-            before = f" (was {self.plan.describe()})" if self.plan else ""
-            self.plan, self.plan_since_ns = plan, now_ns
+            self.plan_since_ns = now_ns
+            was = f" (was {before.describe()})" if before else ""
             source: NoticeSource = "operator" if self.override else "policy"
-            self._notice("decision", "info", f"{plan.describe()}{before}: {plan.reason}", source)
-        return self.plan
+            self._notice("decision", "info", f"{plan.describe()}{was}: {plan.reason}", source)
+        self._planned_epoch = self.epoch
+        return plan
 
     def override_info(self, now_ns: int) -> OverrideInfo | None:
         """For people: the override with what is left of its time."""
@@ -173,6 +229,12 @@ class Control:
         )
 
     # --- helpers
+
+    def _make(self, policy: str) -> Policy:
+        return make(policy, self.table.units_total, self.table.splits, self.predictor)
+
+    def _remember(self) -> None:
+        self._replaced = (self.policy, self.override)
 
     def _conflict(self, token: int, if_epoch: int | None) -> ControlDone | None:
         if if_epoch is None or if_epoch == self.epoch:
@@ -190,3 +252,7 @@ class Control:
 
     def _notice(self, kind: NoticeKind, level: NoticeLevel, text: str, source: NoticeSource) -> None:
         self.notices.append(Notice(kind, level, text, source, self.epoch, self.decision, None, None))
+
+
+def _whose(override: Override) -> str:
+    return f"{override.by or 'an operator'}'s {override.plan.describe()}"

@@ -13,25 +13,21 @@ from msgspec import Struct
 
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
+from rapidd.policy.options import ITL_SHARE, TILE_TOKENS
 from rapidd.policy.plan import Plan
 
 WEIGHT = 0.3
 """Of a new observation: follows a growing context within a few chunks, smooths one noisy step."""
-ITL_SHARE = 0.8
-"""Of the ITL objective that a hybrid step may take by prediction."""
-
-TILE_TOKENS = 64
-"""Longer chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
+UNCALIBRATED_ITL_SHARE = 0.8
+"""Of the ITL objective that a hybrid step may take by the speed seen so far; a cost model predicts better."""
 
 
 class Load(Struct, frozen=True):
-    """What decodes, and the prompt that is next."""
+    """What decodes."""
 
     rows: int = 0
     kv_tokens: int = 0
     """Cached tokens of these rows, all together."""
-    context: int = 0
-    """Tokens of that prompt that are computed already."""
 
 
 class Pace:
@@ -68,40 +64,49 @@ class Pace:
         elif num_decode:
             _blend(self._decode_s, units, seconds)
 
-    def bound(self, plan: Plan, units: int, num_decode: int) -> int:
-        """Most prompt tokens of the next chunk; at least a block."""
+    def bound(self, plan: Plan, units: int, num_decode: int, context: int = 0) -> int:
+        """Most prompt tokens of the next chunk, if all lie behind ``context`` cached ones; at least a block.
+
+        The speed seen so far knows of no context. A plan's chunk of 0 is none.
+        """
         seconds = self._max_chunk_s
         if plan.mode == "hybrid" and plan.chunk is None and num_decode:
-            limit = ITL_SHARE * self.itl_slo_s
             # A prediction is of the whole batch; the speed seen so far is of its prompt tokens.
-            seconds = min(seconds, limit if self._cost else limit - self._decode_s.get(units, 0.0))
-        return self._fit(plan, units, seconds)
+            seconds = min(seconds, self._step_s if self._cost else self._step_s - self._decode_s.get(units, 0.0))
+        return self._fit(plan, units, seconds, context)
 
-    def lone_bound(self, plan: Plan, units: int) -> int:
+    def lone_bound(self, plan: Plan, units: int, context: int = 0) -> int:
         """As `bound`, for the chunk that ends the prompt of the only request there is."""
-        return self._fit(plan, units, self._lone_chunk_s)
+        return self._fit(plan, units, self._lone_chunk_s, context)
+
+    @property
+    def _step_s(self) -> float:
+        """What a hybrid step may take that nobody sized."""
+        return (ITL_SHARE if self._cost else UNCALIBRATED_ITL_SHARE) * self.itl_slo_s
 
     @property
     def _cost(self) -> CostModel | None:
         return self._calibration.cost if self._calibration else None
 
-    def _fit(self, plan: Plan, units: int, seconds: float) -> int:
+    def _fit(self, plan: Plan, units: int, seconds: float, context: int) -> int:
+        if plan.chunk == 0:
+            return 0
         cost = self._cost
-        fits = self._predicted(cost, seconds, plan, units) if cost else int(seconds / self._token_s(units))
+        fits = self._predicted(cost, seconds, plan, units, context) if cost else int(seconds / self._token_s(units))
         fits = max(fits, self._block_tokens)
         if fits > TILE_TOKENS:
             fits -= fits % TILE_TOKENS
         return min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits
 
-    def _predicted(self, cost: CostModel, seconds: float, plan: Plan, units: int) -> int:
+    def _predicted(self, cost: CostModel, seconds: float, plan: Plan, units: int, context: int) -> int:
         assert self._calibration is not None
         load, factor = self._load(), self._calibration.correction.factor
         if plan.mode == "hybrid" and load.rows:
             limit = seconds / factor("hybrid", "mixed")
-            return cost.chunk_for(limit, load.context, units, False, load.rows, load.kv_tokens)
+            return cost.chunk_for(limit, context, units, False, load.rows, load.kv_tokens)
         beside = plan.mode in ("shared", "split") and load.rows > 0
         rows, kv_tokens = (load.rows, load.kv_tokens) if beside else (0, 0)
-        return cost.chunk_for(seconds / factor(plan.mode, "prefill"), load.context, units, beside, rows, kv_tokens)
+        return cost.chunk_for(seconds / factor(plan.mode, "prefill"), context, units, beside, rows, kv_tokens)
 
     def _token_s(self, units: int) -> float:
         """Seconds a prompt token: seen on so many units, or scaled from the nearest count that was."""

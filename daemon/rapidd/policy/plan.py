@@ -7,7 +7,8 @@ from msgspec import Struct
 from rapidctl.wire import Mode
 
 Chunk = int | Literal["all"] | None
-"""Prompt tokens a batch; "all": a whole prompt without a decode step between (serial); None: bounded by time only."""
+"""Prompt tokens a batch; "all": a whole prompt without a decode step between (serial); None: bounded by time only;
+0: none."""
 
 
 class Plan(Struct, frozen=True):
@@ -24,6 +25,8 @@ class Plan(Struct, frozen=True):
     prefill_units: int
     chunk: Chunk
     reason: str = ""
+    by_deadline: bool = False
+    """Prompts in the order in which their first tokens are due, instead of arrival."""
 
     def same_work(self, other: "Plan") -> bool:
         """Equal but for the reason."""
@@ -34,6 +37,16 @@ class Plan(Struct, frozen=True):
             other.chunk,
         )
 
+    def same_place(self, other: "Plan") -> bool:
+        """The same mode on the same units, and both paused or neither; chunks may differ."""
+        here, there = (self.mode, self.decode_units, self.paused), (other.mode, other.decode_units, other.paused)
+        return here == there
+
+    @property
+    def paused(self) -> bool:
+        """Whether prompts wait for decode rows that have the device for themselves."""
+        return self.mode == "hybrid" and self.chunk == 0
+
     def describe(self) -> str:
         """As an operator writes it: ``split 1/1``, ``hybrid:256``, ``serial:all``."""
         units = f" {self.decode_units}/{self.prefill_units}" if self.mode == "split" else ""
@@ -42,7 +55,10 @@ class Plan(Struct, frozen=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What a policy may look at."""
+    """What a policy may look at: the device, the work, the objective, and the plan in force with its age.
+
+    Tokens a second, seconds. What only some policies need has a default that says "nothing known".
+    """
 
     units_total: int
     splits: tuple[int, ...]
@@ -54,3 +70,20 @@ class State(Struct, frozen=True, kw_only=True):
     """Prompt tokens still to compute, of requests that are prefilling or waiting."""
     running: Plan | None
     running_age_s: float
+    prefill_running: bool = False
+    """Whether a chunk is on the prefill lane; its tokens are no longer counted in `prefill_tokens`."""
+    decode_tokens: int = 0
+    """Tokens of context that a decode step reads, all rows together."""
+    context: int = 0
+    """Tokens before the next chunk of the prompt that is first in line."""
+    needed_tokens_per_s: float = 0.0
+    """The slowest prefill that still gives every prompt its first token in time, of those that are not late already."""
+    short_share: float = 0.0
+    """Of the requests that finished lately, those so short that their every gap counts against the objective."""
+    itl_slo_s: float = 0.05
+    max_chunk_s: float = 0.1
+    max_chunk_tokens: int = 2048
+    running_rows: int = 0
+    """`num_decoding` when the plan in force was made."""
+    running_backlog: bool = False
+    """Whether prompts waited when the plan in force was made."""

@@ -1,6 +1,7 @@
 """Policies: pure functions from `State` to `Plan`, chosen by name at start or at run time.
 
-    auto              ours; without a profile: hybrid with a chunk bounded by time
+    auto              ours (`auto.py`); without a profile: hybrid with a chunk bounded by time
+    rapid | atom | pdmux                                            what others do (`arms.py`)
     serial:N | serial:all | hybrid:N | shared[:N] | split:UNITS     fixed: the control arms
 
 All are testable without a device. They keep nothing: the state passed in holds the running plan and its age.
@@ -10,18 +11,26 @@ import re
 from collections.abc import Callable
 
 from rapidctl.wire import PlanRequest
+from rapidd.policy import arms
+from rapidd.policy.auto import auto
+from rapidd.policy.options import Predictor
 from rapidd.policy.plan import Plan, State
 
 Policy = Callable[[State], Plan]
 
 NO_PROFILE = "no profile: rapidd calibrate"
 _FIXED = re.compile(r"(?P<mode>serial|hybrid|shared|split)(:(?P<number>[1-9][0-9]{0,5}))?")
-GRAMMAR = "auto, serial:N, serial:all, hybrid[:N], shared[:N] or split:UNITS"
+ADAPTIVE = ("auto", "rapid", "atom", "pdmux")
+"""Those that look at the state."""
+GRAMMAR = "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid[:N], shared[:N] or split:UNITS"
 
 
 def parse(text: str) -> PlanRequest | None:
-    """The fixed plan that a policy's name asks for; None for ``auto``. Raises ValueError saying what is accepted."""
-    if text == "auto":
+    """The fixed plan that a policy's name asks for; None for adaptive ones.
+
+    Raises ValueError saying what is accepted.
+    """
+    if text in ADAPTIVE:
         return None
     if text == "serial:all":
         return PlanRequest(mode="serial", chunk="all")
@@ -61,15 +70,28 @@ def fixed(request: PlanRequest, units_total: int, splits: tuple[int, ...], reaso
     return Plan("split", units, units_total - units, request.chunk, reason)
 
 
-def make(text: str, units_total: int, splits: tuple[int, ...]) -> Policy:
-    """The policy named ``text`` on this device. Raises ValueError, for people."""
+def make(text: str, units_total: int, splits: tuple[int, ...], predict: Predictor | None = None) -> Policy:
+    """The policy named ``text`` on this device. Raises ValueError, for people.
+
+    Without ``predict`` (no profile) `auto` and `rapid` are hybrid with a chunk bounded by time, and say so.
+    """
     request = parse(text)
-    if request is None:
-        return auto
-    plan = fixed(request, units_total, splits, f"policy {text}")
-    return lambda state: plan
+    if request is not None:
+        plan = fixed(request, units_total, splits, f"policy {text}")
+        return lambda state: plan
+    match text:
+        case "atom":
+            return arms.atom
+        case "pdmux":
+            return arms.pdmux
+        case _ if predict is None:
+            return without_profile
+        case "rapid":
+            return lambda state: arms.rapid(state, predict)
+        case _:
+            return lambda state: auto(state, predict)
 
 
-def auto(state: State) -> Plan:
+def without_profile(state: State) -> Plan:
     """Hybrid with a time-bounded chunk: the best choice that needs no measured profile."""
     return Plan("hybrid", state.units_total, state.units_total, None, NO_PROFILE)

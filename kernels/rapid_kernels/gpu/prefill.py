@@ -3,18 +3,16 @@
 
 A tile is the query heads of one KV head for a few consecutive tokens of one row, so that each key is read once for all
 of them. It walks the row's blocks from the oldest token it sees to its own last one. Which tiles there are is planned
-once a batch and serves every layer; those with the most keys start first.
+on the device, once a batch, and serves every layer; those with the most keys start first.
 
-Contract: the chunks' own keys and values are cached already. Only the tokens of a row are read. Numerics: products in
-the cache's type, softmax with its running maximum and sums in float32; a token's result depends on neither timing nor
-units. No program waits for another. Sizes are on the host, so it is not for graphs. Method: arXiv 2205.14135, over
-blocks as in arXiv 2309.06180.
+Contract: the chunks' own keys and values are cached already. Only the tokens of a row are read; tokens of no row get no
+result. Numerics: products in the cache's type, softmax with its running maximum and sums in float32; a token's result
+depends on neither timing nor units. No program waits for another. Graph-safe: only the batch's size counts on the host.
+Method: arXiv 2205.14135, over blocks as in arXiv 2309.06180.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -26,6 +24,8 @@ BASE_2: float = 1.4426950408889634
 """log2(e): scores are scaled so that 2^x serves for e^x."""
 MAX_GROUP = 16
 MAX_HEAD_DIM = 256
+ROWS = 64
+"""That a program of the planning kernel looks at at once; there may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,61 @@ class PromptPlan:
     tile_tokens: int
     tiles: Tensor
     """[N, 4] int32 on the device: first token in the batch behind the decode rows, tokens, position of the first token
-    in its sequence, row of the block table. Tiles with the most keys come first."""
+    in its sequence, row of the block table. As many as there may be: those behind the last have no tokens."""
+
+
+@triton.jit(do_not_specialize=["first_row", "rows"])
+def plan_prompts_kernel(
+    query_start,  # [first_row + rows + 1] int32
+    kv_lens,  # [first_row + rows] int32
+    tiles,  # [N, 4] int32
+    first_row,
+    rows,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Fill a `PromptPlan`, last tile first: of one row, that is the one with the most keys. Grid: N."""
+    total = 0
+    for begin in range(0, rows, ROWS):
+        each = begin + tl.arange(0, ROWS)
+        start = tl.load(query_start + first_row + each, mask=each < rows, other=0)
+        end = tl.load(query_start + first_row + each + 1, mask=each < rows, other=0)
+        total += tl.sum((end - start + TOKENS - 1) // TOKENS)
+    tile = total - 1 - tl.program_id(0)
+    row = 0
+    index = 0
+    before = 0
+    for begin in range(0, rows, ROWS):
+        each = begin + tl.arange(0, ROWS)
+        start = tl.load(query_start + first_row + each, mask=each < rows, other=0)
+        end = tl.load(query_start + first_row + each + 1, mask=each < rows, other=0)
+        counts = (end - start + TOKENS - 1) // TOKENS
+        ends = before + tl.cumsum(counts)
+        own = (tile < ends) & (tile >= ends - counts)
+        row += tl.sum(tl.where(own, each, 0))
+        index += tl.sum(tl.where(own, tile - ends + counts, 0))
+        before += tl.sum(counts)
+    start = tl.load(query_start + first_row + row)
+    tokens = tl.load(query_start + first_row + row + 1) - start
+    first = index * TOKENS
+    inside = tile >= 0
+    to = tiles + tl.program_id(0) * 4
+    tl.store(to, tl.where(inside, start - first_row + first, 0))
+    tl.store(to + 1, tl.where(inside, tl.minimum(tokens - first, TOKENS), 0))
+    tl.store(to + 2, tl.where(inside, tl.load(kv_lens + first_row + row) - tokens + first, 0))
+    tl.store(to + 3, first_row + row)
 
 
 def make_prompt_plan(ragged: Ragged, tile_tokens: int) -> PromptPlan:
-    """Of a batch that has chunk rows. One copy to the device, which is not waited for."""
+    """Of a batch that has chunk rows, by the lengths on the device: the host may know only the most there can be."""
     first_row = ragged.num_decode  # rows and tokens alike
-    bounds = [start - first_row for start in ragged.query_start_cpu[first_row:]]
-    parts = []
-    for row, (begin, end) in enumerate(pairwise(bounds), first_row):
-        first = np.arange(begin, end, tile_tokens, dtype=np.int32)
-        position = ragged.kv_lens_cpu[row] - (end - begin) + (first - begin)
-        parts.append(np.stack((first, np.minimum(end - first, tile_tokens), position, np.full_like(first, row)), 1))
-    tiles = np.concatenate(parts).astype(np.int32)
-    tiles = tiles[np.argsort(-tiles[:, 2], kind="stable")]
-    device = ragged.block_tables.device
-    host = torch.empty(tiles.shape, dtype=torch.int32, pin_memory=device.type == "cuda")
-    host.numpy()[:] = tiles
-    return PromptPlan(tile_tokens, host.to(device, non_blocking=True))
+    rows = ragged.num_rows - first_row
+    most = (ragged.num_tokens - first_row) // tile_tokens + rows
+    tiles = torch.empty((most, 4), dtype=torch.int32, device=ragged.block_tables.device)
+    plan_prompts_kernel[(most,)](
+        ragged.query_start, ragged.kv_lens, tiles, first_row, rows, tile_tokens, ROWS, num_warps=1
+    )  # fmt: skip
+    return PromptPlan(tile_tokens, tiles)
 
 
 @triton.jit

@@ -12,6 +12,8 @@ from rapidctl.out import Out
 from rapidctl.wire import check_endpoint
 
 if TYPE_CHECKING:
+    from rapidctl.wire import PartitionInfo
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Run = Callable[[argparse.Namespace, Out], int]
@@ -47,6 +49,18 @@ def integer(text: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{text} does not fit 64 bits")
     return value
+
+
+def add_if_epoch(parser: argparse.ArgumentParser) -> None:
+    """Of commands that change control state; see `expected_epoch`."""
+    text = "only if this is still the epoch (default: the one that this command finds)"
+    parser.add_argument("--if-epoch", metavar="N", type=integer, help=text)
+
+
+def expected_epoch(args: argparse.Namespace, now: "PartitionInfo") -> int:
+    """The epoch that a change goes by: given, or of what was just read, so that nothing is overwritten unseen."""
+    given: int | None = args.if_epoch
+    return now.epoch if given is None else given
 
 
 def common_options(default: object) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`rapidctl partition`: who holds the units, what another split would do, pin one, let go of it, and the log."""
+"""`rapidctl partition`: who holds the units, what another split would do, pin one, let go of it, undo, and the log."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rapidctl.wire import (
     PredictPartition,
     ReleasePartition,
     SetPartition,
+    UndoPartition,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def add_parser(commands: common.Commands) -> None:
     _add_set(common.add_command(group, "set", run_set, "pin a plan until its time is over, or until released"))
     auto = common.add_command(group, "auto", run_auto, "release the override: the policy decides again")
     _add_change(auto)
+    undo = common.add_command(group, "undo", run_undo, "bring back what the last operator's change replaced")
+    common.add_if_epoch(undo)
     common.add_command(group, "log", run_log, "decisions and changes that are still kept")
 
 
@@ -58,7 +61,7 @@ def _add_plan(parser: ArgumentParser) -> None:
 
 def _add_change(parser: ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="T", default="", help="for the log")
-    parser.add_argument("--if-epoch", metavar="N", type=common.integer, help="only if this is still the epoch")
+    common.add_if_epoch(parser)
     parser.add_argument("--wait", action="store_true", help="until the lanes run it")
 
 
@@ -140,8 +143,8 @@ def document(info: PartitionInfo) -> dict[str, object]:
 
 def _show(info: PartitionInfo, out: Out) -> None:
     plan = info.plan
-    named = {None: "bounded by time", "all": "whole prompts"}
-    chunk = f"{plan.chunk} tokens" if isinstance(plan.chunk, int) else named[plan.chunk]
+    named = {None: "bounded by time", "all": "whole prompts", 0: "none: prompts wait"}
+    chunk = named.get(plan.chunk, f"{plan.chunk} tokens")
     splits = ", ".join(map(str, info.splits)) if info.splits else f"none: {info.unsupported}"
     pairs = [
         ("plan", plan_text(info)),
@@ -240,7 +243,8 @@ def run_set(args: Namespace, out: Out) -> int:
     if not args.yes and not sys.stdin.isatty():
         raise UsageError("this changes how the daemon runs and nobody can be asked", "say --yes")
     with common.connect(args, control=True) as client:
-        if not args.yes and not _confirmed(plan, args, client.call(GetPartition(call=0)), out):
+        now = client.call(GetPartition(call=0))
+        if not args.yes and not _confirmed(plan, args, now, out):
             out.note("nothing was changed")
             return 1
         command = SetPartition(
@@ -250,7 +254,7 @@ def run_set(args: Namespace, out: Out) -> int:
             guard=args.guard,
             reason=args.reason,
             by=operator_name(),
-            if_epoch=args.if_epoch,
+            if_epoch=common.expected_epoch(args, now),
         )
         return _change(args, out, client, command)
 
@@ -266,8 +270,21 @@ def _confirmed(plan: PlanRequest, args: Namespace, now: PartitionInfo, out: Out)
 def run_auto(args: Namespace, out: Out) -> int:
     """Release the override."""
     with common.connect(args, control=True) as client:
-        command = ReleasePartition(call=0, by=operator_name(), reason=args.reason, if_epoch=args.if_epoch)
+        epoch = common.expected_epoch(args, client.call(GetPartition(call=0)))
+        command = ReleasePartition(call=0, by=operator_name(), reason=args.reason, if_epoch=epoch)
         return _change(args, out, client, command)
+
+
+def run_undo(args: Namespace, out: Out) -> int:
+    """Undo the last operator's change."""
+    with common.connect(args, control=True) as client:
+        epoch = common.expected_epoch(args, client.call(GetPartition(call=0)))
+        reply = client.call(UndoPartition(call=0, by=operator_name(), if_epoch=epoch))
+    if out.json:
+        out.document({"epoch": reply.epoch, "text": reply.text})
+    else:
+        out.text(f"epoch {reply.epoch}: {reply.text}")
+    return 0
 
 
 def _change(args: Namespace, out: Out, client: Client, command: SetPartition | ReleasePartition) -> int:

@@ -12,14 +12,16 @@ from rapidctl.wire import GetPartition, SetPolicy
 if TYPE_CHECKING:
     from argparse import Namespace
 
+POLICIES = "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid:N, shared or split:UNITS"
+
 
 def add_parser(commands: common.Commands) -> None:
     """Declare the commands."""
     group = common.add_group(commands, "policy", "show or change the policy", run_show)
     common.add_command(group, "show", run_show, "the policy and its latest decision")
     parser = common.add_command(group, "set", run_set, "change the policy; an override stays in force")
-    parser.add_argument("policy", metavar="P", help="auto, serial:N, serial:all, hybrid:N, shared, split:N, …")
-    parser.add_argument("--if-epoch", metavar="N", type=common.integer, help="only if this is still the epoch")
+    parser.add_argument("policy", metavar="P", help=POLICIES)
+    common.add_if_epoch(parser)
 
 
 def run_show(args: Namespace, out: Out) -> int:
@@ -53,7 +55,8 @@ def run_show(args: Namespace, out: Out) -> int:
 def run_set(args: Namespace, out: Out) -> int:
     """Change it."""
     with common.connect(args, control=True) as client:
-        reply = client.call(SetPolicy(call=0, policy=args.policy, by=operator_name(), if_epoch=args.if_epoch))
+        epoch = common.expected_epoch(args, client.call(GetPartition(call=0)))
+        reply = client.call(SetPolicy(call=0, policy=args.policy, by=operator_name(), if_epoch=epoch))
     if out.json:
         out.document({"policy": args.policy, "epoch": reply.epoch, "text": reply.text})
     else:

@@ -136,6 +136,7 @@ def _queue(snapshot: Snapshot, out: Out) -> None:
             ("since boot", f"{counts.accepted_total} accepted, {counts.finished_total} finished"),
             ("", f"{counts.failed_total} failed, {counts.cancelled_total} cancelled, {counts.refused_total} refused"),
             ("preempted", str(counts.preempted_total)),
+            ("hopeless", f"{counts.hopeless_total}, whose TTFT was predicted far beyond the objective"),
         ]
     )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rapidd.engine.batch import Batch, Row
+from rapidd.engine.gpu_runner import GpuRunner
 from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.scheduler import Outcome
 from rapidd.policy.plan import Plan
@@ -44,6 +45,21 @@ PLANS = ["serial", "serial_all", "hybrid", "shared", "split"]
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_mode_gives_the_tokens_of_the_cpu(plan: str) -> None:
+    gpu().reset()
+    assert ids(gpu().generate(PROMPTS, gpu().plans()[plan])) == wanted()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_batches_launched_kernel_by_kernel_give_the_tokens_of_the_cpu(plan: str) -> None:
+    engine = stand_in_engine()
+    for state in engine.gpu.streams.values():
+        state.chunk_graphs.clear()
+    assert ids(engine.generate(PROMPTS, engine.plans()[plan])) == wanted()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_batches_with_few_prompt_tokens_are_graphs(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GpuRunner, "_eager", None)
     gpu().reset()
     assert ids(gpu().generate(PROMPTS, gpu().plans()[plan])) == wanted()
 

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from rapidd.engine.batch import BatchResult
-from rapidd.engine.request import LANES, Lane
+from rapidd.engine.prompts import GIVE_WAY_NS
+from rapidd.engine.request import BATCH_PATIENCE_NS, LANES, Lane
+from rapidd.engine.scheduler import SHORT_TOKENS
 from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
 from support.machine import VOCAB, Machine, expected_output, make_request
@@ -18,7 +21,10 @@ SERIAL_ALL = Plan("serial", 2, 2, "all")
 HYBRID = Plan("hybrid", 2, 2, 6)
 SHARED = Plan("shared", 2, 2, None)
 SPLIT = Plan("split", 1, 1, None)
-PLANS = [SERIAL, SERIAL_ALL, HYBRID, SHARED, SPLIT]
+DUE = replace(HYBRID, by_deadline=True)
+DUE_SPLIT = replace(SPLIT, by_deadline=True)
+PAUSED = replace(DUE, chunk=0)
+PLANS = [SERIAL, SERIAL_ALL, HYBRID, SHARED, SPLIT, DUE, DUE_SPLIT, PAUSED]
 
 
 class Chaos(RuleBasedStateMachine):
@@ -60,6 +66,10 @@ class Chaos(RuleBasedStateMachine):
     def complete(self, lane: Lane) -> None:
         self.machine.complete(lane)
 
+    @rule(now_ns=st.integers(0, 60))
+    def give_way(self, now_ns: int) -> None:
+        self.machine.scheduler.give_way(now_ns)
+
     @rule(turns=st.integers(1, 12))
     def run(self, turns: int) -> None:
         for _ in range(turns):
@@ -88,7 +98,7 @@ class Chaos(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "machine"):
             return
-        self.machine.drain(self.plan)
+        self.machine.drain(DUE if self.plan.chunk == 0 else self.plan)
         for rid, output in self.wanted.items():
             if rid not in self.aborted:
                 assert self.machine.outputs[rid] == output
@@ -329,7 +339,114 @@ def test_100_000_random_operations_leave_nothing_behind() -> None:
         else:
             plan = rng.choice(PLANS)
         live = {request.rid for request in machine.scheduler.requests}
-    machine.drain(plan)
+    machine.drain(DUE if plan.chunk == 0 else plan)
     assert rid > 3000
     assert {rid: machine.outputs[rid] for rid in wanted} == wanted
     assert (machine.scheduler.pool.num_used, machine.scheduler.slots.num_used) == (0, 0)
+
+
+# --- in order of due times
+
+
+def first_rows(machine: Machine, plan: Plan) -> list[int]:
+    """Whose prompts the next batch holds, when nothing else runs."""
+    (batch,) = machine.launch(plan)
+    return [row.request.rid for row in batch.rows if row.known_ids]
+
+
+def test_prompts_are_computed_in_order_of_arrival_unless_the_plan_says_of_due_times() -> None:
+    for plan, order in ((HYBRID, [1]), (DUE, [2, 3, 1])):
+        machine = Machine(60, bound=6)
+        for rid, due_ns, length in ((1, 900, 12), (2, 100, 2), (3, 200, 2)):
+            machine.scheduler.add(make_request(rid, list(range(length)), due_ns=due_ns))
+        assert first_rows(machine, plan) == order
+
+
+def test_a_prompt_that_is_due_sooner_goes_before_one_that_is_half_computed() -> None:
+    machine = Machine(60, bound=6)
+    machine.scheduler.add(make_request(1, list(range(30)), due_ns=900))
+    assert first_rows(machine, DUE) == [1]
+    machine.scheduler.add(make_request(2, [5, 6, 7], due_ns=100))
+    machine.complete("decode")
+    assert first_rows(machine, DUE) == [2, 1]
+    machine.drain(DUE)
+    assert machine.outputs[1] == expected_output(list(range(30)), 5)
+
+
+def test_a_prompt_past_its_due_time_gives_way_once_and_for_a_bounded_time() -> None:
+    machine = Machine(60, bound=6)
+    for rid, due_ns in ((1, 100), (2, 500)):
+        machine.scheduler.add(make_request(rid, list(range(10)), due_ns=due_ns))
+    machine.scheduler.give_way(99)
+    assert [r.rid for r in machine.scheduler.prompts] == [1, 2]
+    machine.scheduler.give_way(100)
+    assert [(r.rid, r.due_ns) for r in machine.scheduler.prompts] == [(2, 500), (1, 100 + GIVE_WAY_NS)]
+    machine.scheduler.give_way(2 * GIVE_WAY_NS)
+    assert [r.rid for r in machine.scheduler.prompts] == [1, 2], "who gave way once does not again"
+
+
+def test_a_stream_that_has_begun_does_not_give_way_when_it_was_preempted() -> None:
+    machine = Machine(60, bound=40)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 9, due_ns=100))
+    for _ in range(2):
+        machine.launch(DUE)
+        machine.complete("decode")
+    machine.scheduler._preempt(machine.scheduler.running[0])
+    machine.scheduler.add(make_request(2, [1], due_ns=10**12))
+    machine.scheduler.give_way(10**11)
+    assert [r.rid for r in machine.scheduler.prompts] == [1, 2]
+
+
+@pytest.mark.parametrize("plan", [HYBRID, DUE])
+def test_batch_work_lets_interactive_work_go_first_but_not_for_ever(plan: Plan) -> None:
+    machine = Machine(60, bound=2)
+    machine.scheduler.add(make_request(1, [1, 2], slo_class="batch", arrival_ns=0))
+    machine.scheduler.add(make_request(2, [1, 3], arrival_ns=BATCH_PATIENCE_NS - 1))
+    machine.scheduler.add(make_request(3, [1, 4], arrival_ns=BATCH_PATIENCE_NS + 1))
+    order = []
+    for _ in range(3):
+        order += first_rows(machine, plan)
+        machine.complete("decode")
+    assert order == [2, 1, 3]
+
+
+def test_while_prompts_are_paused_rows_decode_and_prompts_keep_their_place() -> None:
+    machine = busy_machine(HYBRID, bound=8)
+    assert kinds(machine, PAUSED, 4) == ["decode"] * 4
+    machine.drain(DUE)
+    assert machine.outputs[2] == expected_output(list(range(10, 30)), 3)
+
+
+def test_the_first_chunk_of_a_split_waits_for_steps_that_still_run_on_other_units() -> None:
+    """Such a step would share its units with the chunk, and take several times as long."""
+    machine = Machine(60, bound=8)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 30))
+    for _ in range(2):
+        machine.launch(HYBRID)
+        machine.complete("decode")
+    machine.launch(HYBRID)
+    machine.scheduler.add(make_request(2, list(range(10, 30)), 3))
+    assert [(batch.lane, batch.units) for batch in machine.launch(SPLIT)] == [("decode", 1)]
+    machine.complete("decode")
+    assert [batch.lane for batch in machine.launch(SPLIT)] == ["decode", "prefill"]
+
+
+def test_a_chunks_time_is_shared_out_so_a_long_context_gets_fewer_tokens() -> None:
+    machine = Machine(60, bound=8)
+    machine.scheduler._bound = lambda plan, units, decoding, context: 4 if context else 8
+    machine.scheduler.add(make_request(1, list(range(20)), due_ns=900))
+    assert first_rows(machine, DUE) == [1]
+    machine.complete("decode")
+    machine.scheduler.add(make_request(2, [1, 2, 3, 4], due_ns=100))
+    (batch,) = machine.launch(DUE)
+    assert [(row.request.rid, row.start, row.count) for row in batch.rows] == [(2, 0, 4), (1, 8, 2)]
+
+
+def test_the_share_of_short_outputs_follows_what_finishes() -> None:
+    machine = Machine(400, bound=40)
+    for rid in range(1, 60):
+        machine.scheduler.add(make_request(rid, [rid % VOCAB], SHORT_TOKENS - 1 if rid < 30 else SHORT_TOKENS))
+        machine.drain(HYBRID)
+        if rid == 29:
+            assert machine.scheduler.short_share > 0.7
+    assert machine.scheduler.short_share < 0.3

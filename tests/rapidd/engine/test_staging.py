@@ -30,10 +30,10 @@ def test_parts_arrive_with_their_shapes_types_and_alignment() -> None:
 
 
 def test_a_step_of_two_rows_in_a_bucket_of_three() -> None:
-    inputs, tables = DecodeInputs(3, width=4), BlockTables(8, width=4)
+    inputs, tables = DecodeInputs(3, width=4), BlockTables(8, width=4, block_tokens=4)
     host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
     rows = [row(request(), 5, 9, [7, 2, 6]), row(request(), 1, 3, [4])]
-    fill_decode(inputs, host, rows, tables, block_tokens=4, stride=100)
+    fill_decode(inputs, host, rows, tables, stride=100)
     positions, slot_mapping, source, kv_lens, block_tables = inputs.parts(host)
     assert positions.tolist() == [9, 3, 0]
     assert slot_mapping.tolist() == [6 * 4 + 1, 4 * 4 + 3, 0]
@@ -44,7 +44,7 @@ def test_a_step_of_two_rows_in_a_bucket_of_three() -> None:
 
 
 def test_the_mirror_follows_a_sequence_and_forgets_the_one_before() -> None:
-    tables, first, second = BlockTables(2, width=4), request(), request()
+    tables, first, second = BlockTables(2, width=4, block_tokens=4), request(), request()
     assert tables.rows([row(first, 1, 0, [5, 6, 7])]).tolist() == [[5, 6, 7]]
     assert tables.rows([row(first, 1, 0, [5, 6, 7, 8])]).tolist() == [[5, 6, 7, 8]]
     assert tables.rows([row(second, 1, 0, [3])]).tolist() == [[3]]
@@ -52,7 +52,7 @@ def test_the_mirror_follows_a_sequence_and_forgets_the_one_before() -> None:
 
 
 def test_a_preempted_sequence_comes_back_with_other_blocks() -> None:
-    tables, it = BlockTables(2, width=4), request()
+    tables, it = BlockTables(2, width=4, block_tokens=4), request()
     tables.rows([row(it, 1, 0, [5, 6, 7])])
     it.generation += 1
     assert tables.rows([row(it, 1, 0, [8, 9])]).tolist() == [[8, 9]]

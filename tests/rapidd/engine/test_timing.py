@@ -101,9 +101,9 @@ def test_without_a_profile_nothing_is_learnt() -> None:
     assert (calibration.name, calibration.info(), calibration.knee(0.05, 1024)) == (None, None, [])
 
 
-def test_the_load_is_what_decodes_and_how_far_the_next_prompt_is() -> None:
+def test_the_load_is_what_decodes() -> None:
     scheduler = scheduler_of(40, 200)
     plan = Plan("serial", 4, 4, None)
-    for expected in (Load(0, 0, 0), Load(1, 40, 24)):
+    for expected in (Load(0, 0), Load(1, 40)):
         assert load_of(scheduler) == expected
         scheduler.schedule(plan, {"decode": True, "prefill": True})

@@ -10,7 +10,7 @@ import zmq
 
 from rapidctl import wire
 from rapidd import ipc
-from rapidd.config import ServerConfig
+from rapidd.config import PolicyConfig, ServerConfig
 from support.front import CONTEXT, VOCAB, Peer, Rig, ScriptedEngine
 
 
@@ -215,6 +215,52 @@ def test_the_queue_is_bounded(tmp_path: Path) -> None:
         engine.step(ipc.Token(engine.submitted().rid, 65))  # one is waiting no longer
         peer.expect(wire.Deltas)
         peer.generate("b", n=2)
+    finally:
+        rig.close()
+
+
+def hopeful(rig: Rig, tokens_per_s: float) -> Peer:
+    """A client of an engine that says it computes so many prompt tokens a second."""
+    peer, engine = rig.ready()
+    engine.state(prefill_tokens_per_s=tokens_per_s)
+    rig.until(lambda: rig.front.link.state is not None)
+    return peer
+
+
+def hopeless_total(peer: Peer) -> int:
+    return peer.ask(wire.GetStatus(call=1), wire.Status).requests.hopeless_total
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_a_request_without_hope_is_counted_and_refused_only_if_so_configured(tmp_path: Path, refuse: bool) -> None:
+    """50 tokens at 10 a second: 5 s, where the objective is 2 s."""
+    rig = Rig(tmp_path, policy=PolicyConfig(refuse_hopeless=refuse))
+    try:
+        peer = hopeful(rig, 10.0)
+        peer.generate("short", prompt="x" * 20)
+        peer.send(wire.Generate(id="long", prompt="x" * 30))
+        if refuse:
+            failed = peer.fails()
+            assert (failed.code, failed.id) == ("queue_full", "long")
+            assert failed.retry_after_s == pytest.approx(3.0, abs=0.1)
+        else:
+            assert peer.expect(wire.Accepted).id == "long"
+        assert hopeless_total(peer) == 1
+        peer.generate("later", prompt="x" * 30, slo_class="batch")
+        assert hopeless_total(peer) == 1, "batch work has time"
+    finally:
+        rig.close()
+
+
+def test_without_predictions_nothing_is_hopeless(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, policy=PolicyConfig(refuse_hopeless=True))
+    try:
+        peer, engine = rig.ready()
+        engine.state()
+        rig.until(lambda: rig.front.link.state is not None)
+        for index in range(20):
+            peer.generate(f"r{index}", prompt="x" * 50)
+        assert hopeless_total(peer) == 0
     finally:
         rig.close()
 

@@ -14,6 +14,7 @@ VERBS: list[wire.Request] = [
     wire.SetPartition(call=9, plan=SPLIT),
     wire.ReleasePartition(call=9),
     wire.SetPolicy(call=9, policy="shared"),
+    wire.UndoPartition(call=9),
     wire.Drain(call=9),
 ]
 
@@ -42,6 +43,15 @@ def test_a_plan_is_passed_on_and_answered_with_its_epoch(rig: Rig) -> None:
     )  # fmt: skip
     engine.send(ipc.ControlDone(asked.token, 4, "accepted", None, ""))
     assert peer.expect(wire.ControlReply) == wire.ControlReply(call=1, epoch=4, text="accepted")
+
+
+def test_undo_is_passed_on_with_the_epoch_it_goes_by(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.UndoPartition(call=1, by="bo", if_epoch=4))
+    asked = engine.expect(ipc.Undo)
+    assert (asked.by, asked.if_epoch) == ("bo", 4)
+    engine.send(ipc.ControlDone(asked.token, 5, "bo: back to policy auto", None, ""))
+    assert peer.expect(wire.ControlReply).text == "bo: back to policy auto"
 
 
 def test_who_asks_is_named_when_they_do_not_say(rig: Rig) -> None:

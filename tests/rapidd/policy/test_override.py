@@ -1,12 +1,15 @@
 """Control state: epochs, overrides with an end, guards, and two operators who cannot overwrite each other unseen."""
 
 import pytest
+from msgspec.structs import replace
 
 from rapidctl.wire import PlanRequest
-from rapidd.ipc import ControlDone, FrontHello, Predict, SetPlan, SetPolicy, SloReport
+from rapidd.ipc import ControlDone, FrontHello, Predict, SetPlan, SetPolicy, SloReport, Undo
 from rapidd.partition.table import PartitionTable
+from rapidd.policy.options import Predictor
 from rapidd.policy.override import GUARD_NS, Control
-from rapidd.policy.plan import State
+from rapidd.policy.plan import Plan, State
+from support.h100 import SPLITS, TOTAL, cost_model
 
 TABLE = PartitionTable(units_total=4, unit_name="core", splits=(1, 2, 3))
 SECOND = 1_000_000_000
@@ -148,8 +151,67 @@ def test_an_engine_that_lives_on_is_not_changed_by_a_new_front() -> None:
 
 def test_predictions_need_a_profile_and_say_what_is_illegal() -> None:
     control = Control("auto", TABLE)
-    legal = control.predict(Predict(1, PlanRequest(mode="split", decode_units=1)))
+    legal = control.predict(Predict(1, PlanRequest(mode="split", decode_units=1)), state())
     assert (legal.legal, legal.prefill_units, legal.itl_p95_s) == (True, 3, None)
     assert "no profile" in legal.note
-    assert not control.predict(Predict(1, PlanRequest(mode="split", decode_units=9))).legal
+    assert not control.predict(Predict(1, PlanRequest(mode="split", decode_units=9)), state()).legal
     assert (control.epoch, control.notices) == (0, [])
+
+
+def test_predictions_are_of_the_load_at_this_moment() -> None:
+    device = PartitionTable(units_total=TOTAL, unit_name="SM", splits=SPLITS)
+    control = Control("auto", device)
+    control.know(Predictor(cost_model()))
+    busy = replace(
+        state(), units_total=TOTAL, splits=SPLITS, num_decoding=32, decode_tokens=40_000, prefill_tokens=8192
+    )
+    narrow, wide = (
+        control.predict(Predict(1, PlanRequest(mode="split", decode_units=units)), busy) for units in (24, 64)
+    )
+    assert (narrow.itl_p95_s or 0.0) > (wide.itl_p95_s or 1.0)
+    assert (narrow.ttft_p95_s or 9.0) < (wide.ttft_p95_s or 0.0)
+    assert (narrow.breaches_slo, narrow.prefill_units) == (False, 108)
+    strict = replace(busy, itl_slo_s=0.012)
+    assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=24)), strict).breaches_slo
+    hurried = replace(busy, needed_tokens_per_s=40_000.0)
+    assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=64)), hurried).breaches_slo
+
+
+def undo(control: Control, now_s: int = 0, if_epoch: int | None = None) -> ControlDone:
+    return control.undo(Undo(9, "bo", if_epoch), now_s * SECOND)
+
+
+def test_undo_brings_back_what_the_last_change_replaced_and_undone_again_it_is_redone() -> None:
+    control = Control("auto", TABLE)
+    assert undo(control).code == "not_found"
+    split(control, units=1)
+    split(control, units=3)
+    assert "instead of ana's split 1/3" in control.notices[-1].text
+    assert undo(control).epoch == 3
+    assert mode(control) == "split 1/3"
+    undo(control)
+    assert mode(control) == "split 3/1"
+    release(control)
+    undo(control)
+    assert mode(control) == "split 3/1"
+    control.set_policy(SetPolicy(3, "shared", "ana", None))
+    undo(control)
+    assert (control.policy, mode(control)) == ("auto", "split 3/1")
+
+
+def test_undo_does_not_bring_back_an_override_whose_time_is_over_nor_act_on_a_stale_epoch() -> None:
+    control = Control("auto", TABLE)
+    split(control, ttl_s=10.0)
+    release(control)
+    assert undo(control, 5, if_epoch=1).code == "epoch_conflict"
+    assert undo(control, 11).code is None
+    assert control.override is None
+
+
+def test_a_policys_new_chunk_is_followed_without_a_decision() -> None:
+    """Chunks follow the load from tick to tick: as decisions they would push everything else out of the log."""
+    control = Control("auto", TABLE)
+    chunks = iter((64, 128, 192))
+    control._decide = lambda state: Plan("hybrid", 4, 4, next(chunks))
+    assert [control.decide(state(), now).chunk for now in (1, 2, 3)] == [64, 128, 192]
+    assert (control.decision, control.plan_since_ns, len(control.notices)) == (1, 1, 1)

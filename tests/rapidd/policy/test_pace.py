@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
-from rapidd.policy.pace import TILE_TOKENS, Load, Pace
+from rapidd.policy.options import ITL_SHARE, TILE_TOKENS
+from rapidd.policy.pace import Load, Pace
 from rapidd.policy.plan import Chunk, Plan
 from support.profiles import PROFILE
 
@@ -79,7 +80,8 @@ def test_a_mixed_batch_is_charged_to_its_prompt_tokens() -> None:
 # --- with a profile
 
 
-LOAD = Load(rows=8, kv_tokens=4096, context=512)
+LOAD = Load(rows=8, kv_tokens=4096)
+CONTEXT = 512
 
 
 def calibrated(load: Load, max_chunk_s: float = 0.02) -> tuple[Pace, Calibration, CostModel]:
@@ -94,23 +96,27 @@ def test_a_chunk_takes_as_long_as_it_may_by_the_profile(plan: Plan) -> None:
     speed, _, cost = calibrated(LOAD)
     units, beside = plan.prefill_units, plan.mode != "serial"
     rows, kv_tokens = (LOAD.rows, LOAD.kv_tokens) if beside else (0, 0)
-    chunk = speed.bound(plan, units, 0)
+    chunk = speed.bound(plan, units, 0, CONTEXT)
     assert chunk % TILE_TOKENS == 0
-    assert cost.prefill_s(chunk, LOAD.context, units, beside, rows, kv_tokens) <= 0.02
-    assert cost.prefill_s(chunk + TILE_TOKENS, LOAD.context, units, beside, rows, kv_tokens) > 0.02
+    assert cost.prefill_s(chunk, CONTEXT, units, beside, rows, kv_tokens) <= 0.02
+    assert cost.prefill_s(chunk + TILE_TOKENS, CONTEXT, units, beside, rows, kv_tokens) > 0.02
 
 
 def test_a_prompt_beside_nothing_is_computed_as_if_alone() -> None:
-    speed, _, _ = calibrated(Load(context=512))
-    assert speed.bound(Plan("shared", 4, 4, None), 4, 0) == speed.bound(Plan("serial", 4, 4, None), 4, 0)
+    speed, _, _ = calibrated(Load())
+    assert speed.bound(Plan("shared", 4, 4, None), 4, 0, CONTEXT) == speed.bound(
+        Plan("serial", 4, 4, None), 4, 0, CONTEXT
+    )
 
 
 def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective_by_the_profile() -> None:
     speed, _, cost = calibrated(LOAD, max_chunk_s=1.0)
-    chunk = speed.bound(Plan("hybrid", 4, 4, None), 4, LOAD.rows)
-    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, LOAD.context) <= 0.8 * 0.02
-    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk + TILE_TOKENS, LOAD.context) > 0.8 * 0.02
-    assert speed.bound(Plan("hybrid", 4, 4, 4096), 4, LOAD.rows) > chunk, "one that was sized keeps the time bound only"
+    chunk = speed.bound(Plan("hybrid", 4, 4, None), 4, LOAD.rows, CONTEXT)
+    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, CONTEXT) <= ITL_SHARE * 0.02
+    assert cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk + TILE_TOKENS, CONTEXT) > ITL_SHARE * 0.02
+    assert speed.bound(Plan("hybrid", 4, 4, 4096), 4, LOAD.rows, CONTEXT) > chunk, (
+        "one that was sized keeps the time bound only"
+    )
 
 
 def test_what_was_learnt_online_shortens_chunks() -> None:
@@ -125,3 +131,13 @@ def test_with_a_profile_too_a_chunk_is_at_least_a_block_and_at_most_what_the_pla
     assert speed.bound(Plan("serial", 4, 4, None), 4, 0) == 16
     speed, _, _ = calibrated(LOAD, max_chunk_s=1.0)
     assert speed.bound(Plan("split", 1, 3, 48), 3, 0) == 48
+
+
+def test_behind_a_longer_context_fewer_tokens_take_as_long() -> None:
+    speed, _, _ = calibrated(LOAD, max_chunk_s=0.05)
+    assert speed.bound(Plan("serial", 4, 4, None), 4, 0, 50_000) < speed.bound(Plan("serial", 4, 4, None), 4, 0, 0)
+
+
+def test_a_plan_without_prompts_has_no_chunk() -> None:
+    speed, _, _ = calibrated(LOAD)
+    assert speed.bound(Plan("hybrid", 4, 4, 0), 4, 8) == 0

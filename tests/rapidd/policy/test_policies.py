@@ -43,7 +43,7 @@ def test_a_name_gives_its_plan(text: str, plan: tuple[object, ...]) -> None:
     ["", "fast", "serial", "serial:", "serial:0", "split", "split:x", "hybrid:-1", "hybrid:1:2", "auto:1", "AUTO"],
 )
 def test_other_names_are_refused_with_the_grammar(text: str) -> None:
-    with pytest.raises(ValueError, match="use auto, serial:N"):
+    with pytest.raises(ValueError, match="use auto, rapid, atom, pdmux, serial:N"):
         parse(text)
 
 

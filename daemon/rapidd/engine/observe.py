@@ -1,0 +1,75 @@
+"""What a policy sees of the scheduler: a `State`, in time that does not grow with the queue. No torch, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from rapidctl.wire import Slo
+from rapidd.engine.request import Request
+from rapidd.engine.scheduler import Scheduler
+from rapidd.policy.override import Control
+from rapidd.policy.plan import State
+from rapidd.telemetry.latency import ttft_limit_s
+
+PROMPTS_SEEN: Final = 32
+"""Prompts, most urgent first, whose due times count: the rest is due later or late already."""
+SOON_S: Final = 0.01
+"""Less time than this to a due time is too late."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What holds for every plan of an engine."""
+
+    slo: Slo
+    max_chunk_s: float
+    max_chunk_tokens: int
+
+    @property
+    def itl_slo_s(self) -> float:
+        """The objective for decode steps."""
+        return self.slo.itl_s
+
+    def due_ns(self, arrival_ns: int, prompt_tokens: int) -> int:
+        """When the first token of a request is due."""
+        return arrival_ns + int(ttft_limit_s(self.slo, prompt_tokens) * 1e9)
+
+
+def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns: int) -> State:
+    """The state at ``now_ns``."""
+    prompts = scheduler.prompts[:PROMPTS_SEEN]
+    num_decoding = scheduler.num_decoding
+    return State(
+        units_total=control.table.units_total,
+        splits=control.table.splits,
+        num_decoding=num_decoding,
+        num_prefilling=len(scheduler.running) - num_decoding,
+        num_waiting=len(scheduler.waiting),
+        prefill_tokens=scheduler.prefill_tokens,
+        running=control.plan,
+        running_age_s=(now_ns - control.place_since_ns) / 1e9,
+        prefill_running=scheduler.in_flight("prefill"),
+        decode_tokens=scheduler.decode_tokens,
+        context=scheduler.context,
+        needed_tokens_per_s=needed_tokens_per_s(prompts, now_ns),
+        short_share=scheduler.short_share,
+        itl_slo_s=limits.itl_slo_s,
+        max_chunk_s=limits.max_chunk_s,
+        max_chunk_tokens=limits.max_chunk_tokens,
+        running_rows=control.place_rows,
+        running_backlog=control.place_backlog,
+    )
+
+
+def needed_tokens_per_s(prompts: Sequence[Request], now_ns: int) -> float:
+    """The slowest rate at which ``prompts``, computed in this order, end by their due times; late ones left out."""
+    tokens = 0
+    needed = 0.0
+    for request in prompts:
+        left_s = (request.due_ns - now_ns) / 1e9
+        if left_s > SOON_S and not request.gave_way:
+            tokens += request.prefill_target - request.scheduled
+            needed = max(needed, tokens / left_s)
+    return needed

@@ -1,0 +1,154 @@
+"""What each plan would do now, by the cost model: seconds a decode step, prompt tokens a second. Pure.
+
+An `Option` is a plan with its predictions; `Predictor` makes them. Policies choose among options, operators are told
+about one (`rapidctl partition predict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from rapidctl.wire import Mode
+from rapidd.policy.cost import CostModel
+from rapidd.policy.plan import Plan, State
+
+TILE_TOKENS: Final = 64
+"""Chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
+ITL_SHARE: Final = 0.92
+"""Of the ITL objective that a mixed batch takes by prediction, where nobody sized its chunk."""
+MIN_CHUNK: Final = 64
+"""Prompt tokens: a hybrid batch with fewer costs more than it brings."""
+Kind = Literal["decode", "prefill", "mixed"]
+Factor = Callable[[Mode, Kind], float]
+"""Measured over predicted seconds, by mode and kind of batch: what the engine learnt online."""
+
+
+class Option(Struct, frozen=True):
+    """A plan's place and chunk, with what it is predicted to give. ``chunk`` 0: no prompt is computed."""
+
+    mode: Mode
+    decode_units: int
+    chunk: int
+    itl_s: float
+    """Between two tokens of a decoding row while prompts are computed; 0 without rows."""
+    tokens_per_s: float
+    """Prompt tokens a second."""
+    efficiency: float
+    """Share of the lone decode rate plus share of the lone prefill rate; 1 is time slicing."""
+
+    def plan(self, units_total: int, reason: str) -> Plan:
+        """As the lanes get it."""
+        prefill_units = units_total - self.decode_units if self.mode == "split" else units_total
+        return Plan(self.mode, self.decode_units, prefill_units, self.chunk, reason, by_deadline=True)
+
+    def runs(self, plan: Plan | None) -> bool:
+        """Whether this is the place (mode and units) of ``plan``, and both are paused or neither."""
+        if plan is None or (self.mode, self.decode_units) != (plan.mode, plan.decode_units):
+            return False
+        return plan.paused == (self.mode == "hybrid" and self.chunk == 0)
+
+
+def _no_correction(mode: Mode, kind: Kind) -> float:
+    return 1.0
+
+
+class Predictor:
+    """The predictions of one device: a cost model, and what the engine learnt online about how far it is off."""
+
+    def __init__(self, cost: CostModel, factor: Factor = _no_correction) -> None:
+        self.cost = cost
+        self.factor = factor
+
+    def at(self, state: State) -> Outlook:
+        """Predictions at this state."""
+        return Outlook(self.cost, self.factor, state)
+
+
+class Outlook:
+    """Corrected predictions at one state."""
+
+    def __init__(self, cost: CostModel, factor: Factor, state: State) -> None:
+        self._cost = cost
+        self._factor = factor
+        self._state = state
+        self._rows = state.num_decoding
+        self._kv_tokens = state.decode_tokens
+        self.step_s = self.step_on(state.units_total) if self._rows else 0.0
+        """A decode step alone on all units."""
+        chunk = self._longest(state.units_total, beside=False)
+        seconds = cost.prefill_s(chunk, state.context, state.units_total) * factor("hybrid", "prefill")
+        self.lone_tokens_per_s = chunk / seconds
+        """Prefill alone on all units, in the longest chunks."""
+
+    def step_on(self, units: int) -> float:
+        """Seconds of a decode step alone on so many units."""
+        return self._cost.decode_s(self._rows, self._kv_tokens, units) * self._factor("hybrid", "decode")
+
+    def paused(self) -> Option:
+        """Decode alone, prompts wait."""
+        return Option("hybrid", self._state.units_total, 0, self.step_s, 0.0, 1.0)
+
+    def turns(self, mode: Literal["hybrid", "serial"], step_s: float) -> Option | None:
+        """The longest chunk whose batch with the decode rows (serial: and the step before it) takes ``step_s``."""
+        state, total = self._state, self._state.units_total
+        if mode == "hybrid":
+            limit = step_s / self._factor(mode, "mixed")
+            fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
+        else:
+            limit = (step_s - self.step_s) / self._factor(mode, "prefill")
+            fits = self._cost.chunk_for(limit, state.context, total, False)
+        chunk = min(fits - fits % TILE_TOKENS, state.max_chunk_tokens)
+        return self.of(mode, total, chunk) if chunk >= MIN_CHUNK else None
+
+    def beside(self, mode: Literal["shared", "split"], units: int) -> Option:
+        """Both lanes at once, chunks as long as their time bound allows."""
+        return self.of(mode, units, self._longest(_prefill_units(mode, units, self._state.units_total), beside=True))
+
+    def of(self, mode: Mode, units: int, chunk: int) -> Option:
+        """What a plan with chunks of ``chunk`` tokens gives."""
+        rows, kv_tokens, cost, factor = self._rows, self._kv_tokens, self._cost, self._factor
+        context = self._state.context
+        step_s = 0.0
+        if mode in ("shared", "split"):
+            prefill_units = _prefill_units(mode, units, self._state.units_total)
+            if rows:
+                step_s = cost.decode_s(rows, kv_tokens, units, True) * factor(mode, "decode")
+            seconds = cost.prefill_s(chunk, context, prefill_units, rows > 0, rows, kv_tokens) * factor(mode, "prefill")
+        elif mode == "hybrid" and rows:
+            seconds = step_s = cost.hybrid_s(rows, kv_tokens, chunk, context) * factor(mode, "mixed")
+        else:
+            seconds = self.step_s + cost.prefill_s(chunk, context, units) * factor(mode, "prefill")
+            step_s = seconds if rows else 0.0
+        rate = chunk / seconds
+        efficiency = rate / self.lone_tokens_per_s + (self.step_s / step_s if rows else 0.0)
+        return Option(mode, units, chunk, step_s, rate, efficiency)
+
+    def of_plan(self, plan: Plan) -> Option:
+        """What any plan gives; a chunk bounded by time is as long as the time allows."""
+        if plan.chunk == 0:
+            return self.paused()
+        if plan.mode == "hybrid" and plan.chunk is None and self._rows:
+            option = self.turns("hybrid", ITL_SHARE * self._state.itl_slo_s)
+            return option or self.of("hybrid", plan.decode_units, MIN_CHUNK)
+        chunk = self._longest(plan.prefill_units, beside=plan.mode in ("shared", "split"))
+        if isinstance(plan.chunk, int):
+            chunk = max(1, min(plan.chunk, chunk))
+        return self.of(plan.mode, plan.decode_units, chunk)
+
+    def _longest(self, units: int, *, beside: bool) -> int:
+        """Tokens that take at most the time a chunk may take: the most there may be, or half, or a quarter, ..."""
+        state = self._state
+        rows, kv_tokens = (self._rows, self._kv_tokens) if beside else (0, 0)
+        chunk = state.max_chunk_tokens
+        while chunk >= 2 * MIN_CHUNK:
+            if self._cost.prefill_s(chunk, state.context, units, rows > 0, rows, kv_tokens) <= state.max_chunk_s:
+                return chunk
+            chunk //= 2
+        return chunk
+
+
+def _prefill_units(mode: Mode, decode_units: int, units_total: int) -> int:
+    return units_total - decode_units if mode == "split" else units_total

@@ -1,0 +1,64 @@
+"""The options of `rapidd simulate`: apart, so that the command line starts without the simulator."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+KV_TOKENS: Final = 450_000
+"""Of the default cache: what an 8B model in 16 bits leaves of 80 GB."""
+CONTEXT: Final = 24_576
+"""Tokens: default of --max-model-len, where the device allows it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--trace", action="append", required=True, metavar="FILE", help="JSON lines; may be repeated")
+    parser.add_argument("--policy", action="append", metavar="P", help="as of rapidd serve; may be repeated (auto)")
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="of rapidd calibrate (the newest one measured here)"
+    )
+    parser.add_argument(
+        "--slo-itl",
+        action="append",
+        type=_duration_s,
+        metavar="DUR",
+        help="ITL objective, 25ms; may be repeated",
+    )
+    parser.add_argument("--rate", type=_positive, default=1.0, metavar="X", help="times the recorded rate (1)")
+    parser.add_argument("--seconds", type=_positive, metavar="S", help="of arrivals; the whole trace by default")
+    parser.add_argument(
+        "--request-rate", type=_positive, metavar="R", help="for a trace without arrival times: Poisson, R a second"
+    )
+    parser.add_argument("--max-model-len", type=_count, metavar="N", help=f"longer prompts are cut to it ({CONTEXT})")
+    parser.add_argument("--kv-blocks", type=_count, metavar="N", help=f"size of the KV cache ({KV_TOKENS} tokens)")
+    parser.add_argument("--max-batch-requests", type=_count, default=96, metavar="N", help="running at once (96)")
+    parser.add_argument("--goodput", action="store_true", help="search for the highest rate that meets the SLO")
+    parser.add_argument(
+        "--sweep", action="store_true", help="the goodput of every arm, and auto beside the best static"
+    )
+    parser.add_argument(
+        "--requests", type=_count, default=300, metavar="N", help="of a slice for --goodput, about (300)"
+    )
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes for --goodput (1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there")
+    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables of --goodput there")
+
+
+def _duration_s(text: str) -> float:
+    from rapidctl.commands.common import positive_duration_s  # knows ZeroMQ, which this command line does not need
+
+    return positive_duration_s(text)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than zero")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

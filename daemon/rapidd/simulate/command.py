@@ -1,0 +1,179 @@
+"""The command `rapidd simulate`: one run a policy, or the search for goodput, or the sweep over every arm. No torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from rapidctl.bench.trace import Trace, TraceError, read_trace
+from rapidctl.errors import RapidctlError
+from rapidctl.wire import SCHEMA_VERSION, Slo
+from rapidd.config import SloConfig
+from rapidd.engine.defaults import CPU_DEFAULTS, GPU_DEFAULTS
+from rapidd.errors import ConfigError, ProfileError
+from rapidd.partition.table import PartitionTable
+from rapidd.paths import profile_dir
+from rapidd.policy.calibration import Calibration
+from rapidd.policy.library import SHIPPED, Found
+from rapidd.policy.profile import RECALIBRATE, Profile, load_profile
+from rapidd.simulate.arguments import CONTEXT, KV_TOKENS
+from rapidd.simulate.load import load_of, slice_of
+from rapidd.simulate.machine import Machine, Setup
+from rapidd.simulate.metrics import Summary, summarize
+from rapidd.simulate.sweep import Goodput, Job, all_arms, markdown, sweep, verdicts
+from rapidd.telemetry.latency import resolve_slo
+
+HOST_S: Final = 0.001
+"""What the host needs before a batch starts on an idle lane; host CPU of a decode step was 0.9 to 2.4 ms on an H100."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print tables, and one JSON line last. Raises ConfigError and ProfileError."""
+    profile = load_profile(arguments.profile) if arguments.profile else _newest()
+    setups = _setups(arguments, profile)
+    try:
+        traces = [_trace(path, arguments.request_rate, setups[0].max_model_len) for path in arguments.trace]
+    except RapidctlError as error:
+        raise ConfigError([f"--trace: {error} ({error.hint})" if error.hint else f"--trace: {error}"]) from error
+    calibration = Calibration(Found(profile, "file"))
+    policies = arguments.policy or (all_arms(profile.splits) if arguments.sweep else ["auto"])
+    for policy in policies:
+        try:
+            Machine(calibration, policy, setups[0])
+        except ValueError as error:
+            raise ConfigError([f"--policy: {error}"]) from error
+    if arguments.goodput or arguments.sweep:
+        document = _search(arguments, profile, setups, traces, policies)
+    else:
+        document = _runs(arguments, calibration, setups, traces, policies)
+    document = {"schema_version": SCHEMA_VERSION, "profile": profile.name, "profile_note": profile.note, **document}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document) + "\n")
+    print(json.dumps(document))
+    return 0
+
+
+def _runs(
+    arguments: argparse.Namespace,
+    calibration: Calibration,
+    setups: Sequence[Setup],
+    traces: Sequence[Trace],
+    policies: Sequence[str],
+) -> dict[str, object]:
+    rows = []
+    for trace in traces:
+        items = load_of(trace, setups[0].block_tokens)
+        load = slice_of(items, arguments.rate, arguments.seconds or float("inf"))
+        for setup in setups:
+            for policy in policies:
+                done = Machine(calibration, policy, setup).run(load)
+                summary = summarize(done, setup.slo)
+                print(_line(trace.name, policy, setup.slo, summary))
+                told = {"trace": trace.name, "policy": policy, "itl_slo_s": setup.slo.itl_s, "rate": arguments.rate}
+                rows.append(told | msgspec.to_builtins(summary))
+    return {"runs": rows}
+
+
+def _line(trace: str, policy: str, slo: Slo, summary: Summary) -> str:
+    def ms(seconds: float | None) -> str:
+        return "-" if seconds is None else f"{1e3 * seconds:.1f}"
+
+    itl, ttft = summary.itl_s, summary.ttft_s
+    places = ", ".join(f"{place} {share:.0%}" for place, share in summary.places.items() if share >= 0.005)
+    return "\n".join(
+        (
+            f"{trace}  {policy}  ITL objective {ms(slo.itl_s)} ms, "
+            f"{summary.requests} requests in {summary.seconds:.0f} s",
+            f"  met {summary.met:.1%} (TTFT {summary.ttft_met:.1%}, ITL {summary.itl_met:.1%}), "
+            f"{summary.refused} refused",
+            f"  TTFT p50/p95/p99/max {ms(ttft.p50)}/{ms(ttft.p95)}/{ms(ttft.p99)}/{ms(ttft.max)} ms",
+            f"  ITL p50/p95/p99/max {ms(itl.p50)}/{ms(itl.p95)}/{ms(itl.p99)}/{ms(itl.max)} ms",
+            f"  {summary.prompt_tokens_per_s:,.0f} prompt and {summary.output_tokens_per_s:,.0f} output tokens/s, "
+            f"{summary.preempted} preempted, {summary.prefix_hit_tokens:,} tokens from the prefix cache",
+            f"  {summary.changes_per_s:.2f} changes of mode or units a second, {summary.decisions_per_s:.0f} decisions",
+            f"  {places}",
+        )
+    )
+
+
+def _search(
+    arguments: argparse.Namespace,
+    profile: Profile,
+    setups: Sequence[Setup],
+    traces: list[Trace],
+    policies: Sequence[str],
+) -> dict[str, object]:
+    job = Job(
+        profile=profile,
+        setup=setups[0],
+        traces=traces,
+        itl_s=[setup.slo.itl_s for setup in setups],
+        requests=arguments.requests,
+        seconds=arguments.seconds,
+    )
+    found: list[Goodput] = []
+    for part in sweep(job, policies, arguments.workers):
+        found += part
+        rates = "/".join("-" if one.requests_per_s is None else f"{one.requests_per_s:.2f}" for one in part)
+        first = part[0]
+        print(f"{first.trace}  {first.arm}  {rates} requests/s  ({part[-1].wall_s:.1f} s)", flush=True)
+    order = {arm: index for index, arm in enumerate(policies)}
+    found.sort(key=lambda one: (one.trace, one.itl_s, order[one.arm]))
+    table = markdown(found)
+    print(f"\n{table}\n")
+    if arguments.markdown:
+        arguments.markdown.write_text(table + "\n")
+    return {"goodput": msgspec.to_builtins(found), "verdicts": msgspec.to_builtins(verdicts(found))}
+
+
+# --- what is asked -----------------------------------------------------------------------------------------------
+
+
+def _newest() -> Profile:
+    """The profile measured last on this machine, or one that is shipped."""
+    own = sorted(profile_dir().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    candidates = [*own, *sorted(SHIPPED.glob("*.json"))]
+    if not candidates:
+        raise ProfileError("there is no profile on this machine", f"{RECALIBRATE}, or name one: --profile FILE")
+    return load_profile(candidates[0])
+
+
+def _setups(arguments: argparse.Namespace, profile: Profile) -> list[Setup]:
+    """One for each ITL objective."""
+    kind = profile.key.device_kind
+    defaults = CPU_DEFAULTS if kind == "cpu" else GPU_DEFAULTS
+    slo = resolve_slo(SloConfig(), kind)
+    block_tokens = profile.key.block_tokens
+    setup = Setup(
+        table=PartitionTable(
+            units_total=profile.key.units_total,
+            unit_name="core" if kind == "cpu" else "SM" if kind == "cuda" else "CU",
+            splits=profile.splits,
+        ),
+        slo=slo,
+        kv_blocks=arguments.kv_blocks or KV_TOKENS // block_tokens,
+        block_tokens=block_tokens,
+        max_running=arguments.max_batch_requests,
+        max_model_len=arguments.max_model_len or min(CONTEXT, defaults.max_context),
+        max_chunk_s=defaults.max_chunk_s,
+        lone_chunk_s=defaults.lone_chunk_s,
+        max_chunk_tokens=defaults.max_chunk_tokens,
+        host_s=HOST_S,
+    )
+    objectives = arguments.slo_itl or [slo.itl_s]
+    return [replace(setup, slo=replace(slo, itl_s=itl_s)) for itl_s in objectives]
+
+
+def _trace(path: str, request_rate: float | None, max_model_len: int) -> Trace:
+    """``request_rate`` is for a trace without arrival times."""
+    try:
+        return read_trace(path).limited(max_model_len)
+    except TraceError:
+        if request_rate is None:
+            raise
+        return read_trace(path, request_rate=request_rate).limited(max_model_len)

@@ -1,0 +1,111 @@
+"""What a run gave, by the project's definitions: TTFT, gaps, who met the SLO, throughput, waits. Pure.
+
+A request meets its SLO when its TTFT keeps the limit of its length and the p95 of its own gaps (its largest gap when
+it has fewer than 20) keeps the ITL objective. Requests that were refused miss it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+from msgspec import Struct
+
+from rapidctl.wire import Quantiles, Slo
+from rapidd.simulate.machine import Record, Run
+from rapidd.telemetry.latency import MIN_GAPS_FOR_P95, ttft_limit_s
+
+P95: Final = 0.95
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """Seconds, tokens a second, shares of all offered requests."""
+
+    requests: int
+    refused: int
+    seconds: float
+    met: float
+    """Share of the offered requests that met both objectives; goodput asks for 0.9."""
+    ttft_met: float
+    itl_met: float
+    ttft_s: Quantiles
+    itl_s: Quantiles
+    longest_wait_s: float
+    """For a first token, of any request."""
+    output_tokens_per_s: float
+    prompt_tokens_per_s: float
+    preempted: int
+    prefix_hit_tokens: int
+    changes_per_s: float
+    """Of mode or units."""
+    decisions_per_s: float
+    """Times the policy was asked."""
+    places: dict[str, float]
+    """Shares of the time."""
+
+
+def summarize(run: Run, slo: Slo) -> Summary:
+    """The run, judged by ``slo``."""
+    served = [record for record in run.records if record.token_s]
+    ttft = array("d", (record.token_s[0] - record.arrival_s for record in served))
+    gaps = array("d")
+    ttft_met = itl_met = both = 0
+    for record, wait_s in zip(served, ttft, strict=True):
+        own = gaps_of(record)
+        gaps += own
+        in_time = wait_s <= ttft_limit_s(slo, record.prompt_tokens)
+        steady = judged_gap(own) <= slo.itl_s
+        ttft_met += in_time
+        itl_met += steady
+        both += in_time and steady
+    offered, seconds = len(run.records) or 1, run.seconds or 1.0
+    return Summary(
+        requests=len(run.records),
+        refused=len(run.records) - len(served),
+        seconds=run.seconds,
+        met=both / offered,
+        ttft_met=ttft_met / offered,
+        itl_met=itl_met / offered,
+        ttft_s=_quantiles(ttft),
+        itl_s=_quantiles(gaps),
+        longest_wait_s=max(ttft, default=0.0),
+        output_tokens_per_s=sum(len(record.token_s) for record in served) / seconds,
+        prompt_tokens_per_s=sum(record.prompt_tokens for record in served) / seconds,
+        preempted=run.preempted,
+        prefix_hit_tokens=run.prefix_hit_tokens,
+        changes_per_s=run.changes / seconds,
+        decisions_per_s=run.decisions / seconds,
+        places={place: spent / seconds for place, spent in sorted(run.places.items())},
+    )
+
+
+def gaps_of(record: Record) -> array[float]:
+    """Seconds between its tokens."""
+    return array("d", (later - earlier for earlier, later in pairwise(record.token_s)))
+
+
+def judged_gap(gaps: Sequence[float]) -> float:
+    """The gap that the ITL objective is compared with; 0 of a single token."""
+    if len(gaps) < MIN_GAPS_FOR_P95:
+        return max(gaps, default=0.0)
+    return quantile(sorted(gaps), P95)
+
+
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """A value that occurred: nearest rank, rounded up."""
+    return ordered[max(0, -int(-q * len(ordered) // 1) - 1)]
+
+
+def _quantiles(values: array[float]) -> Quantiles:
+    if not values:
+        return Quantiles(n=0)
+    ordered = sorted(values)
+    return Quantiles(
+        n=len(ordered),
+        p50=quantile(ordered, 0.5),
+        p95=quantile(ordered, P95),
+        p99=quantile(ordered, 0.99),
+        max=ordered[-1],
+    )

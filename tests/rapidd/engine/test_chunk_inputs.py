@@ -1,0 +1,94 @@
+"""The inputs of a captured batch with prompt chunks: what `make_ragged` says of its rows, and padding around it."""
+
+from array import array
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapid_kernels import make_ragged
+from rapidd.engine.batch import Batch, Row
+from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, ChunkInputs, size_for, sizes
+from rapidd.engine.request import Request, SamplingParams
+from rapidd.engine.staging import BlockTables
+
+BLOCK_TOKENS, WIDTH, STRIDE = 4, 40, 200
+ROWS = st.tuples(
+    st.lists(st.integers(0, 60), max_size=5),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(2, 20)), min_size=1, max_size=3),
+)
+
+
+def make_rows(lengths: list[tuple[int, int]]) -> list[Row]:
+    """(tokens cached, new tokens) of each row; slots and blocks of their own."""
+    rows = []
+    for slot, (start, count) in enumerate(lengths, 1):
+        request = Request(slot, array("I", [1] * (start + count)), array("I"), max_output=9, sampling=SamplingParams())
+        blocks = [100 * slot + index for index in range(-(-(start + count) // BLOCK_TOKENS))]
+        rows.append(
+            Row(request, 0, slot, start, count, blocks, True, start, array("I"), start + count, request.sampling)
+        )
+    return rows
+
+
+@given(ROWS)
+def test_rows_stand_as_in_a_plain_batch_with_padding_between_and_behind(
+    lengths: tuple[list[int], list[tuple[int, int]]],
+) -> None:
+    decode, chunks = lengths
+    rows = make_rows([(start, 1) for start in decode] + chunks)
+    inputs = ChunkInputs((6, 64), WIDTH)
+    host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
+    inputs.fill(host, rows, len(decode), BlockTables(8, WIDTH, BLOCK_TOKENS), STRIDE)
+    positions, slot_mapping, source, starts, lens, tables = inputs.parts(host)
+    counts = [row.count for row in rows]
+    plain = make_ragged(counts, [row.start + row.count for row in rows], [row.blocks for row in rows], BLOCK_TOKENS, 1)
+
+    n, tokens = len(decode), sum(count for _, count in chunks)
+    real = [*range(n), *range(6, 6 + tokens)]
+    assert positions[real].tolist() == plain.positions.tolist()
+    assert slot_mapping[real].tolist() == plain.slot_mapping.tolist()
+    slots = torch.tensor([row.slot for row in rows]).repeat_interleave(torch.tensor(counts))
+    assert source[real].tolist() == (slots * STRIDE + plain.positions).tolist()
+    padding = sorted(set(range(inputs.tokens)) - set(real))
+    for part in (positions, slot_mapping, source):
+        assert not part[padding].any()
+
+    assert starts[:7].tolist() == list(range(7))
+    assert starts[6:].diff()[: len(chunks)].tolist() == [count for _, count in chunks]
+    assert not starts[6:].diff()[len(chunks) :].any()
+    real_rows = [*range(n), *range(6, 6 + len(chunks))]
+    assert lens[real_rows].tolist() == plain.kv_lens.tolist()
+    assert (lens[n:6] == 1).all()
+    assert tables[real_rows, : plain.block_tables.shape[1]].tolist() == plain.block_tables.tolist()
+    assert not tables[n:6].any()
+    last = inputs.last_tokens(rows, n).tolist()
+    assert positions[last].tolist() == [row.start + row.count - 1 for row in rows]
+
+
+def batch(num_decode: int, chunks: list[int]) -> Batch:
+    rows = make_rows([(5, 1)] * num_decode + [(0, count) for count in chunks])
+    return Batch(1, "decode", 4, "hybrid", rows, num_decode, sum(chunks), 0)
+
+
+def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
+    mixed = sizes(40, mixed=True)
+    assert size_for(batch(0, [3]), mixed) == (0, 64)
+    assert size_for(batch(1, [65]), mixed) == (16, 128)
+    assert size_for(batch(17, [200, 312]), mixed) == (32, 512)
+    assert size_for(batch(33, [2]), mixed) == (40, 64)
+
+
+def test_what_fits_no_size_is_launched_kernel_by_kernel() -> None:
+    mixed, alone = sizes(40, mixed=True), sizes(40, mixed=False)
+    assert size_for(batch(0, [CHUNKS[-1] + 1]), mixed) is None
+    assert size_for(batch(0, [2] * (CHUNK_ROWS + 1)), mixed) is None
+    assert size_for(batch(41, [2]), mixed) is None
+    assert size_for(batch(1, [2]), alone) is None
+    assert size_for(batch(0, [2]), []) is None
+
+
+def test_the_largest_size_is_captured_first() -> None:
+    """The memory of the others is then part of its own."""
+    for mixed in (False, True):
+        assert sizes(40, mixed=mixed)[0] == max(sizes(40, mixed=mixed), key=sum)

@@ -1,0 +1,148 @@
+"""`auto`: what it chooses at a given load, and that whatever the load it chooses something legal. No device."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from rapidd.policy.auto import DWELL_S, ENTER, PAUSE_S, auto
+from rapidd.policy.options import Predictor
+from rapidd.policy.plan import Plan, State
+from rapidd.policy.policies import make
+from support.h100 import BUSY, SPLITS, TOTAL, cost_model
+
+PREDICT = Predictor(cost_model())
+
+
+def step_s(state: State, plan: Plan) -> float:
+    return PREDICT.at(state).of_plan(plan).itl_s
+
+
+def rate(state: State, plan: Plan) -> float:
+    return PREDICT.at(state).of_plan(plan).tokens_per_s
+
+
+def test_without_prompts_decode_has_all_units() -> None:
+    plan = auto(replace(BUSY, prefill_tokens=0), PREDICT)
+    assert (plan.mode, plan.decode_units, plan.chunk) == ("hybrid", TOTAL, None)
+
+
+def test_without_rows_prompts_have_all_units_in_the_longest_chunks() -> None:
+    plan = auto(replace(BUSY, num_decoding=0, decode_tokens=0), PREDICT)
+    assert (plan.mode, plan.prefill_units, plan.chunk) == ("hybrid", TOTAL, None)
+
+
+@pytest.mark.parametrize("itl_slo_s", [0.012, 0.015, 0.025, 0.05, 0.1])
+def test_the_plan_keeps_the_objective_with_a_margin(itl_slo_s: float) -> None:
+    state = replace(BUSY, itl_slo_s=itl_slo_s)
+    plan = auto(state, PREDICT)
+    assert step_s(state, plan) <= ENTER * itl_slo_s
+    assert plan.chunk != 0
+
+
+def test_of_the_plans_that_keep_the_objective_it_takes_the_fastest_but_for_a_little() -> None:
+    now = PREDICT.at(BUSY)
+    every = [now.beside("split", units) for units in SPLITS] + [now.turns("hybrid", ENTER * BUSY.itl_slo_s)]
+    fastest = max(o.tokens_per_s for o in every if o is not None and o.itl_s <= ENTER * BUSY.itl_slo_s)
+    assert rate(BUSY, auto(BUSY, PREDICT)) > 0.9 * fastest
+
+
+def test_a_correction_that_says_decode_is_slower_beside_prompts_gives_it_more_units() -> None:
+    slow = Predictor(cost_model(), lambda mode, kind: 1.3 if (mode, kind) == ("split", "decode") else 1.0)
+    tight = replace(BUSY, itl_slo_s=0.0155, needed_tokens_per_s=100_000.0)
+    before, after = auto(tight, PREDICT), auto(tight, slow)
+    assert slow.at(tight).of_plan(before).itl_s > ENTER * tight.itl_slo_s
+    assert slow.at(tight).of_plan(after).itl_s <= ENTER * tight.itl_slo_s
+
+
+def test_rows_that_keep_the_objective_only_alone_make_prompts_wait_for_a_bounded_time() -> None:
+    state = replace(BUSY, num_decoding=64, running_rows=64, decode_tokens=330_000, itl_slo_s=0.0225)
+    plan = auto(state, PREDICT)
+    assert (plan.mode, plan.chunk) == ("hybrid", 0)
+    assert "prompts wait" in plan.reason
+    later = replace(state, running=plan, running_age_s=PAUSE_S + 0.1)
+    going_on = auto(later, PREDICT)
+    assert going_on.chunk != 0
+    assert auto(replace(state, running=going_on, running_age_s=DWELL_S - 0.1), PREDICT).same_place(going_on)
+    assert auto(replace(state, running=going_on, running_age_s=DWELL_S), PREDICT).chunk == 0
+
+
+def test_an_objective_that_no_plan_keeps_gets_the_least_bad_one_and_says_so() -> None:
+    state = replace(BUSY, itl_slo_s=0.004)
+    plan = auto(state, PREDICT)
+    assert "no plan keeps 4.0 ms" in plan.reason
+    every = [PREDICT.at(state).beside("split", units).itl_s for units in SPLITS]
+    assert step_s(state, plan) <= min(every)
+
+
+def test_short_outputs_count_every_gap_so_they_are_computed_in_mixed_batches() -> None:
+    tight = replace(BUSY, itl_slo_s=0.015, needed_tokens_per_s=1000.0)
+    assert auto(tight, PREDICT).mode == "split"
+    assert auto(replace(tight, short_share=0.5), PREDICT).mode == "hybrid"
+
+
+def test_it_stays_where_it_is_until_the_dwell_is_over_or_the_load_changes() -> None:
+    wide = Plan("split", 64, TOTAL - 64, 1024)
+    calm = replace(BUSY, running=wide, running_age_s=DWELL_S + 0.1)
+    assert not auto(calm, PREDICT).same_place(wide)
+    assert auto(replace(calm, running_age_s=DWELL_S - 0.1), PREDICT).same_place(wide)
+    assert not auto(replace(calm, running_age_s=DWELL_S - 0.1, running_rows=20), PREDICT).same_place(wide)
+
+
+def test_decode_keeps_to_its_units_until_the_chunk_beside_it_has_ended() -> None:
+    """On all units it would share the chunk's, and one step would take several times as long."""
+    split = Plan("split", 24, TOTAL - 24, 2048)
+    state = replace(BUSY, prefill_tokens=0, prefill_running=True, running=split)
+    plan = auto(state, PREDICT)
+    assert (plan.mode, plan.decode_units, plan.chunk) == ("split", 24, 0)
+    assert auto(replace(state, prefill_running=False), PREDICT).mode == "hybrid"
+
+
+def test_without_a_profile_it_is_hybrid_and_says_so() -> None:
+    plan = make("auto", TOTAL, SPLITS)(BUSY)
+    assert (plan.mode, plan.chunk, plan.reason) == ("hybrid", None, "no profile: rapidd calibrate")
+
+
+PLANS = st.sampled_from(
+    [
+        None,
+        Plan("hybrid", TOTAL, TOTAL, None),
+        Plan("hybrid", TOTAL, TOTAL, 0),
+        Plan("serial", TOTAL, TOTAL, 256),
+        Plan("shared", TOTAL, TOTAL, 2048),
+        Plan("split", 24, TOTAL - 24, 2048),
+        Plan("split", 64, TOTAL - 64, 0),
+    ]
+)
+
+
+@pytest.mark.parametrize("policy", ["auto", "rapid", "atom", "pdmux"])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_policies_are_total_legal_and_deterministic(policy: str, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(0, 256))
+    splits = data.draw(st.sampled_from([SPLITS, SPLITS[:1], ()]))
+    running = data.draw(PLANS)
+    state = replace(
+        BUSY,
+        splits=splits,
+        num_decoding=rows,
+        decode_tokens=rows * data.draw(st.integers(1, 30_000)),
+        prefill_tokens=data.draw(st.integers(0, 1_000_000)),
+        prefill_running=data.draw(st.booleans()),
+        running=running if running is None or running.mode != "split" or running.decode_units in splits else None,
+        running_age_s=data.draw(st.floats(0, 100)),
+        context=data.draw(st.integers(0, 200_000)),
+        needed_tokens_per_s=data.draw(st.floats(0, 1e6)),
+        itl_slo_s=data.draw(st.floats(0.001, 1.0)),
+        short_share=data.draw(st.floats(0, 1)),
+        running_rows=data.draw(st.integers(0, 256)),
+        running_backlog=data.draw(st.booleans()),
+    )
+    decide = make(policy, TOTAL, splits, PREDICT)
+    plan = decide(state)
+    assert plan == decide(state)
+    assert plan.reason
+    assert plan.decode_units in splits if plan.mode == "split" else plan.decode_units == TOTAL
+    assert plan.prefill_units == (TOTAL - plan.decode_units if plan.mode == "split" else TOTAL)
+    assert plan.chunk is None or (isinstance(plan.chunk, int) and 0 <= plan.chunk <= state.max_chunk_tokens)

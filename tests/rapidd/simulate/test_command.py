@@ -1,0 +1,98 @@
+"""`rapidd simulate` as typed: what it prints, what it writes, what it refuses and with which words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rapidd.cli import main
+from rapidd.policy.profile import save_profile
+from support.h100 import h100_8b
+
+TRACES = Path(__file__).parents[2] / "data" / "traces"
+ROW = '{"prompt_tokens": 5, "output_tokens": 1, "arrival_s": %d}'
+MOONCAKE = str(TRACES / "mooncake_conversation.jsonl")
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("p") / "h100.json"
+    save_profile(h100_8b(), path)
+    return str(path)
+
+
+def simulate(*words: str) -> int:
+    return main(["simulate", *words])
+
+
+def test_a_run_prints_tables_and_one_json_line_last(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--policy", "auto", "--policy", "hybrid:512", "--slo-itl", "25ms", "--slo-itl", "50ms")
+    assert simulate("--trace", MOONCAKE, "--profile", profile, *words) == 0
+    out = capsys.readouterr().out
+    document = json.loads(out.splitlines()[-1])
+    assert document["schema_version"] == 1
+    told = [(run["policy"], run["itl_slo_s"], run["requests"]) for run in document["runs"]]
+    assert told == [("auto", 0.025, 15), ("hybrid:512", 0.025, 15), ("auto", 0.05, 15), ("hybrid:512", 0.05, 15)]
+    assert "mooncake_conversation  auto  ITL objective 25.0 ms, 15 requests" in out
+
+
+def test_a_sweep_writes_a_table_and_says_what_auto_is_against_the_best_static_arm(
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "out.json", tmp_path / "out.md"
+    arms = [word for arm in ("hybrid:512", "split:24", "auto") for word in ("--policy", arm)]
+    where = ("--json", str(out), "--markdown", str(table))
+    options = ("--goodput", "--slo-itl", "25ms", "--seconds", "3", "--workers", "2")
+    assert simulate("--trace", MOONCAKE, "--profile", profile, *options, *arms, *where) == 0
+    document = json.loads(out.read_text())
+    assert [one["arm"] for one in document["goodput"]] == ["hybrid:512", "split:24", "auto"]
+    assert document["verdicts"][0]["best_static"] in ("hybrid:512", "split:24")
+    assert "| geometric mean |" in table.read_text()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == document
+
+
+def test_lengths_without_arrivals_need_a_request_rate(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = str(TRACES / "lengths_arxiv_summarization.jsonl")
+    assert simulate("--trace", lengths, "--profile", profile) == 78
+    assert "request rate" in capsys.readouterr().err
+    assert simulate("--trace", lengths, "--profile", profile, "--request-rate", "3") == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt_tokens": 5, "arrival_s": 0}', "output_tokens"),
+        ('{"prompt_tokens": -5, "output_tokens": 1, "arrival_s": 0}', "prompt_tokens"),
+        (ROW % 9 + "\n" + ROW % 1, "sort the file"),
+        ("", "no requests"),
+    ],
+)
+def test_a_bad_trace_is_refused_with_what_is_wrong(
+    profile: str, line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line + "\n")
+    assert simulate("--trace", str(path), "--profile", profile) == 78
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_policy_an_illegal_split_and_a_foreign_profile_are_refused(
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate("--trace", MOONCAKE, "--profile", profile, "--policy", "fastest") == 78
+    assert "unknown policy 'fastest'" in capsys.readouterr().err
+    assert simulate("--trace", MOONCAKE, "--profile", profile, "--policy", "split:17") == 78
+    assert "17 decode units are not a legal split" in capsys.readouterr().err
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text('{"kind": "something else"}')
+    assert simulate("--trace", MOONCAKE, "--profile", str(foreign)) == 78
+    assert "no profile of rapidd" in capsys.readouterr().err
+
+
+def test_without_a_profile_on_the_machine_it_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rapidd.simulate.command.SHIPPED", tmp_path)
+    monkeypatch.setattr("rapidd.simulate.command.profile_dir", lambda: tmp_path)
+    assert simulate("--trace", MOONCAKE) == 78
+    assert "rapidd calibrate" in capsys.readouterr().err

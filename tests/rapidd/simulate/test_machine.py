@@ -1,0 +1,129 @@
+"""The simulated engine: nothing is lost or made up, time passes as the cost model says, no policy starves anybody."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapidd.engine.observe import SOON_S
+from rapidd.simulate.load import Item
+from rapidd.simulate.machine import Machine
+from rapidd.simulate.metrics import gaps_of, summarize
+from support.h100 import TOTAL, calibration, cost_model
+from support.simulated import load, serve, setup
+
+POLICIES = ["auto", "rapid", "atom", "pdmux", "serial:512", "serial:all", "hybrid", "hybrid:512", "shared", "split:24"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_request_is_served_once_and_all_blocks_are_free_in_the_end(policy: str) -> None:
+    machine = Machine(calibration(), policy, setup(kv_blocks=300, max_running=8))
+    items = load("1500/40@20", 40)
+    run = machine.run(items)
+    machine.scheduler.check()
+    assert (machine.scheduler.pool.num_used, machine.scheduler.slots.num_used) == (0, 0)
+    for record, item in zip(run.records, items, strict=True):
+        assert len(record.token_s) == item.output_tokens
+        assert record.token_s[0] > item.arrival_s
+        assert list(record.token_s) == sorted(record.token_s)
+    assert sum(run.places.values()) == pytest.approx(run.seconds)
+
+
+LENGTHS = st.tuples(st.integers(1, 3000), st.integers(1, 30))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(LENGTHS, min_size=1, max_size=12), policy=st.sampled_from(POLICIES), blocks=st.integers(48, 200)
+)
+def test_any_load_drains_under_any_policy_however_small_the_cache(
+    lengths: list[tuple[int, int]], policy: str, blocks: int
+) -> None:
+    items = [Item(0.01 * index, prompt, output, []) for index, (prompt, output) in enumerate(lengths)]
+    run = serve(policy, items, setup(kv_blocks=blocks, max_running=4))
+    assert [len(record.token_s) for record in run.records] == [output for _, output in lengths]
+
+
+def test_the_same_load_gives_the_same_run() -> None:
+    first, second = (serve("auto", load("2000/60@8", 60)) for _ in range(2))
+    assert [list(record.token_s) for record in first.records] == [list(record.token_s) for record in second.records]
+
+
+def test_a_lone_request_takes_what_the_cost_model_says() -> None:
+    cost = cost_model()
+    run = serve("hybrid", [Item(1.0, 1000, 3, [])])
+    first, second, third = run.records[0].token_s
+    assert first == pytest.approx(1.0 + cost.prefill_s(1000, 0, TOTAL))
+    assert second - first == pytest.approx(cost.decode_s(1, 1000, TOTAL))
+    assert third - second == pytest.approx(cost.decode_s(1, 1001, TOTAL))
+    assert run.places["idle"] == pytest.approx(1.0)
+
+
+def test_lanes_side_by_side_slow_each_other_down_only_while_both_run() -> None:
+    """A row decodes on 24 units; a prompt arrives, is computed beside it, and is gone again."""
+    cost = cost_model()
+    run = serve("split:24", [Item(0.0, 64, 60, []), Item(0.3, 2000, 1, [])])
+    gaps = gaps_of(run.records[0])
+    alone, beside = cost.decode_s(1, 64, 24), cost.decode_s(1, 64, 24, True)
+    assert min(gaps) == pytest.approx(alone, rel=0.01)
+    assert max(gaps) == pytest.approx(beside, rel=0.01)
+    assert run.places["split 24"] == pytest.approx(run.records[1].token_s[0] - 0.3, rel=0.01)
+
+
+def test_prompts_that_begin_alike_are_computed_once() -> None:
+    alike = [b"first", b"second", b"third"]
+    run = serve(
+        "hybrid", [Item(0.0, 200, 2, alike), Item(1.0, 200, 2, alike), Item(2.0, 200, 2, [*alike[:2], b"other"])]
+    )
+    assert run.prefix_hit_tokens == 192 + 128
+
+
+def test_a_request_that_can_never_fit_is_refused_and_misses_its_slo() -> None:
+    run = serve("auto", [Item(0.0, 5000, 10, []), Item(0.0, 100, 5, [])], setup(kv_blocks=20))
+    summary = summarize(run, setup().slo)
+    assert (summary.refused, summary.met) == (1, 0.5)
+
+
+# --- what policies promise -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["auto", "rapid", "pdmux"])
+def test_overload_starves_neither_rows_nor_prompts(policy: str) -> None:
+    """Three times what the device can do arrives within 4 s: everybody waits, nobody for ever."""
+    run = serve(policy, load("3000/60@25", 100))
+    summary = summarize(run, setup().slo)
+    assert summary.refused == 0
+    assert summary.longest_wait_s < run.seconds
+    assert summary.itl_s.max is not None
+    assert summary.itl_s.max < 0.5
+
+
+@pytest.mark.parametrize("itl_s", [0.012, 0.015, 0.025, 0.05])
+@pytest.mark.parametrize("shape", ["1000/100@12", "8000/100@2", "300/200@8"])
+def test_auto_does_not_flap_under_a_constant_load(shape: str, itl_s: float) -> None:
+    items = [Item(index / float(shape.partition("@")[2]), i.prompt_tokens, i.output_tokens, []) for index, i in
+             enumerate(load(shape, 24))]  # fmt: skip
+    run = serve("auto", items, setup(itl_s))
+    changes_of_load = 2 * len(items)  # prompts begin to wait, and cease to
+    assert run.changes <= 2 * run.seconds + changes_of_load
+
+
+def test_auto_holds_its_place_while_prompts_wait_all_the_time() -> None:
+    run = serve("auto", load("2000/100@inf", 60), setup(0.015))
+    assert run.changes <= 2 * run.seconds
+
+
+def test_auto_keeps_the_objective_where_hybrid_512_and_the_widest_split_do_not() -> None:
+    items = load("4000/100@3", 40)
+    met = {policy: summarize(serve(policy, items, setup(0.015)), setup(0.015).slo).met for policy in
+           ("auto", "hybrid:512", "split:96")}  # fmt: skip
+    assert met["auto"] >= 0.9
+    assert max(met["hybrid:512"], met["split:96"]) < 0.9
+
+
+def test_prompts_due_soon_go_before_a_long_one_and_it_is_computed_all_the_same() -> None:
+    items = [Item(0.0, 24_000, 5, []), *(Item(0.1 + 0.05 * index, 100, 5, []) for index in range(30))]
+    by_deadline, by_arrival = serve("auto", items), serve("hybrid:2048", items)
+    late = [summarize(run, setup().slo).ttft_met for run in (by_deadline, by_arrival)]
+    assert late[0] == 1.0
+    assert late[1] < 0.7
+    assert SOON_S < by_deadline.records[0].token_s[0] < 24.0

@@ -1,0 +1,108 @@
+"""Goodput: the search on a grid, and what counts as a miss."""
+
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapidctl.wire import Slo
+from rapidd.simulate.load import slice_of
+from rapidd.simulate.machine import Record
+from rapidd.simulate.metrics import judged_gap, quantile
+from rapidd.simulate.search import HIGHEST, LOWEST, STEP, Prober, Tally, highest
+from rapidd.simulate.sweep import Goodput, geometric_mean, markdown, verdicts
+from support.h100 import calibration
+from support.simulated import load, setup
+
+SLO = Slo(itl_s=0.02, ttft_floor_s=0.25, ttft_per_1k_s=1.0)
+
+
+@given(limit=st.integers(LOWEST - 5, HIGHEST + 5), guess=st.integers(LOWEST - 50, HIGHEST + 50))
+def test_the_search_finds_the_highest_step_from_any_guess(limit: int, guess: int) -> None:
+    asked: list[int] = []
+
+    def keeps(step: int) -> bool:
+        asked.append(step)
+        return step <= limit
+
+    assert highest(keeps, guess) == (None if limit < LOWEST else min(limit, HIGHEST))
+    assert all(LOWEST <= step <= HIGHEST for step in asked)
+    assert len(set(asked)) <= 20
+
+
+def record(ttft_s: float, gaps: list[float], prompt_tokens: int = 100) -> Record:
+    times = array("d", [10.0 + ttft_s])
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    return Record(10.0, prompt_tokens, len(times), times)
+
+
+def tally(records: list[Record], offered: int) -> list[int]:
+    counted = Tally(SLO, [0.01, 0.02], offered)
+    for one in records:
+        counted.first_token(one)
+        counted.finished(one)
+    return counted.missed
+
+
+def test_a_request_misses_by_its_first_token_or_by_its_gaps_and_is_counted_once() -> None:
+    assert tally([record(0.2, [0.005] * 5)], 10) == [0, 0]
+    assert tally([record(0.2, [0.015] * 5)], 10) == [1, 0]
+    assert tally([record(0.3, [0.05] * 5)], 10) == [1, 1]
+    assert tally([record(0.3, [0.005] * 5, prompt_tokens=1000)], 10) == [0, 0]
+
+
+def test_of_few_gaps_the_largest_counts_of_many_the_95th_percentile() -> None:
+    assert judged_gap([0.01] * 18 + [0.9]) == 0.9
+    assert judged_gap([0.01] * 19 + [0.9]) == 0.01
+    assert judged_gap([0.01] * 38 + [0.9, 0.9]) == 0.01
+    assert judged_gap([0.01] * 37 + [0.9] * 3) == 0.9
+    assert judged_gap([]) == 0.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.floats(0.01, 1))
+def test_a_quantile_is_a_value_with_that_share_at_or_below_it(values: list[float], q: float) -> None:
+    found = quantile(sorted(values), q)
+    assert found in values
+    assert sum(value <= found for value in values) >= q * len(values) - 1e-9
+
+
+def test_a_run_ends_once_too_many_have_missed() -> None:
+    items = load("3000/10@4", 80)
+    prober = Prober(calibration(), "auto", setup(), lambda scale: slice_of(items, scale, 1000.0), [0.025])
+    step = prober.goodput(0, 0)
+    assert step is not None
+    assert prober.kept(step, 0)
+    assert not prober.kept(step + 1, 0)
+    assert 4 * STEP**step > 1.0
+
+
+def result(arm: str, scale: float | None, trace: str = "t") -> Goodput:
+    rate = None if scale is None else 3 * scale
+    return Goodput(
+        trace=trace,
+        arm=arm,
+        itl_s=0.025,
+        scale=scale,
+        requests_per_s=rate,
+        checked=None,
+        slice_s=60.0,
+        runs=1,
+        wall_s=1.0,
+    )
+
+
+def test_auto_is_compared_with_the_best_static_arm_not_with_the_other_adaptive_ones() -> None:
+    results = [result("hybrid:512", 1.0), result("split:24", 1.5), result("rapid", 9.0), result("auto", 1.8)]
+    (verdict,) = verdicts(results)
+    assert (verdict.best_static, verdict.over_hybrid) == ("split:24", 1.8)
+    assert verdict.over_best == pytest.approx(1.2)
+    assert "| t | 25 | 1.80 | split:24 1.50 | 1.20 | 1.80 |" in markdown(results)
+
+
+def test_a_trace_that_no_static_arm_serves_has_no_ratio() -> None:
+    (verdict,) = verdicts([result("hybrid:512", None), result("auto", 1.8)])
+    assert (verdict.best_static, verdict.over_best, verdict.over_hybrid) == (None, None, None)
+    assert geometric_mean([None, 2.0, 8.0]) == pytest.approx(4.0)
+    assert geometric_mean([None]) is None
