@@ -52,6 +52,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     },
     "partition set": {"epoch": int, "text": str, "applied": wire.Event | None},
     "partition auto": {"epoch": int, "text": str, "applied": wire.Event | None},
+    "partition undo": {"epoch": int, "text": str},
     "partition log": {"oldest_seq": int, "next_seq": int, "events": list[wire.Event]},
     "policy show": {"policy": str, "mode": wire.Mode, "source": str, "epoch": int, "decision": int, "reason": str,
                     "profile": Text},

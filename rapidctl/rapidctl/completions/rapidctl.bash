@@ -2,7 +2,7 @@ _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     next="${path:+$path }$word"
-    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema"; do
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema"; do
       [[ "$known" == "$next" ]] && path="$next"
     done
   done
@@ -16,11 +16,12 @@ _rapidctl() {
     "requests ls") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
     "requests show") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "requests cancel") words="-h --help --endpoint -c --context --timeout --json --color" ;;
-    "partition") words="-h --help --endpoint -c --context --timeout --json --color show predict set auto log" ;;
+    "partition") words="-h --help --endpoint -c --context --timeout --json --color show predict set auto undo log" ;;
     "partition show") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
     "partition predict") words="-h --help --endpoint -c --context --timeout --json --color --mode --decode-units --chunk" ;;
     "partition set") words="-h --help --endpoint -c --context --timeout --json --color --mode --decode-units --chunk --ttl --guard --no-guard --reason --if-epoch --wait --yes" ;;
     "partition auto") words="-h --help --endpoint -c --context --timeout --json --color --reason --if-epoch --wait" ;;
+    "partition undo") words="-h --help --endpoint -c --context --timeout --json --color --if-epoch" ;;
     "partition log") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "policy") words="-h --help --endpoint -c --context --timeout --json --color show set" ;;
     "policy show") words="-h --help --endpoint -c --context --timeout --json --color" ;;

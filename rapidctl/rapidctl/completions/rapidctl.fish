@@ -136,19 +136,20 @@ complete -c rapidctl -n '__fish_seen_subcommand_from requests; and __fish_seen_s
 complete -c rapidctl -n '__fish_seen_subcommand_from requests; and __fish_seen_subcommand_from cancel' -l timeout
 complete -c rapidctl -n '__fish_seen_subcommand_from requests; and __fish_seen_subcommand_from cancel' -l json
 complete -c rapidctl -n '__fish_seen_subcommand_from requests; and __fish_seen_subcommand_from cancel' -l color
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -s h
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l help
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l endpoint
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -s c
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l context
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l timeout
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l json
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -l color
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -a 'show'
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -a 'predict'
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -a 'set'
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -a 'auto'
-complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto log' -a 'log'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'show'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'predict'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'set'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'auto'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'undo'
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and not __fish_seen_subcommand_from show predict set auto undo log' -a 'log'
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l endpoint
@@ -199,6 +200,15 @@ complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from auto' -l reason
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from auto' -l if-epoch
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from auto' -l wait
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from undo' -l if-epoch
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from log' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from log' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from log' -l endpoint

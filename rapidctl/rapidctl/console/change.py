@@ -10,13 +10,22 @@ from typing import Final, Literal
 
 from rapidctl.errors import Refused
 from rapidctl.source import Answer
-from rapidctl.wire import ControlReply, Event, Placement, ReleasePartition, SetPartition, SetPolicy, Snapshot
+from rapidctl.wire import (
+    ControlReply,
+    Event,
+    Placement,
+    ReleasePartition,
+    SetPartition,
+    SetPolicy,
+    Snapshot,
+    UndoPartition,
+)
 
 UNKNOWN_AFTER_S: Final = 10.0
 """Longer than a call may take plus the longest prefill chunk that lanes finish before they adopt a plan."""
 
 State = Literal["sent", "pending", "applied", "refused", "unknown"]
-Command = SetPartition | ReleasePartition | SetPolicy
+Command = SetPartition | ReleasePartition | SetPolicy | UndoPartition
 
 
 class Change:

@@ -71,7 +71,7 @@ class Controls(Core):
             return
         found = form.undo(partition, self.book.previous, self.operator.by)
         if found is None:
-            self.notify("nothing to undo: no other control state was seen since this console started")
+            self.notify("nothing to undo: the control state is what it was before the last change")
             return
         command, title = found
 

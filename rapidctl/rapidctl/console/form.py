@@ -23,6 +23,7 @@ from rapidctl.wire import (
     Sampling,
     SetPartition,
     SetPolicy,
+    UndoPartition,
 )
 
 MAX_TTL_S = 604_800
@@ -145,6 +146,8 @@ def command_line(command: Command) -> str:
             return f"rapidctl policy set {shlex.quote(command.policy)}{guarded}"
         case ReleasePartition():
             return f"rapidctl partition auto{guarded}"
+        case UndoPartition():
+            return f"rapidctl partition undo{guarded}"
     words = ["rapidctl partition set --mode", command.plan.mode]
     if command.plan.decode_units is not None:
         words.append(f"--decode-units {command.plan.decode_units}")
@@ -164,9 +167,12 @@ def describe(plan: PlanRequest) -> str:
 
 
 def undo(now: PartitionInfo, previous: Control | None, by: str) -> tuple[Command, str] | None:
-    """The command that brings the previous control state back as a new change, and its title; null: nothing to undo."""
+    """The command that brings the previous control state back as a new change, and its title; null: nothing to undo.
+
+    What this console did not see change, the daemon knows: then it is asked to undo its last operator's change.
+    """
     if previous is None:
-        return None
+        return UndoPartition(call=0, by=by, if_epoch=now.epoch), "the last operator's change"
     if previous.policy != now.policy:
         return SetPolicy(call=0, policy=previous.policy, by=by, if_epoch=now.epoch), f"policy {previous.policy}"
     if previous.override is None:
