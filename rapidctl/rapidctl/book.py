@@ -30,8 +30,8 @@ from rapidctl.wire import (
 HISTORY_S: Final = 1800.0
 SLOT_S: Final = 0.25
 """One sample is kept a slot: the period of the daemon's snapshots. Faster feeds overwrite within it."""
-HOLD_S: Final = 1.0
-"""A chart column without a sample repeats the last one for this long; after that it is unknown."""
+HOLD_S: Final = 1.5
+"""A chart column without a sample repeats the last one for this long, half more than the period of an idle daemon."""
 STALE_AFTER_S: Final = 2.0
 """Eight snapshots missed in a row: the feed is dead, whatever the socket says."""
 LOG_LINES: Final = 2000
