@@ -21,6 +21,8 @@ from rapidctl.wire import Event, GetRequests, RequestList, RequestRow, Snapshot
 
 ROWS_EVERY_S: Final = 1.0
 """How often the requests screen asks for all of them."""
+HISTORY_AFTER_S: Final = 10.0
+"""An event so much older than the latest snapshot was replayed by the daemon: it is no news."""
 REPLAY_LOG_LINES: Final = 100_000
 
 
@@ -91,7 +93,7 @@ class Host:
                 self._keep(Record(at_s, snapshot))
             case Event():
                 self.book.add_event(update)
-                self._keep(Record(self._clock(), update))
+                self._keep_event(update)
             case Answer(ticket, RequestList(rows=rows)) if ticket == self._rows_ticket:
                 self._rows = rows
                 self.book.version += 1
@@ -110,6 +112,12 @@ class Host:
             except TapeError as error:
                 self.recorder = None
                 self.book.note(self._wall(), "error", f"recording ended: {error.message}")
+
+    def _keep_event(self, event: Event) -> None:
+        """Between the snapshots where it belongs. What happened before the console came is in the log only."""
+        latest, at_s = self.book.snapshot, self.book.received_s
+        if latest is not None and at_s is not None and event.at_unix_s > latest.at_unix_s - HISTORY_AFTER_S:
+            self._keep(Record(at_s, event))
 
     def _connected(self, connection: Connection) -> None:
         if connection.connected != self.connection.connected:

@@ -77,6 +77,24 @@ async def test_the_past_plays_at_a_speed_of_choice() -> None:
         assert "‖ FROZEN" in at.text
 
 
+async def test_events_of_before_are_in_the_log_and_not_on_the_tape() -> None:
+    """All were once put at the moment when the console came, and the tape's times went back."""
+    async with desk(live=False) as at:
+        at.source.put(event(0, "override", "long ago"))
+        at.source.feed(*(snapshot(tick) for tick in range(100, 140)))
+        await at.settle()
+        at.source.put(event(1, "override", "also long ago"))
+        at.source.put(replace(event(2, "override", "now"), at_unix_s=EPOCH_UNIX_S + 35))
+        await at.settle()
+        tape = at.app.host.tape
+        assert len(tape.marks()) == 1
+        times = [record.at_s for record in tape]
+        assert times == sorted(times)
+        assert [entry.text for entry in at.app.book.log if entry.kind == "override"] == [
+            "long ago", "also long ago", "now",
+        ]  # fmt: skip
+
+
 async def test_nothing_is_controlled_from_the_past_and_taping_goes_on() -> None:
     async with desk(control=True) as at:
         await live_minute(at)
