@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,27 +55,31 @@ def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
 # --- recordings -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_recorded_with_the_events_of_before(
-    peer: Peer, rapidctl: Rapidctl, tmp_path: Path
+def test_what_is_published_is_recorded_until_it_is_interrupted(
+    peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.tape"
-    done = threading.Event()
+    enough = threading.Event()
+    add = Recorder.add
+
+    def spy(recorder: Recorder, record: Record) -> None:
+        add(recorder, record)
+        if recorder.snapshots == 3:
+            enough.set()
 
     def publish() -> None:
         peer.subscribed(2)
         seq = 100
-        while not done.is_set():
+        while not enough.wait(0.02):
             peer.publish(replace(samples.SNAPSHOT, seq=seq))
             seq += 1
-            done.wait(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(Recorder, "add", spy)
     publisher = threading.Thread(target=publish)
     publisher.start()
-    try:
-        ran = rapidctl("record", "-o", str(path), "--for", "600ms", "--json")
-    finally:
-        done.set()
-        publisher.join()
+    ran = rapidctl("record", "-o", str(path), "--json")
+    publisher.join()
     document = ran.document("record")
     found = FileTape(path)
     items = [record.item for record in found]
@@ -82,7 +87,7 @@ def test_what_is_published_is_recorded_with_the_events_of_before(
     snapshots = [item for item in items if isinstance(item, Snapshot)]
     assert (ran.code, document["snapshots"], document["file"]) == (0, len(snapshots), str(path))
     assert [item.seq for item in snapshots] == sorted({item.seq for item in snapshots})
-    assert samples.EVENT in items
+    assert samples.EVENT in items, "and what had happened before"
 
 
 def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
