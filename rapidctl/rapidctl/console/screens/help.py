@@ -34,7 +34,7 @@ METRICS: Final = (
     ("epoch", "counts changes of control state: policy, override, release, guard"),
     ("decision", "counts choices of the policy"),
     ("guard", "releases an override if ITL p95 > 1.5 x or TTFT p95 > 2 x SLO for 10 s"),
-    ("goodput", "requests a second that met both objectives, of those that finished"),
+    ("good", "goodput: finished requests a second that met both objectives; beside it their share"),
     ("WHAT IF", "the daemon's dry run of a plan: what its profile predicts at the present load; — without a profile"),
     ("knee", "the fewest decode units with a predicted ITL within 5 % of the shortest"),
     ("┊", "in the inter-token chart: from here on another plan was in force"),

@@ -69,8 +69,10 @@ def _met(share: float | None) -> tuple[Part, ...]:
 
 
 def _summary(found: LatencyWindow, width: int) -> Content:
-    rates = f"req/s     in {decimal(found.arrived_per_s)}  out {decimal(found.finished_per_s)}"
-    return line(rates, "   both met", *_met(found.both_met)) if width >= 44 else line(rates)
+    """Requests a second: arrived, finished, and those of them that met both objectives, with their share."""
+    good = None if found.both_met is None else found.finished_per_s * found.both_met
+    rates = f"req/s in {decimal(found.arrived_per_s)}  out {decimal(found.finished_per_s)}  good {decimal(good)}"
+    return line(rates.ljust(38), *_met(found.both_met)) if width >= 46 else line(rates)
 
 
 def _course(view: View, columns: int, slo: Slo, which: str) -> list[float | None]:
