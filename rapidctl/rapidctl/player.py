@@ -8,7 +8,6 @@ from typing import Final, Literal
 from rapidctl.tape import Tape
 
 SPEEDS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)
-STEP_S: Final = 10.0
 
 
 class Player:

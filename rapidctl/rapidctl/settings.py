@@ -26,7 +26,6 @@ from rapidctl.wire import EndpointError, check_endpoint, default_endpoint
 
 ThemeName = Literal["dark", "light", "contrast", "ansi"]
 NAME: Final = r"[A-Za-z0-9_-]{1,32}"
-DEFAULT_CONTEXT: Final = "default"
 
 
 class ConfigError(RapidctlError):

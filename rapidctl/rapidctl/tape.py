@@ -19,12 +19,12 @@ from typing import Final, Literal, NamedTuple, Self
 
 import msgspec
 
+from rapidctl.book import HISTORY_S
 from rapidctl.errors import RapidctlError
 from rapidctl.wire import EVENT_TOPIC, SNAPSHOT_TOPIC, Event, Snapshot, WireError, decode_event, decode_snapshot, encode
 
 MAGIC: Final = b"rapidctl tape 1\n"
 BLOCK_S: Final = 5.0
-KEEP_S: Final = 1800.0
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 """A longer block is no block of ours: 20 snapshots of 64 requests are half a megabyte."""
 _LENGTHS: Final = struct.Struct("<II")
@@ -184,9 +184,9 @@ class Tape:
 
 
 class MemoryTape(Tape):
-    """The last `KEEP_S` seconds of a live feed, a few hundred bytes a snapshot."""
+    """The last `HISTORY_S` seconds of a live feed, a few hundred bytes a snapshot."""
 
-    def __init__(self, keep_s: float = KEEP_S) -> None:
+    def __init__(self, keep_s: float = HISTORY_S) -> None:
         super().__init__()
         self._keep_s = keep_s
         self._bodies: deque[bytes] = deque()
