@@ -3,7 +3,7 @@
 export PYTHONSAFEPATH := 1
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-gpu lint bench bench-gpu docs clean
+.PHONY: help setup model demo test test-gpu lint bench bench-gpu bench-console docs clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -13,7 +13,7 @@ MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL_READY := .models/.ready
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything; PYTHON=... chooses the interpreter, whose torch is kept
 
@@ -53,8 +53,12 @@ bench: setup model ## measure on this machine: a table, then one JSON line; BENC
 bench-gpu: setup ## measure the daemon on this machine's NVIDIA GPU; BENCH="--out FILE"
 	PYTHONPATH=daemon $(PY) -m bench.gpu $(BENCH)
 
-docs: setup ## make the pictures in docs/ again, from the tests that check them
+bench-console: setup ## measure the console in a pseudo-terminal; BENCH="--seconds N --out FILE"
+	PYTHONPATH=daemon $(PY) -m bench.console $(BENCH)
+
+docs: setup ## make docs/ pictures and the completion files again, from the tests that check them
 	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py
+	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/test_scripts.py -k completion
 
 clean: ## remove everything that was made, the environment and the model included
 	rm -rf .venv .models .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

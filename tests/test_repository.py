@@ -10,7 +10,20 @@ import pytest
 from rapidctl import __version__
 from support.process import ROOT
 
-TARGETS = {"help", "setup", "model", "demo", "test", "test-gpu", "lint", "bench", "bench-gpu", "docs", "clean"}
+TARGETS = {
+    "help",
+    "setup",
+    "model",
+    "demo",
+    "test",
+    "test-gpu",
+    "lint",
+    "bench",
+    "bench-gpu",
+    "bench-console",
+    "docs",
+    "clean",
+}
 MACHINE = re.compile(
     r"(?<![\w.])/(?:work|home|Users|root|mnt)/[\w.-]"  # a path of somebody's machine
     r"|\bpypi\.org\b|\bpythonhosted\b|\bindex-url\b|\bdownload\.pytorch\b",  # a registry

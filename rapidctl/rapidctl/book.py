@@ -2,31 +2,46 @@
 
 Pure arithmetic: no sockets, no threads, no clock of its own. Every ``now`` is the console's monotonic clock in
 seconds and never goes back; the daemon's wall clock may jump without harm. Memory is bounded by construction: one
-slot a quarter of a second for `HISTORY_S`, at most `LOG_LINES` events.
+slot a quarter of a second for the history (half an hour unless a recording is longer), a bounded log. Every question
+takes the time it is asked for, so the same book answers for now and for any moment of its past.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from rapidctl.wire import Event, LaneStats, LatencyWindow, OverrideInfo, PartitionInfo, Snapshot
+from rapidctl.wire import (
+    DeviceInfo,
+    Event,
+    LaneStats,
+    LatencyWindow,
+    OverrideInfo,
+    PartitionInfo,
+    PhaseWork,
+    PlanInfo,
+    Snapshot,
+)
 
 HISTORY_S: Final = 1800.0
 SLOT_S: Final = 0.25
 """One sample is kept a slot: the period of the daemon's snapshots. Faster feeds overwrite within it."""
-HOLD_S: Final = 1.0
-"""A chart column without a sample repeats the last one for this long; after that it is unknown."""
+HOLD_S: Final = 1.5
+"""A chart column without a sample repeats the last one for this long, half more than the period of an idle daemon."""
 STALE_AFTER_S: Final = 2.0
 """Eight snapshots missed in a row: the feed is dead, whatever the socket says."""
 LOG_LINES: Final = 2000
 
 Series = Literal[
-    "decode_busy", "prefill_busy", "ttft_p95_s", "itl_p95_s", "waiting", "prefilling", "decoding", "kv_used"
+    "decode_busy", "prefill_busy", "ttft_p95_s", "itl_p95_s", "waiting", "prefilling", "decoding", "kv_used",
+    "decode_units", "mode", "utilization", "power_w", "temperature_c", "clock_hz",
 ]  # fmt: skip
+MODES: Final = ("serial", "hybrid", "shared", "split")
+"""The series ``mode`` holds an index into these."""
 Counter = Literal["preempted", "evicted", "hit_tokens", "query_tokens"]
 
 
@@ -56,21 +71,17 @@ class Ring:
             self._set(self._start, time, row)
             self._start = (self._start + 1) % self._capacity
 
-    def since(self, time: float, column: str) -> list[tuple[float, float | None]]:
-        """Samples of one column at or after ``time``, oldest first."""
-        found = []
+    def since(self, time: float, column: str, until: float = math.inf) -> list[tuple[float, float | None]]:
+        """Samples of one column at or after ``time`` and not after ``until``, oldest first."""
+        found: list[tuple[float, float | None]] = []
         values = self._values[column]
-        for index in self._newest_first():
-            if self._times[index] < time:
-                break
-            value = values[index]
-            found.append((self._times[index], None if math.isnan(value) else value))
-        found.reverse()
+        # Two runs, each in order: what was written before the ring closed, and what overwrote the oldest.
+        for first, last in ((self._start, len(self)), (0, self._start)):
+            low = bisect_left(self._times, time, first, last)
+            high = bisect_right(self._times, until, low, last)
+            pairs = zip(self._times[low:high], values[low:high], strict=True)
+            found.extend((at, None if math.isnan(value) else value) for at, value in pairs)
         return found
-
-    def _newest_first(self) -> Iterator[int]:
-        count = len(self)
-        return ((self._start - 1 - back) % count for back in range(count))
 
     def _set(self, index: int, time: float, row: dict[str, float]) -> None:
         self._times[index] = time
@@ -113,15 +124,15 @@ class _Monotone:
 class Book:
     """History of one daemon. ``version`` changes whenever something shown may have changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, history_s: float = HISTORY_S, log_lines: int = LOG_LINES) -> None:
         self.version = 0
         self.snapshot: Snapshot | None = None
         self.received_s: float | None = None
-        self.log: deque[LogLine] = deque(maxlen=LOG_LINES)
+        self.log: deque[LogLine] = deque(maxlen=log_lines)
         self.lost_events = 0
         self.previous: Control | None = None
         """Control state before the last change of epoch, for undo."""
-        self._ring = Ring((*_SERIES, *_COUNTERS), int(HISTORY_S / SLOT_S))
+        self._ring = Ring((*_SERIES, *_COUNTERS), math.ceil(history_s / SLOT_S))
         self._counters = {name: _Monotone() for name in _COUNTERS}
         self._engine = ""
         """Boot id of the last engine seen: there may be none for a while between two."""
@@ -172,7 +183,7 @@ class Book:
         """The last ``window_s`` seconds in ``columns`` equal parts, oldest first; null where unknown.
 
         Parts are aligned to multiples of their width, so that a chart moves by whole columns and never shimmers.
-        A part is the mean of its samples, for latencies their largest.
+        A part is the mean of its samples, for latencies their largest, for the mode the last.
         """
         width = window_s / columns
         first = math.floor(now / width) - columns + 1
@@ -180,7 +191,7 @@ class Book:
         seen: list[float | None] = [None] * columns
         known: list[float | None] = [None] * columns
         last: tuple[float, float | None] | None = None
-        for time, value in self._ring.since(first * width - HOLD_S, name):
+        for time, value in self._ring.since(first * width - HOLD_S, name, (first + columns) * width):
             column = math.floor(time / width) - first
             if column < 0:
                 last = (time, value)
@@ -189,7 +200,7 @@ class Book:
                 known[column] = value
                 if value is not None:
                     parts[column].append(value)
-        reduce = max if name in _LATENCIES else _mean
+        reduce = max if name in _LATENCIES else _newest if name == "mode" else _mean
         result: list[float | None] = []
         for column, values in enumerate(parts):
             at = seen[column]
@@ -201,8 +212,7 @@ class Book:
 
     def increase(self, name: Counter, now: float, window_s: float) -> float | None:
         """By how much a counter grew within the window, restarts of the daemon included; null when unknown."""
-        samples = self._ring.since(now - window_s, name)
-        values = [value for time, value in samples if time <= now and value is not None]
+        values = [value for _, value in self._ring.since(now - window_s, name, now) if value is not None]
         return values[-1] - values[0] if len(values) > 1 else None
 
     def _note_changes(self, old: Snapshot | None, new: Snapshot) -> None:
@@ -227,6 +237,15 @@ def latency_window(snapshot: Snapshot, window_s: float) -> LatencyWindow | None:
 def lane(snapshot: Snapshot, name: Literal["decode", "prefill"]) -> LaneStats | None:
     """One lane's figures, null while there is no engine."""
     return next((stats for stats in snapshot.lanes if stats.lane == name), None)
+
+
+def main_work(stats: LaneStats) -> PhaseWork | None:
+    """What the lane's own phase computed, or else its mixed batches; null where nobody counts."""
+    for phase in (stats.lane, "mixed"):
+        for found in stats.work:
+            if found.phase == phase:
+                return found
+    return None
 
 
 def unit_phases(partition: PartitionInfo) -> str | None:
@@ -258,6 +277,10 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def _newest(values: list[float]) -> float:
+    return values[-1]
+
+
 def _busy(name: Literal["decode", "prefill"]) -> Callable[[Snapshot], float | None]:
     def read(snapshot: Snapshot) -> float | None:
         stats = lane(snapshot, name)
@@ -286,6 +309,14 @@ def kv_used(snapshot: Snapshot) -> float | None:
     return kv.blocks_used / kv.blocks_total if kv is not None and kv.blocks_total else None
 
 
+def _plan(read: Callable[[PlanInfo], float]) -> Callable[[Snapshot], float | None]:
+    return lambda snapshot: None if snapshot.partition is None else read(snapshot.partition.plan)
+
+
+def _sensor(read: Callable[[DeviceInfo], float | None]) -> Callable[[Snapshot], float | None]:
+    return lambda snapshot: None if snapshot.device is None else read(snapshot.device)
+
+
 _LATENCIES: Final = ("ttft_p95_s", "itl_p95_s")
 _SERIES: Final[dict[str, Callable[[Snapshot], float | None]]] = {
     "decode_busy": _busy("decode"),
@@ -296,6 +327,12 @@ _SERIES: Final[dict[str, Callable[[Snapshot], float | None]]] = {
     "prefilling": lambda snapshot: snapshot.requests.prefilling,
     "decoding": lambda snapshot: snapshot.requests.decoding,
     "kv_used": kv_used,
+    "decode_units": _plan(lambda plan: plan.decode_units),
+    "mode": _plan(lambda plan: MODES.index(plan.mode)),
+    "utilization": _sensor(lambda device: device.utilization),
+    "power_w": _sensor(lambda device: device.power_w),
+    "temperature_c": _sensor(lambda device: device.temperature_c),
+    "clock_hz": _sensor(lambda device: device.clock_hz),
 }
 _COUNTERS: Final[dict[str, Callable[[Snapshot], tuple[int, str] | None]]] = {
     "preempted": lambda s: (s.requests.preempted_total, s.front_boot_id),

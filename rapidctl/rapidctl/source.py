@@ -1,9 +1,10 @@
 """Where a console's data comes from: one interface, and the live daemon behind it.
 
-A source runs its own thread and hands everything over by `Source.poll`, which never blocks; the caller polls when it
-draws. Lost daemons are no errors here: libzmq reconnects for ever with backoff, the feed heals by itself, and
-`Connection` says how it stands. Commands of an operator go over a second connection that exists only while control
-is unlocked, so that the first one could not change anything even by mistake.
+A source runs threads of its own and hands everything over by `Source.poll`, which never blocks; the caller polls
+when it draws. Calls are made beside the feed, so that a daemon that is slow to answer does not look dead. Lost
+daemons are no errors here: libzmq reconnects for ever with backoff, the feed heals by itself, and `Connection` says
+how it stands. Commands of an operator go over a connection of their own that exists only while control is unlocked,
+so that the others could not change anything even by mistake.
 """
 
 from __future__ import annotations
@@ -15,14 +16,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from rapidctl.client import Call, Client, Feed, Reply, Stream, StreamEvent, wait
 from rapidctl.errors import ProtocolMismatch, RapidctlError
-from rapidctl.wire import Event, Generate, Snapshot, WireError
+from rapidctl.wire import (
+    Event,
+    Generate,
+    ReleasePartition,
+    SetPartition,
+    SetPolicy,
+    Snapshot,
+    UndoPartition,
+    WireError,
+)
 
 NAP_S: Final = 1.0
 """Longest sleep of the thread: leases are renewed every 2 s, and messages wake it at once."""
 MEND_S: Final = 2.0
 """Pause before a connection that speaks another protocol is tried again."""
+CALL_TIMEOUT_S: Final = 3.0
 REPLAY_S: Final = 0.05
 """How long the feed may wait for missed events at a time; it asks again a second later."""
 
@@ -85,18 +98,55 @@ class Source(Protocol):
         """End the thread and all connections."""
 
 
-class _Ask(NamedTuple):
-    ticket: int
-    request: Call
-    control: bool
-
-
 class _Abandon(NamedTuple):
     request_id: str
 
 
-class _Lock(NamedTuple):
-    pass
+class _Caller:
+    """Calls over one connection, one after another in a thread of their own. Made when first needed."""
+
+    def __init__(self, endpoint: str, updates: queue.SimpleQueue[Update], *, control: bool) -> None:
+        self.broken: BaseException | None = None
+        """What ended a call that should have ended in an answer."""
+        self._endpoint = endpoint
+        self._updates = updates
+        self._control = control
+        self._client: Client | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="rapidctl-calls")
+
+    def ask(self, ticket: int, request: Call) -> None:
+        """The answer comes with the updates."""
+        self._pool.submit(self._ask, ticket, request).add_done_callback(self._ended)
+
+    def drop(self) -> None:
+        """Give the connection back, once what was asked is answered."""
+        self._pool.submit(self._drop).add_done_callback(self._ended)
+
+    def close(self) -> None:
+        """End the thread; what was not begun is not sent."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._drop()
+
+    def _ask(self, ticket: int, request: Call) -> None:
+        result: Reply | RapidctlError
+        try:
+            if self._client is None:
+                self._client = Client(
+                    self._endpoint, name="rapidctl-top", control=self._control, timeout_s=CALL_TIMEOUT_S
+                )
+            result = self._client.call(request)
+        except RapidctlError as error:
+            result = error
+        self._updates.put(Answer(ticket, result))
+
+    def _drop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _ended(self, call: Future[None]) -> None:
+        if not call.cancelled():
+            self.broken = call.exception() or self.broken
 
 
 class LiveSource:
@@ -104,8 +154,10 @@ class LiveSource:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        self._orders: queue.SimpleQueue[_Ask | Generate | _Abandon | _Lock] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Generate | _Abandon] = queue.SimpleQueue()
         self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
+        self._reader = _Caller(endpoint, self._updates, control=False)
+        self._commander = _Caller(endpoint, self._updates, control=True)
         self._ticket = 0
         self._stopping = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -123,11 +175,20 @@ class LiveSource:
                 updates.append(self._updates.get_nowait())
         if not updates and self._worker is not None and self._worker.done():
             self._worker.result()
+        for caller in (self._reader, self._commander):
+            if caller.broken is not None:
+                raise caller.broken
         return updates
 
     def ask(self, request: Call, *, control: bool = False) -> int:  # noqa: D102
         self._ticket += 1
-        self._order(_Ask(self._ticket, request, control))
+        if (
+            isinstance(request, SetPartition | ReleasePartition | SetPolicy | UndoPartition)
+            and request.deadline_unix_s is None
+        ):
+            # Counted from here: a command that waited behind another one must not come as a surprise.
+            request = replace(request, deadline_unix_s=time.time() + CALL_TIMEOUT_S)
+        (self._commander if control else self._reader).ask(self._ticket, request)
         return self._ticket
 
     def generate(self, request: Generate) -> None:  # noqa: D102
@@ -137,15 +198,17 @@ class LiveSource:
         self._order(_Abandon(request_id))
 
     def lock(self) -> None:  # noqa: D102
-        self._order(_Lock())
+        self._commander.drop()
 
     def close(self) -> None:  # noqa: D102
         self._stopping = True
         os.eventfd_write(self._wake_fd, 1)
         self._pool.shutdown()
+        self._reader.close()
+        self._commander.close()
         os.close(self._wake_fd)
 
-    def _order(self, order: _Ask | Generate | _Abandon | _Lock) -> None:
+    def _order(self, order: Generate | _Abandon) -> None:
         self._orders.put(order)
         os.eventfd_write(self._wake_fd, 1)
 
@@ -178,7 +241,6 @@ class _Link:
         self._endpoint = endpoint
         self._updates = updates
         self._client = Client(endpoint, name="rapidctl-top")
-        self._control: Client | None = None
         self._client.open()
         self._feed = Feed(endpoint, client=self._client, since=0)
         self._streams: list[Stream] = []
@@ -193,15 +255,12 @@ class _Link:
             self._client.abandon(stream.id)
         self._feed.close()
         self._client.close()
-        self._lock()
 
     def sleep(self, wake_fd: int) -> None:
-        wait(self._feed, *self._clients(), timeout_s=NAP_S, fds=[wake_fd])
+        wait(self._feed, self._client, timeout_s=NAP_S, fds=[wake_fd])
 
-    def obey(self, order: _Ask | Generate | _Abandon | _Lock) -> None:
+    def obey(self, order: Generate | _Abandon) -> None:
         match order:
-            case _Ask():
-                self._updates.put(Answer(order.ticket, self._ask(order)))
             case Generate():
                 try:
                     self._streams.append(self._client.submit(order))
@@ -211,13 +270,10 @@ class _Link:
                 # Not `Client.abandon`: the stream's own last message says what came of it.
                 with suppress(RapidctlError):
                     self._client.cancel(order.request_id)
-            case _Lock():
-                self._lock()
 
     def pump(self) -> None:
         """Hand over everything that arrived."""
-        for client in self._clients():
-            client.poll(0)
+        self._client.poll(0)
         now = time.monotonic()
         for stream in self._streams:
             while stream.events:
@@ -234,22 +290,3 @@ class _Link:
         if state != self._said:
             self._said = state
             self._updates.put(state)
-
-    def _ask(self, order: _Ask) -> Reply | RapidctlError:
-        try:
-            if not order.control:
-                return self._client.call(order.request)
-            if self._control is None:
-                self._control = Client(self._endpoint, name="rapidctl-top", control=True)
-            return self._control.call(order.request)
-        except RapidctlError as error:
-            return error
-
-    def _lock(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-
-    def _clients(self) -> list[Client]:
-        # A control connection that never opened (nobody answered) has no sockets to poll.
-        return [self._client] if self._control is None or not self._control.sockets else [self._client, self._control]

@@ -1,7 +1,6 @@
 """The command line as scripts see it: stdout parses or is empty, exit codes, keys, confirmation, light imports."""
 
 import argparse
-import json
 import os
 import pty
 import subprocess
@@ -10,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from rapidctl import cli, wire
 from rapidctl.commands import common
+from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
+from support.command import Rapidctl
 from support.peer import Peer
 
 
@@ -28,28 +30,9 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
         yield running
 
 
-class Ran:
-    """What a command did."""
-
-    def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-
-    @property
-    def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-
-Rapidctl = Any
-
-
 @pytest.fixture
 def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    def run(*words: str) -> Ran:
-        code = cli.main(words)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return Rapidctl(capsys)
 
 
 READING = [
@@ -89,6 +72,15 @@ CHANGING = [
 ASKING = [*READING, *CHANGING]
 
 
+def document_name(command: list[str], document: dict[str, Any]) -> str:
+    """Under which name `rapidctl schema` describes it."""
+    if command[0] == "run":
+        return f"run {document['type']}"
+    if command == ["policy"]:
+        return "policy show"
+    return next(name for name in (" ".join(command[:2]), command[0]) if name in DOCUMENTS)
+
+
 def words_of(command: list[str]) -> str:
     return "-".join(command)
 
@@ -103,9 +95,10 @@ def test_json_is_one_document_a_line_with_its_schema_version_first(
     ran = rapidctl(*command, "--json")
     assert ran.code == 0
     assert len(ran.documents) == (3 if command[0] == "run" else 1)
-    for document in ran.documents:
+    for line, document in zip(ran.stdout.splitlines(), ran.documents, strict=True):
         assert next(iter(document)) == "schema_version"
         assert document["schema_version"] == wire.SCHEMA_VERSION
+        msgspec.json.decode(line, type=document_type(document_name(command, document)))
     assert "\x1b" not in ran.stdout
 
 

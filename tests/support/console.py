@@ -17,8 +17,12 @@ from textual.pilot import Pilot
 from rapidctl.book import Book
 from rapidctl.client import Call
 from rapidctl.console.app import Console
+from rapidctl.console.host import Host
+from rapidctl.console.operator import Operator
+from rapidctl.console.prompts import Prompts
 from rapidctl.console.view import View
 from rapidctl.errors import Refused
+from rapidctl.settings import Settings
 from rapidctl.source import Answer, Connection, Received, Streamed, Update
 from rapidctl.wire import (
     ControlReply,
@@ -354,6 +358,23 @@ def sent_split(source: ScriptedSource) -> tuple[int, SetPartition]:
     return ticket, request
 
 
+def wall() -> float:
+    """The wall clock of tick 0."""
+    return EPOCH_UNIX_S
+
+
+def host_of(source: ScriptedSource, *, name: str = "", control: bool = False) -> Host:
+    """The console's side of a scripted daemon."""
+    return Host(source, ENDPOINT, clock=source.clock, wall=wall, name=name, control=control)
+
+
+def prompts() -> Prompts:
+    """A prompt screen that was never used."""
+    clock = Clock()
+    source = ScriptedSource(clock)
+    return Prompts(source, Operator(source, clock, unlocked=True))
+
+
 def view(*snapshots: Snapshot, age_s: float = 0.2, **changes: Any) -> View:
     """A frame of these snapshots, a quarter second apart, the last one ``age_s`` old."""
     book = Book()
@@ -367,11 +388,10 @@ def view(*snapshots: Snapshot, age_s: float = 0.2, **changes: Any) -> View:
         now_s=now,
         age_s=book.age_s(now),
         stale=book.stale(now),
-        paused=False,
         window_s=60.0,
         unlocked_s=None,
         change=None,
-        run=None,
+        prompts=prompts(),
     )
     return dataclasses.replace(latest, **changes)
 
@@ -413,11 +433,19 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(width: int = 120, height: int = 36, *, control: bool = False, live: bool = True) -> AsyncIterator[Desk]:
+async def desk(
+    width: int = 120,
+    height: int = 36,
+    *,
+    control: bool = False,
+    live: bool = True,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+) -> AsyncIterator[Desk]:
     """A console of that size, with a minute of history unless told otherwise."""
     clock = Clock()
     source = ScriptedSource(clock)
-    app = Console(source, endpoint=ENDPOINT, control=control, clock=clock, wall=lambda: EPOCH_UNIX_S)
+    host = host_of(source, control=control)
+    app = Console([host], settings, clock=clock, wall=wall)
     async with app.run_test(size=(width, height)) as pilot:
         found = Desk(app, source, clock, pilot)
         if live:

@@ -14,7 +14,7 @@ def environment(**extra: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAPID", "NOTIFY_"))}
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("rapidctl", "daemon", "kernels"))
     alone = {"PYTHONPATH": roots, "PYTHONSAFEPATH": "1", "RAPIDD_STATE_DIR": "/nonexistent"}
-    return {**inherited, **alone, **extra}
+    return {**inherited, "RAPIDCTL_CONFIG": os.devnull, **alone, **extra}
 
 
 def wait_for_end(descriptor: int) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
 from rapidctl.errors import TimedOut, Unreachable
 from rapidctl.out import Out
+from rapidctl.wire import check_endpoint
 
 if TYPE_CHECKING:
     from rapidctl.wire import PartitionInfo
@@ -68,6 +69,9 @@ def common_options(default: object) -> argparse.ArgumentParser:
     group = parser.add_argument_group("common options")
     group.add_argument("--endpoint", metavar="E", help="the daemon's request socket, ipc:///path (RAPIDCTL_ENDPOINT)")
     group.add_argument(
+        "-c", "--context", dest="daemon", metavar="NAME", help="a daemon named in the settings (RAPIDCTL_CONTEXT)"
+    )
+    group.add_argument(
         "--timeout",
         metavar="DUR",
         type=positive_duration_s,
@@ -88,6 +92,7 @@ def add_command(commands: "Commands", name: str, run: Run, summary: str, epilog:
         parents=[common_options(argparse.SUPPRESS)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        conflict_handler="resolve",  # a command's own short option comes before a common one
     )
     parser.set_defaults(run=run)
     return parser
@@ -117,7 +122,19 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(args: argparse.Namespace, *, control: bool = False) -> Client:
     """An open client for the command's endpoint; a context manager that connects."""
-    return Client(args.endpoint, control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+    return Client(endpoint(args), control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+
+
+def endpoint(args: argparse.Namespace) -> str:
+    """Where the daemon is: ``--endpoint``, ``-c``, RAPIDCTL_ENDPOINT, the chosen context, the default.
+
+    Raises `ConfigError` and `EndpointError`.
+    """
+    if args.endpoint:
+        return check_endpoint(args.endpoint)
+    from rapidctl import settings  # reads TOML; most scripts name the endpoint
+
+    return settings.endpoint_of(settings.load().settings, args.daemon)
 
 
 def outcome_deadline_s(args: argparse.Namespace) -> float:

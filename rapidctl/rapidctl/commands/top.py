@@ -1,32 +1,92 @@
-"""`rapidctl top`, and `rapidctl` alone: the console. The only command that loads Textual, and only here."""
+"""`rapidctl top`, and `rapidctl` alone: the console. The only commands that load Textual, and only here."""
 
 from __future__ import annotations
 
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rapidctl import settings
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
-from rapidctl.wire import check_endpoint, default_endpoint
+from rapidctl.wire import check_endpoint
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
 
+    from rapidctl.console.host import Host
     from rapidctl.out import Out
+    from rapidctl.settings import Settings
+
+SCREENS = ("overview", "requests", "partition", "prompt", "log", "device", "hosts")
 
 
 def add_parser(commands: common.Commands) -> None:
     """Declare the command."""
     parser = common.add_command(commands, "top", run, "the console (also: rapidctl alone)")
+    feed = parser.add_mutually_exclusive_group()
+    feed.add_argument("--demo", action="store_true", help="a make-believe daemon: no daemon is needed")
+    feed.add_argument("--replay", metavar="FILE", help="a recording instead of a daemon")
     parser.add_argument("--control", action="store_true", help="start unlocked: changes are possible")
+    add_display_options(parser)
+
+
+def add_display_options(parser: ArgumentParser) -> None:
+    """How the console is shown."""
+    parser.add_argument("--screen", choices=SCREENS, default="overview", help="begin there")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument("--ascii", action="store_true", help="only ASCII characters")
+    parser.add_argument("--theme", choices=["dark", "light", "contrast", "ansi"], help="colours (dark)")
 
 
 def run(args: Namespace, out: Out) -> int:
     """Open it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the console needs a terminal", "without one, use: rapidctl status")
-    endpoint = check_endpoint(args.endpoint) if args.endpoint else default_endpoint()
+    chosen = with_flags(settings.load().settings, args)
+    hosts = _hosts(args, chosen)
     from rapidctl.console.app import run_console
 
-    return run_console(endpoint, control=args.control, mouse=not args.no_mouse)
+    return run_console(hosts, chosen, screen=args.screen)
+
+
+def with_flags(found: Settings, args: Namespace) -> Settings:
+    """Flags come before the file."""
+    from msgspec.structs import replace
+
+    return replace(
+        found,
+        theme=args.theme or found.theme,
+        ascii=args.ascii or found.ascii,
+        mouse=found.mouse and not args.no_mouse,
+        control=args.control or found.control,
+    )
+
+
+def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
+    """What to watch: the make-believe daemon, a recording, one endpoint, or every context, the chosen one first."""
+    from rapidctl.console.host import Host
+    from rapidctl.source import LiveSource
+
+    clock, wall = time.monotonic, time.time
+    if args.demo:
+        from rapidctl.demo.source import DemoSource
+
+        return [Host(DemoSource(), "demo", clock=clock, wall=wall, kind="demo", control=chosen.control)]
+    if args.replay is not None:
+        from rapidctl.replay import ReplaySource
+
+        source = ReplaySource(Path(args.replay))
+        return [Host(source, args.replay, clock=clock, wall=wall, kind="replay", tape=source.tape)]
+    first = common.endpoint(args)
+    names = {name: check_endpoint(context.endpoint) for name, context in chosen.contexts.items()}
+    known = {endpoint: name for name, endpoint in names.items()}
+    endpoints = [first] if args.endpoint else list(dict.fromkeys([first, *names.values()]))
+    return [
+        Host(
+            LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control and endpoint == first,
+            name=known.get(endpoint, "default") if len(endpoints) > 1 else "",
+        )
+        for endpoint in endpoints
+    ]  # fmt: skip

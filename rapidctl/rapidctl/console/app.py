@@ -1,343 +1,276 @@
-"""The console: one source, one book, one timer. It sends nothing that changes the daemon unless it is unlocked.
-
-The timer drains the source into the book and, when something changed, hands one frozen `View` to the screens.
-Widgets never touch sockets; the source's thread never touches widgets.
-"""
+"""The console: screens, keys and palette. It sends nothing that changes a daemon unless it is unlocked."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from rapidctl.book import Book
-from rapidctl.client import new_id
-from rapidctl.console import form, theme
-from rapidctl.console.operator import Operator
-from rapidctl.console.run import Run
-from rapidctl.console.screens.base import Shows
+from rapidctl.console import theme
+from rapidctl.console.control import Controls
+from rapidctl.console.core import RATES_HZ
+from rapidctl.console.host import Host
+from rapidctl.console.screens.ask import Ask
+from rapidctl.console.screens.compare import Compare
 from rapidctl.console.screens.confirm import Confirm
+from rapidctl.console.screens.device import Device
+from rapidctl.console.screens.fleet import FleetScreen
 from rapidctl.console.screens.help import Help
 from rapidctl.console.screens.log import Log
 from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.overview import Overview
-from rapidctl.console.screens.prompt import MAX_TOKENS, Prompt
-from rapidctl.console.view import WINDOWS_S, View
+from rapidctl.console.screens.partition import Partition
+from rapidctl.console.screens.prompt import Prompt
+from rapidctl.console.screens.requests import Requests
+from rapidctl.console.screens.table import TablePage
+from rapidctl.console.travel import Travels
+from rapidctl.console.view import WINDOWS_S
+from rapidctl.console.widgets.choice import Choice
 from rapidctl.console.widgets.lines import Lines
-from rapidctl.source import Answer, Connection, LiveSource, Received, Source, Streamed
-from rapidctl.wire import Cancel, ChatMessage, Event, Generate, Sampling
+from rapidctl.export import write_csv
+from rapidctl.settings import ConfigError, Settings
+from rapidctl.wire import PlanRequest
 
-TICK_S: Final = 0.25
-STREAM_TICK_S: Final = 1 / 12
-"""While a prompt streams: text comes in readable pieces, not token by token."""
+HIDDEN_VERBS = ("app.quit_anywhere",)
 
 
-class Console(App[int]):
-    """`run_console` runs it. ``clock`` is the monotonic clock, ``wall`` the unix one."""
+class Console(Controls, Travels):
+    """`run_console` runs it."""
 
-    TITLE = "rapidctl"
-    CSS_PATH = "console.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (70, "-normal"), (110, "-wide")]  # noqa: RUF012 - typed by Textual
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-mid"), (34, "-tall")]  # noqa: RUF012 - typed by Textual
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"overview": Overview, "prompt": Prompt, "log": Log}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "overview": Overview,
+        "requests": Requests,
+        "partition": Partition,
+        "prompt": Prompt,
+        "log": Log,
+        "device": Device,
+        "hosts": FleetScreen,
+    }
     DEFAULT_MODE = "overview"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "all keys, and what the figures mean", id="app.help"),
-        Binding("1,escape", "overview", "overview", id="app.overview"),
-        Binding("4,n", "prompt", "send a test prompt", id="app.prompt"),
-        Binding("5,l", "log", "log of events", id="app.log"),
+        Binding("1,escape", "go('overview')", "overview", id="app.overview"),
+        Binding("2", "go('requests')", "every live request, with details", id="app.requests"),
+        Binding("3", "go('partition')", "units over time, and what other splits would do", id="app.partition"),
+        Binding("4,n", "go('prompt')", "send a test prompt, or compare two modes", id="app.prompt"),
+        Binding("5,l", "go('log')", "log of events", id="app.log"),
+        Binding("6", "go('device')", "the device's sensors and processes", id="app.device"),
+        Binding("7", "go('hosts')", "all daemons of the settings", id="app.hosts"),
+        Binding("N", "next_host", "the next daemon", id="app.next_host"),
         Binding("w", "window", "latency window: 10 s, 60 s, 5 min", id="app.window"),
-        Binding("p", "freeze", "freeze the view; recording goes on", id="app.freeze"),
-        Binding("t", "theme", "dark or light", id="app.theme"),
-        Binding("ctrl+o", "unlock", "unlock control for 5 min, or lock it", id="app.unlock"),
-        Binding("o", "override", "override the partition (control)", id="part.override"),
-        Binding("A", "release", "release the override (control)", id="part.release"),
-        Binding("u", "undo", "bring the previous control state back (control)", id="part.undo"),
+        Binding("plus", "rate(1)", "draw more often, up to 10 a second", id="app.faster"),
+        Binding("minus", "rate(-1)", "draw less often", id="app.slower"),
+        Binding("M", "maximise", "the focused panel alone, or all again", id="app.maximise"),
+        Binding("y", "copy", "copy the selected request's id, or the screen's command line", id="app.copy"),
+        Binding("S", "picture", "write the screen to an SVG file", id="app.picture"),
+        Binding("E", "export", "write the kept history to a CSV file", id="app.export"),
+        Binding("t", "theme", "dark, light, high contrast, 16 colours", id="app.theme"),
         Binding("q", "quit", "quit", id="app.quit"),
         Binding("ctrl+q", "quit", "quit from anywhere", id="app.quit_anywhere", priority=True),
     ]
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        endpoint: str,
-        control: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__()
-        self.book = Book()
-        self.operator = Operator(source, clock, unlocked=control)
-        self._source = source
-        self._clock = clock
-        self._wall = wall
-        self._connection = Connection(endpoint, connected=False)
-        self._window = 1
-        self._run: Run | None = None
-        self._frozen: View | None = None
-        self._shown: tuple[object, ...] = ()
-        self.register_theme(theme.DARK)
-        self.register_theme(theme.LIGHT)
-        self.theme = theme.DARK.name
+    # --- screens ----------------------------------------------------------------------------------------------
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our colours by meaning under any theme of Textual's."""
-        return theme.DARK.variables
+    def action_go(self, mode: str) -> None:
+        """To a screen."""
+        self.go(mode)
 
-    def on_mount(self) -> None:
-        """Start the source and the timers."""
-        self._source.start()
-        self._ticker = self.set_interval(TICK_S, self.tick)
-        self._stream_ticker = self.set_interval(STREAM_TICK_S, self.tick, pause=True)
+    def action_help(self) -> None:
+        """Every key of every screen, as it is bound now."""
+        self.push_screen(Help(key_groups(), self.settings.keys))
 
-    def on_unmount(self) -> None:
-        """End the source's thread."""
-        self._source.close()
+    def action_next_host(self) -> None:
+        """The next daemon, whatever became of this one."""
+        self._show_host((self.current + 1) % len(self.hosts))
 
-    # --- frames -----------------------------------------------------------------------------------------------
+    def on_fleet_screen_chosen(self, message: FleetScreen.Chosen) -> None:
+        """A line of the fleet table."""
+        names = [host.name or "default" for host in self.hosts]
+        self._show_host(names.index(message.name))
+        self.go("overview")
 
-    def tick(self) -> None:
-        """Take in what arrived and draw if anything changed."""
-        for update in self._source.poll():
-            self.operator.take(update)
-            match update:
-                case Received(snapshot, at_s):
-                    self.book.add(snapshot, at_s)
-                case Event():
-                    self.book.add_event(update)
-                case Answer():
-                    for screen in self._shown_screens():
-                        screen.answered(update)
-                case Streamed():
-                    if self._run is not None and self._run.request.id == update.id:
-                        self._run.take(update)
-                case Connection():
-                    self._connected(update)
-        self.operator.tick()
-        self._set_pace()
-        self._draw()
+    def _show_host(self, index: int) -> None:
+        if len(self.hosts) == 1:
+            self.notify("there is only this daemon: rapidctl context add NAME ENDPOINT names more")
+        self.operator.lock()  # rights are for what one looks at
+        self.current = index
+        self.draw(force=True)
 
-    def view(self) -> View:
-        """What is true now."""
-        now = self._clock()
-        return View(
-            book=self.book,
-            snapshot=self.book.snapshot,
-            connection=self._connection,
-            now_s=now,
-            age_s=self.book.age_s(now),
-            stale=self.book.stale(now),
-            paused=False,
-            window_s=WINDOWS_S[self._window],
-            unlocked_s=self.operator.left_s,
-            change=self.operator.change,
-            run=self._run,
-        )
+    # --- how it is shown ----------------------------------------------------------------------------------------
 
-    def _shown_screens(self) -> list[Shows]:
-        return [screen for screen in self.screen_stack if isinstance(screen, Shows) and screen.is_mounted]
+    def action_window(self) -> None:
+        """The next latency window."""
+        self.window = (self.window + 1) % len(WINDOWS_S)
+        self.draw(force=True)
 
-    def _draw(self, *, force: bool = False) -> None:
-        view = self._frozen_or(self.view())
-        change, run = view.change, view.run
-        shown = (
-            None if view.paused else self.book.version,
-            view.stale,
-            int(view.now_s) if view.stale else 0,
-            None if view.unlocked_s is None else int(view.unlocked_s),
-            None if change is None else change.text,
-            None if run is None else (run.state, run.tokens),
-            view.connection,
-        )
-        if force or shown != self._shown:
-            self._shown = shown
-            for screen in self._shown_screens():
-                screen.show(view)
+    def action_rate(self, by: int) -> None:
+        """Draw more or less often."""
+        nearest = min(range(len(RATES_HZ)), key=lambda index: abs(RATES_HZ[index] - self.rate_hz))
+        rate_hz = RATES_HZ[min(len(RATES_HZ) - 1, max(0, nearest + by))]
+        self.set_rate(rate_hz)
+        self.notify(f"at most {rate_hz:g} frames a second")
 
-    def _frozen_or(self, view: View) -> View:
-        """While frozen: the values of then under the state of now."""
-        if self._frozen is None:
-            return view
-        then = self._frozen
-        return replace(view, snapshot=then.snapshot, now_s=then.now_s, paused=True)
+    def action_theme(self) -> None:
+        """The next theme."""
+        names = [known.name for known in theme.THEMES.values()]
+        here = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(here + 1) % len(names)]
 
-    def _set_pace(self) -> None:
-        if self._run is not None and not self._run.over:
-            self._stream_ticker.resume()
+    def action_maximise(self) -> None:
+        """The focused panel alone, or all again."""
+        if self.screen.maximized is not None:
+            self.screen.minimize()
+        elif self.screen.focused is not None:
+            self.screen.maximize(self.screen.focused)
+        self.draw_soon()
+
+    # --- taking something away ----------------------------------------------------------------------------------
+
+    def action_copy(self) -> None:
+        """To the clipboard of the terminal."""
+        for lines in self.screen.query(Lines):
+            if lines.selected is not None:
+                return self._copy(lines.selected)
+        mode = {"overview": "status", "requests": "requests ls", "log": "events", "device": "stats device"}
+        command = mode.get(self.current_mode, "partition show")
+        return self._copy(shlex.join(["rapidctl", "--endpoint", self.host.connection.endpoint, *command.split()]))
+
+    def _copy(self, text: str) -> None:
+        self.copy_to_clipboard(text)
+        self.notify(f"copied: {text}")
+
+    def action_picture(self) -> None:
+        """An SVG of the screen, in the folder the console was started in."""
+        self._write("svg", lambda path: path.write_text(self.export_screenshot(title="rapidctl")))
+
+    def action_export(self) -> None:
+        """The charts' history as CSV."""
+
+        def write(path: Path) -> None:
+            with path.open("x", newline="") as file:
+                write_csv(self.host.tape, file)
+
+        self._write("csv", write)
+
+    def _write(self, suffix: str, write: Callable[[Path], object]) -> None:
+        path = Path(time.strftime(f"rapid-%Y%m%d-%H%M%S.{suffix}", time.localtime(self._wall())))
+        try:
+            write(path)
+        except OSError as error:
+            self.notify(f"{path} cannot be written: {error.strerror}", severity="error")
         else:
-            self._stream_ticker.pause()
-
-    def _connected(self, connection: Connection) -> None:
-        if connection.connected != self._connection.connected:
-            text = "connected" if connection.connected else connection.problem or "the connection was lost"
-            self.book.note(self._wall(), "info" if connection.connected else "warn", text)
-        self._connection = connection
-
-    # --- control ----------------------------------------------------------------------------------------------
-
-    def _may_control(self) -> bool:
-        """Whether a command may be sent now; says why not."""
-        if not self.operator.unlocked:
-            self.notify("read-only: ^o unlocks control for 5 minutes", severity="warning")
-        elif self.book.stale(self._clock()) or self.book.snapshot is None or self.book.snapshot.partition is None:
-            self.notify("no live daemon: control is off until snapshots come again", severity="error")
-        else:
-            return True
-        return False
-
-    def action_unlock(self) -> None:
-        """Unlock for a while, or lock at once."""
-        if self.operator.unlocked:
-            self.operator.lock()
-        else:
-            self.operator.unlock()
-        self._draw(force=True)
-
-    def action_override(self) -> None:
-        """Open the dialog on the partition as it is now."""
-        if self._may_control() and self.book.snapshot is not None and self.book.snapshot.partition is not None:
-            self.push_screen(Override(self.operator, self.book.snapshot.partition), lambda _: self._draw(force=True))
-            self.call_after_refresh(self._draw, force=True)
-
-    def action_release(self) -> None:
-        """End the override."""
-        snapshot = self.book.snapshot
-        if self._may_control() and snapshot is not None and snapshot.partition is not None:
-            if snapshot.partition.override is None:
-                self.notify("there is no override to release")
-            else:
-                self.operator.send(form.release(snapshot.partition, self.operator.by), "release")
-
-    def action_undo(self) -> None:
-        """Offer to bring the previous control state back as a new change."""
-        snapshot = self.book.snapshot
-        if not self._may_control() or snapshot is None or snapshot.partition is None:
-            return
-        found = form.undo(snapshot.partition, self.book.previous, self.operator.by)
-        if found is None:
-            self.notify("nothing to undo: no other control state was seen since this console started")
-            return
-        command, title = found
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.operator.send(command, title)
-
-        self.push_screen(Confirm(f"UNDO: {title}?", f"$ {form.command_line(command)}"), answered)
-
-    def on_overview_cancel_asked(self, message: Overview.CancelAsked) -> None:
-        """Cancel a request of anybody's, after a yes."""
-        if not self._may_control():
-            return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._source.ask(Cancel(call=0, id=message.request_id), control=True)
-
-        self.push_screen(
-            Confirm(f"CANCEL {message.request_id}?", f"$ rapidctl requests cancel {message.request_id}"), answered
-        )
+            self.notify(f"wrote {path}")
 
     # --- prompts ----------------------------------------------------------------------------------------------
 
     def on_prompt_asked(self, message: Prompt.Asked) -> None:
         """Send a test prompt; one at a time."""
-        if self._run is not None and not self._run.over:
-            self._source.abandon(self._run.request.id)
-        request = Generate(
-            id=new_id(),
-            messages=[ChatMessage("user", message.text)],
-            sampling=Sampling(max_tokens=MAX_TOKENS),
-        )
-        partition = None if self.book.snapshot is None else self.book.snapshot.partition
-        self._run = Run(request, partition, self._clock())
-        self._source.generate(request)
-        self.tick()
+        if not self.host.live:
+            self.notify("prompts go to a live daemon: L comes back to now", severity="warning")
+        else:
+            self.host.prompts.send(message.text, message.settings, self.book.snapshot, self._clock())
+            self.tick()
+
+    def on_prompt_compare_asked(self, message: Prompt.CompareAsked) -> None:
+        """The same prompt under two plans: choose them first."""
+        if (partition := self.controlled()) is None:
+            return
+
+        def answered(plans: tuple[PlanRequest, PlanRequest] | None) -> None:
+            if plans is not None:
+                self.host.prompts.compare(message.text, message.settings, plans)
+                self.tick()
+
+        self.push_screen(Compare(partition), answered)
 
     def on_prompt_stopped(self) -> None:
         """Stop the stream; without one, go back."""
-        if self._run is not None and not self._run.over:
-            self._source.abandon(self._run.request.id)
-        else:
-            self.action_overview()
+        if not self.host.prompts.stop():
+            self.go("overview")
 
-    # --- screens ----------------------------------------------------------------------------------------------
+    def on_prompt_editor_asked(self, message: Prompt.EditorAsked) -> None:
+        """Write the prompt in $EDITOR."""
+        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+        if not editor:
+            self.notify("$EDITOR is not set", severity="warning")
+            return
+        with tempfile.NamedTemporaryFile("w+", suffix=".txt", prefix="rapidctl-") as file:
+            file.write(message.text)
+            file.flush()
+            with self.suspend():
+                done = subprocess.run([*shlex.split(editor), file.name], check=False)
+            text = Path(file.name).read_text(errors="replace")
+        if done.returncode == 0 and isinstance(self.screen, Prompt):
+            self.screen.put_text(text.rstrip("\n"))
 
-    def _go(self, mode: str) -> None:
-        if self.current_mode != mode:
-            self.switch_mode(mode)
-        self.call_after_refresh(self._draw, force=True)
+    # --- palette and end ----------------------------------------------------------------------------------------
 
-    def action_overview(self) -> None:
-        """To the overview."""
-        self._go("overview")
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette offers the same verbs as the keys."""
+        for owner in (Console, Controls, Travels):
+            for binding in owner.__dict__["BINDINGS"]:
+                assert isinstance(binding, Binding)
+                if binding.id not in HIDDEN_VERBS:
+                    yield SystemCommand(verb(binding), binding.description, lambda b=binding: self._run(b))
 
-    def action_prompt(self) -> None:
-        """To the prompt."""
-        self._go("prompt")
-
-    def action_log(self) -> None:
-        """To the log."""
-        self._go("log")
-
-    def action_help(self) -> None:
-        """Every key of every screen."""
-        groups = [
-            ("Everywhere", self.BINDINGS),
-            ("Overview", Overview.BINDINGS),
-            ("Lists", Lines.BINDINGS),
-            ("Prompt: typing owns the letters", Prompt.BINDINGS),
-            ("Override", Override.BINDINGS),
-        ]
-        self.push_screen(Help(groups))
-
-    def action_window(self) -> None:
-        """The next latency window."""
-        self._window = (self._window + 1) % len(WINDOWS_S)
-        self._draw(force=True)
-
-    def action_freeze(self) -> None:
-        """Hold the view, or let it go."""
-        self._frozen = self.view() if self._frozen is None else None
-        self._draw(force=True)
-
-    def action_theme(self) -> None:
-        """Dark or light."""
-        self.theme = theme.LIGHT.name if self.theme == theme.DARK.name else theme.DARK.name
+    async def _run(self, binding: Binding) -> None:
+        await self.run_action(binding.action)
 
     async def action_quit(self) -> None:
         """Leave with code 0; an override stays in force."""
         self.exit(0)
 
-    def on_screen_resume(self) -> None:
-        """A screen came to the front: it has no frame yet."""
-        self.call_after_refresh(self._draw, force=True)
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette offers the same verbs as the keys."""
-        for binding in self.BINDINGS:
-            assert isinstance(binding, Binding)
-            if binding.id != "app.quit_anywhere":
-                name = binding.action.replace("_", " ")
-                yield SystemCommand(name.capitalize(), binding.description, lambda b=binding: self._run_binding(b))
+def key_groups() -> list[tuple[str, list[BindingType]]]:
+    """Every binding, by where it holds."""
+    return [
+        ("Everywhere", Console.__dict__["BINDINGS"]),
+        ("Control", Controls.__dict__["BINDINGS"]),
+        ("Time", Travels.__dict__["BINDINGS"]),
+        ("Lists", Lines.BINDINGS),
+        ("Requests, here and on the overview", TablePage.BINDINGS),
+        ("Partition", Partition.BINDINGS),
+        ("Log", Log.BINDINGS),
+        ("Prompt: typing owns the letters", Prompt.BINDINGS),
+        ("Hosts", FleetScreen.BINDINGS),
+        ("Override", Override.BINDINGS),
+        ("Other dialogs", [*Compare.BINDINGS, *Confirm.BINDINGS, *Ask.BINDINGS, *Help.BINDINGS, *Choice.BINDINGS]),
+    ]
 
-    async def _run_binding(self, binding: Binding) -> None:
-        await self.run_action(binding.action)
+
+def check_keys(keys: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for an id that no binding has."""
+    known = {binding.id for _, group in key_groups() for binding in group if isinstance(binding, Binding)}
+    for name in keys:
+        if name not in known:
+            near = [found for found in known if found and found.rpartition(".")[2] == name.rpartition(".")[2]]
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"[keys]: there is no binding {name!r}", f"{hint}the console's help (?) lists their ids")
 
 
-def run_console(endpoint: str, *, control: bool = False, mouse: bool = True) -> int:
-    """Show the daemon at ``endpoint``, whether or not it is there yet; returns the exit code.
+def verb(binding: Binding) -> str:
+    """A binding's name in the palette, from its id: "part.override" is "Override"."""
+    return (binding.id or "").rpartition(".")[2].replace("_", " ").capitalize()
 
-    Raises `RuntimeError` after a crash, which Textual has printed.
+
+def run_console(hosts: list[Host], settings: Settings, *, screen: str = "overview") -> int:
+    """Show the daemons, whether or not they are there yet; returns the exit code.
+
+    Raises `ConfigError` for keys of bindings that do not exist, and `RuntimeError` after a crash, which Textual has
+    printed.
     """
-    app = Console(LiveSource(endpoint), endpoint=endpoint, control=control)
-    code = app.run(mouse=mouse)
+    check_keys(settings.keys)
+    app = Console(hosts, settings, first_screen=screen)
+    code = app.run(mouse=settings.mouse)
     if code is None:
         raise RuntimeError("the console ended by itself; what went wrong is printed above")
     return code

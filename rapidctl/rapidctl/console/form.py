@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Literal
 
 from rapidctl.book import Control
+from rapidctl.client import new_id
 from rapidctl.commands.common import duration_s
 from rapidctl.console.change import Command
-from rapidctl.wire import Mode, PartitionInfo, PlanRequest, ReleasePartition, SetPartition, SetPolicy
+from rapidctl.wire import (
+    ChatMessage,
+    Generate,
+    Mode,
+    ModelInfo,
+    PartitionInfo,
+    PlanRequest,
+    ReleasePartition,
+    Sampling,
+    SetPartition,
+    SetPolicy,
+    UndoPartition,
+)
 
 MAX_TTL_S = 604_800
 
 
 class FormError(ValueError):
     """A field that cannot be sent; the message says which and what it takes."""
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How the model is asked."""
+
+    system: str = ""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int | None = None
+
+    def request(self, text: str, model: ModelInfo | None) -> Generate:
+        """A request for this prompt; without a chat template the text goes as it is, after the system prompt."""
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
+        if model is not None and model.has_chat_template is False:
+            prompt = "\n\n".join(filter(None, (self.system, text)))
+            return Generate(id=new_id(), prompt=prompt, sampling=sampling)
+        system = [ChatMessage("system", self.system)] if self.system else []
+        return Generate(id=new_id(), messages=[*system, ChatMessage("user", text)], sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -75,6 +109,35 @@ def parse_chunk(text: str, mode: Mode) -> int | Literal["all"] | None:
     return int(text)
 
 
+def prompt_settings(values: dict[str, str]) -> PromptSettings:
+    """What the prompt screen's fields mean; empty ones are the defaults. Raises `FormError`."""
+    given = {name: text.strip() for name, text in values.items() if text.strip()}
+    seed = given.get("seed")
+    return PromptSettings(
+        system=given.get("system", ""),
+        temperature=_decimal("temperature", given.get("temperature", "0"), 0.0, 100.0),
+        top_p=_decimal("top-p", given.get("top_p", "1"), 1e-6, 1.0),
+        max_tokens=_integer("max tokens", given.get("max_tokens", "256"), 1, 10_000_000),
+        seed=None if seed is None else _integer("seed", seed, 0, 2**63 - 1),
+    )
+
+
+def _decimal(name: str, text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise FormError(f"{name} {text!r}: use a number from {least:g} to {most:g}")
+    return value
+
+
+def _integer(name: str, text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise FormError(f"{name} {text!r}: use a whole number from {least} to {most}")
+    return int(text)
+
+
 def command_line(command: Command) -> str:
     """The same command for a shell."""
     guarded = "" if command.if_epoch is None else f" --if-epoch {command.if_epoch}"
@@ -83,6 +146,8 @@ def command_line(command: Command) -> str:
             return f"rapidctl policy set {shlex.quote(command.policy)}{guarded}"
         case ReleasePartition():
             return f"rapidctl partition auto{guarded}"
+        case UndoPartition():
+            return f"rapidctl partition undo{guarded}"
     words = ["rapidctl partition set --mode", command.plan.mode]
     if command.plan.decode_units is not None:
         words.append(f"--decode-units {command.plan.decode_units}")
@@ -102,9 +167,12 @@ def describe(plan: PlanRequest) -> str:
 
 
 def undo(now: PartitionInfo, previous: Control | None, by: str) -> tuple[Command, str] | None:
-    """The command that brings the previous control state back as a new change, and its title; null: nothing to undo."""
+    """The command that brings the previous control state back as a new change, and its title; null: nothing to undo.
+
+    What this console did not see change, the daemon knows: then it is asked to undo its last operator's change.
+    """
     if previous is None:
-        return None
+        return UndoPartition(call=0, by=by, if_epoch=now.epoch), "the last operator's change"
     if previous.policy != now.policy:
         return SetPolicy(call=0, policy=previous.policy, by=by, if_epoch=now.epoch), f"policy {previous.policy}"
     if previous.override is None:

@@ -7,7 +7,18 @@ from typing import Literal
 from rapidctl.console.text import printable
 from rapidctl.errors import RapidctlError
 from rapidctl.source import Streamed
-from rapidctl.wire import Accepted, Delta, Failed, Finished, Generate, PartitionInfo, Quantiles, Slo
+from rapidctl.wire import (
+    Accepted,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    PartitionInfo,
+    PlanInfo,
+    Quantiles,
+    Slo,
+    unpack_ids,
+)
 
 State = Literal["sent", "queued", "streaming", "finished", "failed"]
 
@@ -24,11 +35,15 @@ class Run:
         self.finished: Finished | None = None
         self.problem = ""
         self.text = ""
-        self.tokens = 0
         self.first_s: float | None = None
         """When the first token arrived here."""
         self.last_s: float | None = None
         self.gaps_s: list[float] = []
+        self.changes: list[int] = []
+        """Before which gap another plan came into force."""
+        self.token_ids: list[int] = []
+        self.stopping = False
+        self._plan = None if partition is None else _signature(partition.plan)
         self._last_ns: int | None = None
 
     @property
@@ -47,8 +62,12 @@ class Run:
         """Nothing more will come."""
         return self.state in ("finished", "failed")
 
-    def take(self, streamed: Streamed) -> None:
-        """The next thing that came."""
+    def take(self, streamed: Streamed, plan: PlanInfo | None = None) -> None:
+        """The next thing that came, and the plan in force then as far as known."""
+        if plan is not None and _signature(plan) != self._plan:
+            if self._plan is not None and self.tokens:
+                self.changes.append(len(self.gaps_s))
+            self._plan = _signature(plan)
         match streamed.event:
             case Accepted() as accepted:
                 self.accepted = accepted
@@ -57,6 +76,7 @@ class Run:
             case Finished() as finished:
                 self.finished = finished
                 self.text = printable(finished.choices[0].text, lines=True)
+                self.token_ids = unpack_ids(finished.choices[0].token_ids)
             case Failed() as failed:
                 self.problem = printable(" — ".join(filter(None, (failed.message, failed.hint))))
             case RapidctlError() as error:
@@ -80,6 +100,11 @@ class Run:
         return max(slo.ttft_floor_s, slo.ttft_per_1k_s * self.accepted.prompt_tokens / 1000)
 
     @property
+    def tokens(self) -> int:
+        """Output tokens so far."""
+        return len(self.token_ids)
+
+    @property
     def tokens_per_s(self) -> float | None:
         """Decode rate so far: tokens after the first over their gaps."""
         spent = sum(self.gaps_s)
@@ -89,7 +114,7 @@ class Run:
         if delta.choice != 0:
             return
         self.text += printable(delta.text, lines=True)
-        self.tokens += len(delta.token_ids) // 4
+        self.token_ids += unpack_ids(delta.token_ids)
         if self.first_s is None:
             self.first_s = at_s
         self.last_s = at_s
@@ -97,3 +122,16 @@ class Run:
             if self._last_ns is not None:
                 self.gaps_s.append(max(0, stamp - self._last_ns) / 1e9)
             self._last_ns = stamp
+
+
+def _signature(plan: PlanInfo) -> tuple[str, int, int]:
+    """What makes a plan another one for whoever waits for tokens."""
+    return plan.mode, plan.decode_units, plan.prefill_units
+
+
+def first_difference(one: Run, other: Run) -> int | None:
+    """The output position at which two answers part; null: they agree as far as both go, to the same end."""
+    for index, (a, b) in enumerate(zip(one.token_ids, other.token_ids, strict=False)):
+        if a != b:
+            return index
+    return None if one.tokens == other.tokens else min(one.tokens, other.tokens)

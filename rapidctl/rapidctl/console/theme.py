@@ -51,3 +51,68 @@ LIGHT: Final = Theme(
         "label": "#4b5563",
     },
 )
+
+CONTRAST: Final = Theme(
+    name="rapid-contrast",
+    dark=True,
+    primary="#66b3ff",
+    secondary="#ffb000",
+    accent="#66b3ff",
+    warning="#ffe000",
+    error="#ff7070",
+    success="#60ffb0",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#a0a0a0",
+    variables={
+        "prefill": "#ffb000",
+        "decode": "#66b3ff",
+        "shared": "#ffffff",
+        "muted": "#c0c0c0",
+        "bad": "#ff7070",
+        "good": "#60ffb0",
+        "label": "#e0e0e0",
+    },
+)
+
+ANSI: Final = Theme(
+    name="rapid-ansi",
+    ansi=True,
+    dark=True,
+    primary="ansi_bright_blue",
+    secondary="ansi_yellow",
+    accent="ansi_bright_blue",
+    warning="ansi_bright_yellow",
+    error="ansi_bright_red",
+    success="ansi_green",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_bright_black",
+    boost="ansi_default",
+    variables={
+        "prefill": "ansi_yellow",
+        "decode": "ansi_bright_blue",
+        "shared": "ansi_white",
+        "muted": "ansi_bright_black",
+        "bad": "ansi_bright_red",
+        "good": "ansi_green",
+        "label": "ansi_white",
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
+        "border-blurred": "ansi_bright_black",
+        "block-cursor-foreground": "ansi_black",
+        "block-cursor-background": "ansi_white",
+        "input-cursor-background": "ansi_white",
+        "input-cursor-foreground": "ansi_black",
+        "input-cursor-text-style": "none",
+        "input-selection-background": "ansi_blue",
+        "input-selection-foreground": "ansi_white",
+        "screen-selection-background": "ansi_blue",
+        "screen-selection-foreground": "ansi_white",
+    },
+)
+"""The terminal's own 16 colours: through tmux and on consoles without more."""
+
+THEMES: Final = {"dark": DARK, "light": LIGHT, "contrast": CONTRAST, "ansi": ANSI}

@@ -1,12 +1,13 @@
 """A command's end: applied only when the daemon says so, unknown when it says nothing."""
 
 import pytest
+from msgspec.structs import replace
 
-from rapidctl.console.change import UNKNOWN_AFTER_S, Change
+from rapidctl.console.change import UNKNOWN_AFTER_S, Change, placed
 from rapidctl.errors import Refused, TimedOut
 from rapidctl.source import Answer
 from rapidctl.wire import ControlReply, PlanRequest, ReleasePartition, SetPartition
-from support.console import event, moved, partition, snapshot
+from support.console import event, moved, partition, placement, snapshot
 
 COMMAND = SetPartition(call=0, plan=PlanRequest(mode="shared"))
 
@@ -34,6 +35,15 @@ def test_applied_by_the_event_of_its_own_epoch(change: Change) -> None:
         change.happened(event(epoch, "applied", epoch=epoch))
         seen.append((change.state, change.over))
     assert seen == [("pending", False), ("applied", True)]
+
+
+def test_where_the_lanes_were_measured_then_is_told_and_nothing_where_nobody_measured(change: Change) -> None:
+    change.answered(accepted(1842))
+    change.happened(replace(event(2, "applied", epoch=1842), placement=placement(304, 160, overlap=4)))
+    assert change.text == "applied as epoch 1842; measured: decode on 160, prefill on 148 units, overlap 4"
+    asked = placement(304, 160)
+    unmeasured = replace(asked, lanes=[replace(lane, measured=False) for lane in asked.lanes])
+    assert placed(unmeasured) == placed(None) == ""
 
 
 def test_the_event_may_overtake_the_answer(change: Change) -> None:

@@ -1,16 +1,19 @@
 """The overview, log and help under an operator's fingers, on a scripted daemon and a clock that moves when told."""
 
 import re
+from typing import Any
 
 import pytest
+from textual.app import App
+from textual.binding import Binding
+from textual.widget import Widget
 
-from rapidctl.console.screens.confirm import Confirm
+from rapidctl.console.app import check_keys, key_groups
 from rapidctl.console.screens.help import Help
 from rapidctl.console.screens.log import Log
-from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.overview import Overview
-from rapidctl.console.screens.prompt import Prompt
 from rapidctl.console.widgets.rows import Rows
+from rapidctl.settings import ConfigError
 from rapidctl.source import Connection
 from support.console import ENDPOINT, desk, event, partition, snapshot
 
@@ -104,6 +107,7 @@ async def test_the_window_the_freeze_the_theme() -> None:
         await at.press("w")
         assert "last 300 s" in at.text
         await at.press("p")
+        at.clock.now += 1
         await at.show(snapshot(241, info=partition(epoch=1900)))
         assert "FROZEN" in at.text
         assert "epoch 1841" in at.text
@@ -116,7 +120,7 @@ async def test_the_window_the_freeze_the_theme() -> None:
 
 
 async def test_help_lists_every_key_and_the_figures() -> None:
-    async with desk(120, 80) as at:
+    async with desk(120, 150) as at:
         await at.press("question_mark")
         assert isinstance(at.app.screen, Help)
         for word in ("?", "^o", "override the partition", "filter requests", "stop the stream", "TTFT SLO", "STALE"):
@@ -162,12 +166,26 @@ async def test_quitting_closes_the_source() -> None:
     assert at.app.return_value == 0
 
 
-def test_every_binding_has_an_id_of_its_own() -> None:
-    from rapidctl.console.app import Console
-    from rapidctl.console.widgets.choice import Choice
-    from rapidctl.console.widgets.lines import Lines
+def own_bindings(kind: type[App[Any] | Widget]) -> list[Binding]:
+    """Of all our classes below ``kind``."""
+    found: list[Binding] = []
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("rapidctl."):
+            found += [one for one in below.__dict__.get("BINDINGS", []) if isinstance(one, Binding)]
+        found += own_bindings(below)
+    return found
 
-    owners = (Console, Overview, Log, Prompt, Override, Confirm, Help, Lines, Choice)
-    ids = [binding.id for owner in owners for binding in owner.__dict__.get("BINDINGS", [])]
+
+def test_every_binding_stands_in_the_help_and_has_an_id_of_its_own() -> None:
+    listed = [binding for _, group in key_groups() for binding in group if isinstance(binding, Binding)]
+    ids = [binding.id for binding in listed]
     assert None not in ids
     assert len(set(ids)) == len(ids)
+    assert {binding.id for binding in [*own_bindings(App), *own_bindings(Widget)]} == set(ids)
+
+
+def test_a_key_for_a_binding_that_does_not_exist_is_an_error() -> None:
+    check_keys({"part.override": "O"})
+    with pytest.raises(ConfigError, match=r"no binding 'app\.override'") as caught:
+        check_keys({"app.override": "O"})
+    assert "did you mean part.override?" in caught.value.hint

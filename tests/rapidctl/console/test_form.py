@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from rapidctl.book import Control
 from rapidctl.cli import build_parser
+from rapidctl.console.change import Command
 from rapidctl.console.form import (
     Form,
     FormError,
@@ -20,7 +21,7 @@ from rapidctl.console.form import (
     release,
     undo,
 )
-from rapidctl.wire import Mode, PlanRequest, ReleasePartition, SetPartition, SetPolicy
+from rapidctl.wire import Mode, PlanRequest, ReleasePartition, SetPartition, SetPolicy, UndoPartition
 from support.console import override_info, partition
 
 PARSER = build_parser()
@@ -94,10 +95,14 @@ def test_the_command_line_shown_is_the_command_sent(mode, chunk, ttl, guard, rea
 
 @pytest.mark.parametrize(
     "command",
-    [ReleasePartition(call=0, if_epoch=3), SetPolicy(call=0, policy="serial:all", if_epoch=3)],
-    ids=["release", "policy"],
+    [
+        ReleasePartition(call=0, if_epoch=3),
+        SetPolicy(call=0, policy="serial:all", if_epoch=3),
+        UndoPartition(call=0, if_epoch=3),
+    ],
+    ids=["release", "policy", "undo"],
 )
-def test_other_commands_are_command_lines_too(command: ReleasePartition | SetPolicy) -> None:
+def test_other_commands_are_command_lines_too(command: Command) -> None:
     args = PARSER.parse_args(shlex.split(command_line(command))[1:])
     assert args.if_epoch == 3
 
@@ -112,7 +117,8 @@ def test_the_form_starts_from_the_plan_in_force() -> None:
 def test_undo_brings_the_other_state_back() -> None:
     was = override_info(ttl_s=120.0)
     pinned, free = partition(epoch=9, override=was), partition(epoch=9)
-    assert undo(free, None, "ana") is None
+    unseen = UndoPartition(call=0, by="ana", if_epoch=9)
+    assert undo(free, None, "ana") == (unseen, "the last operator's change"), "the daemon knows what was not seen here"
     assert undo(free, Control("auto", None), "ana") is None
     assert undo(pinned, Control("auto", was), "ana") is None
     assert undo(pinned, Control("auto", None), "ana") == (release(pinned, "ana"), "release the override")

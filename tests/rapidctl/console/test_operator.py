@@ -271,10 +271,20 @@ async def test_a_prompt_streams_stops_and_is_sent_again() -> None:
         assert isinstance(at.app.screen, Prompt)
         await at.press("ctrl+r")
         assert len(at.source.generated) == 2
-        assert str(at.app.screen.query_one("#text", Static).render()) == ""
+        assert str(at.app.screen.query_one("#text-0", Static).render()) == ""
 
 
 async def test_without_a_stream_esc_goes_back() -> None:
     async with desk() as at:
         await at.press("n", "escape")
         assert isinstance(at.app.screen, Overview)
+
+
+async def test_the_command_line_that_does_the_same_can_be_copied() -> None:
+    async with desk(control=True) as at:
+        await opened(at)
+        at.app.screen.query_one("#cancel").focus()
+        await at.press("c")
+        words = "--mode split --decode-units 176 --chunk 512 --ttl 300s --guard --if-epoch 1841 --yes"
+        assert at.app.clipboard == f"rapidctl partition set {words}"
+        assert at.source.commands() == []

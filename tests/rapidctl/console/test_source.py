@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from rapidctl import wire
-from rapidctl.errors import NotPermitted, RapidctlError, Unreachable
+from rapidctl.errors import NotPermitted, RapidctlError, TimedOut, Unreachable
 from rapidctl.source import Answer, Connection, LiveSource, Received, Streamed, Update
 from support import samples
 from support.peer import Peer
@@ -99,8 +99,11 @@ def test_commands_go_over_a_connection_of_their_own_that_asked_for_control(peer:
     reader.source.lock()
     ticket = reader.source.ask(wire.ReleasePartition(call=0, by="ana"), control=True)
     assert isinstance(reader.answer(ticket), wire.ControlReply)
-    hellos = [peer.hear(wire.Hello) for _ in range(3)]
-    assert [hello.control for hello in hellos] == [False, True, True]
+    heard = [peer.heard.get_nowait() for _ in range(peer.heard.qsize())]
+    commands = [message for message in heard if isinstance(message, wire.ReleasePartition)]
+    assert [command.deadline_unix_s is None for command in commands] == [False, False]
+    hellos = [message for message in heard if isinstance(message, wire.Hello)]
+    assert [hello.control for hello in hellos] == [False, False, True, True]
 
 
 def test_a_refusal_is_an_answer(peer: Peer, reader: Reader) -> None:
@@ -120,6 +123,22 @@ def test_without_a_daemon_calls_and_prompts_end_in_errors_and_the_source_goes_on
     assert isinstance(ended.event, RapidctlError)
     peer.start()
     reader.connection(True)
+
+
+def test_a_daemon_that_is_slow_to_answer_does_not_look_dead(
+    peer: Peer, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls used to be made in the thread of the feed, which stood still meanwhile."""
+    monkeypatch.setattr("rapidctl.source.CALL_TIMEOUT_S", 0.5)
+    peer.script[wire.GetRequests] = lambda ask: None
+    peer.start()
+    reader.connection(True)
+    peer.subscribed(2)
+    ticket = reader.source.ask(wire.GetRequests(call=0))
+    for seq in range(5):
+        peer.publish(replace(samples.SNAPSHOT, seq=seq))
+        reader.until(lambda update, seq=seq: isinstance(update, Received) and update.snapshot.seq == seq)  # type: ignore[misc]
+    assert isinstance(reader.answer(ticket), TimedOut)
 
 
 def test_a_prompt_streams_to_its_end(peer: Peer, reader: Reader) -> None:

@@ -18,7 +18,7 @@ from rapidctl.console.widgets.queues import queues
 from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
 from rapidctl.source import Connection
-from rapidctl.wire import PlanRequest, Prediction, Quantiles, SetPartition
+from rapidctl.wire import PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition
 from support.console import ENDPOINT, event, moved, override_info, partition, placement, snapshot, view
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
@@ -64,6 +64,15 @@ def test_units_in_full() -> None:
         "decision 90412: batch 128 needs at least 160 units for ITL 100 ms",
         "time by mode  split 83%  hybrid 17%",
     ]
+
+
+def test_where_work_is_counted_the_bound_of_each_phase_is_shown() -> None:
+    found = snapshot()
+    for lane, mfu, mbu in zip(found.lanes, (0.03, 0.44), (0.71, None), strict=True):
+        lane.work = [PhaseWork(phase=lane.lane, n=4, mfu=mfu, mbu=mbu, flops_total=1.0, bytes_total=1.0)]
+    _, decode, prefill, *_ = text(units(view(found), 68, 7))
+    assert decode.endswith("77% busy   41% of all  MBU  71%")
+    assert prefill.endswith("97% busy   46% of all  MFU  44%")
 
 
 def test_units_of_a_laptop_in_brief() -> None:
@@ -115,7 +124,7 @@ def test_latency_carries_n_and_says_what_was_missed() -> None:
         "ITL 21 840     38     75    113    100   87% !",
         "TPOT   700     33     66     99      —     —",
         "e2e    700   6100  12200  18300      —     —",
-        "req/s     in 12.2  out 11.9   both met   86% !",
+        "req/s in 12.2  out 11.9  good 10.2       86% !",
         "tokens/s  out 3 812  prompt 14 210",
     ]
 
@@ -201,13 +210,13 @@ def test_the_slo_line_stays_visible_between_the_bars() -> None:
         (Prediction(call=0, legal=False, note="multiples of 16"), "! not legal: multiples of 16"),
         (
             Prediction(call=0, legal=True, note="", itl_p95_s=0.044, breaches_slo=True),
-            "dry run (2027-01-02): ITL p95 44 ms, TTFT p95 — ms  ! breaches the SLO",
+            "dry run (2027-01-02): ITL p95 75 → 44 ms, TTFT p95 424 → — ms, prefill — tok/s  ! breaches the SLO",
         ),
     ],
     ids=["unknown", "illegal", "breach"],
 )
 def test_predictions(found: Prediction, expected: str) -> None:
-    assert prediction_line(found, partition()).plain == expected
+    assert prediction_line(found, partition(), view(snapshot()).latency).plain == expected
 
 
 def test_log_lines_name_the_epoch() -> None:

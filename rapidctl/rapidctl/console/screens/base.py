@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 
@@ -13,9 +15,13 @@ from rapidctl.source import Answer
 class Shows(Widget):
     """Mixin of screens that show views."""
 
+    wants_requests: ClassVar[bool] = False
+    """Whether it shows every live request and not only those of the snapshot."""
+
     def show(self, view: View) -> None:
         """Take a new frame; the base hands it to every panel."""
         self.set_class(view.stale, "-stale")
+        self.set_class(view.past is not None, "-past")
         for panel in self.query(Panel):
             panel.show(view)
 

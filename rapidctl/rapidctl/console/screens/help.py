@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final
 
 from textual.app import ComposeResult
@@ -18,6 +18,7 @@ METRICS: Final = (
     ("unit", "a compute unit (AMD CU), a streaming multiprocessor (NVIDIA SM) or a core"),
     ("busy", "share of the last second in which the phase's lane ran, of the units it holds"),
     ("of all", "busy x units held / units of the device"),
+    ("MFU MBU", "FLOPs and bytes that a phase's batches needed, over the device's measured peaks, while they ran"),
     ("units map", "where each lane was measured to run (a probe writes the unit's number), never what was asked"),
     ("overlap", "units on which both lanes were seen; a transition ends with the old plan's last chunk"),
     ("TTFT", "time to first token, from arrival at the daemon to the first token sent"),
@@ -33,6 +34,11 @@ METRICS: Final = (
     ("epoch", "counts changes of control state: policy, override, release, guard"),
     ("decision", "counts choices of the policy"),
     ("guard", "releases an override if ITL p95 > 1.5 x or TTFT p95 > 2 x SLO for 10 s"),
+    ("good", "goodput: finished requests a second that met both objectives; beside it their share"),
+    ("WHAT IF", "the daemon's dry run of a plan: what its profile predicts at the present load; — without a profile"),
+    ("knee", "the fewest decode units with a predicted ITL within 5 % of the shortest"),
+    ("┊", "in the inter-token chart: from here on another plan was in force"),
+    ("{ } marks", "o an operator's change, g a guard or an end of time, ! a warning or error, r a recovery"),
     ("STALE", "no snapshot for 2 s: values are old, control is off until the daemon is back"),
 )
 
@@ -44,25 +50,29 @@ class Help(ModalScreen[None]):
         Binding("escape,question_mark,q", "dismiss", "close help", id="help.close"),
     ]
 
-    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]]) -> None:
+    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> None:
         super().__init__()
-        self._text = Content("\n").join([*key_lines(groups), Content(""), *metric_lines()])
+        self._keys = Content("\n").join(key_lines(groups, keys))
+        self._metrics = Content("\n").join(metric_lines())
 
     def compose(self) -> ComposeResult:  # noqa: D102
         with VerticalScroll(classes="dialog", id="help") as box:
             box.border_title = "HELP"
             box.border_subtitle = "esc closes"
-            yield Static(self._text)
+            yield Static(self._keys, id="help-keys")
+            yield Static(self._metrics)
 
 
-def key_lines(groups: Iterable[tuple[str, Iterable[BindingType]]]) -> list[Content]:
-    """One line a binding, under the name of the screen it belongs to."""
+def key_lines(groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> list[Content]:
+    """One line a binding, under the name of its screen. ``keys``: by id, in place of the built-in ones."""
     result = []
     for name, bindings in groups:
         result.append(line((name, "bold")))
         for binding in bindings:
             assert isinstance(binding, Binding)
-            result.append(line(("  " + key_names(binding.key).ljust(18), "$accent"), f" {binding.description}"))
+            bound = keys.get(binding.id or "", binding.key)
+            name = f"  {key_names(bound):<18}"
+            result.append(line((name, "$accent"), f" {binding.description:<58} ", (binding.id or "", "$muted")))
     return result
 
 
@@ -75,6 +85,7 @@ def key_names(keys: str) -> str:
     """Keys as people write them."""
     plain = {
         "question_mark": "?", "slash": "/", "comma": ",", "full_stop": ".", "escape": "esc", "pageup": "pgup",
-        "pagedown": "pgdn",
+        "pagedown": "pgdn", "plus": "+", "minus": "-", "left_square_bracket": "[", "right_square_bracket": "]",
+        "left_curly_bracket": "{", "right_curly_bracket": "}", "less_than_sign": "<", "greater_than_sign": ">",
     }  # fmt: skip
     return " ".join(plain.get(key, key.replace("ctrl+", "^")) for key in keys.split(","))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.widgets import Input
 
 from rapidctl.book import LogLine
 from rapidctl.console.screens.base import Page
@@ -16,40 +18,100 @@ from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.lines import Line, Lines
 from rapidctl.console.widgets.panel import label_border
+from rapidctl.console.widgets.timebar import Timebar
 
 _MARKS = {"info": ("  ", ""), "warn": ("! ", "$warning"), "error": ("✗ ", "bold $bad")}
+KEYS = (("esc", "back"), ("j k g G", "scroll"), ("/", "filter"), ("f", "warnings only"), ("?", "help"), ("q", "quit"))
 
 
 class Log(Page):
     """The log of events."""
 
     AUTO_FOCUS = "#log"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.overview", "back", id="log.back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "filter: words that must all appear, -word must not", id="log.filter"),
+        Binding("f", "grave", "only warnings and errors, or all", id="log.grave"),
+        Binding("escape", "back", "drop the filter, then back", id="log.back"),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn: tuple[int, LogLine | None, int] | None = None
+        self._drawn: tuple[object, ...] = ()
+        self._words: list[str] = []
+        self._grave = False
+        self._view: View | None = None
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
+        yield Timebar(id="timebar")
         yield Lines(id="log", selectable=False)
-        yield Keyline(("esc", "back"), ("j k g G", "scroll"), ("?", "help"), ("q", "quit"))
+        yield Input(placeholder="override -decision", id="filter", compact=True, classes="-hidden")
+        yield Keyline(*KEYS)
 
     def show(self, view: View) -> None:
         """New lines keep the end in sight unless the reader scrolled up."""
         super().show(view)
-        log, entries = self.query_one(Lines), view.book.log
+        self._view = view
+        log, entries = self.query_one(Lines), view.log
         width = log.scrollable_content_region.width
-        drawn = (len(entries), entries[-1] if entries else None, width)
+        drawn = (len(entries), entries[-1] if entries else None, width, tuple(self._words), self._grave, view.host)
         if drawn == self._drawn:
             return
         self._drawn = drawn
         at_end = log.is_vertical_scroll_end
-        log.put([Line("", log_line(entry, width)) for entry in entries])
+        kept = list(choose(entries, self._words, grave=self._grave))
+        log.put([Line("", log_line(entry, width)) for entry in kept])
         lost = f"  {view.book.lost_events} lost" if view.book.lost_events else ""
-        label_border(log, f"LOG {len(entries)} events{lost}")
+        shown = f"  shown {len(kept)}" if len(kept) != len(entries) else ""
+        label_border(log, f"LOG {len(entries)} events{lost}{shown}")
         if at_end:
             log.to_end()
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        field = self.query_one("#filter", Input)
+        field.remove_class("-hidden")
+        field.focus()
+
+    def action_grave(self) -> None:
+        """Only what is wrong, or all."""
+        self._grave = not self._grave
+        self._again()
+
+    async def action_back(self) -> None:
+        """Drop the filter; without one, to the overview."""
+        field = self.query_one("#filter", Input)
+        if field.value or field.has_focus:
+            field.value = ""
+            self._leave()
+        else:
+            await self.app.run_action("go('overview')")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The log follows the typing."""
+        self._words = event.value.lower().split()
+        self._again()
+
+    def on_input_submitted(self) -> None:
+        """Enter keeps the filter."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self.query_one("#filter", Input).add_class("-hidden")
+        self.query_one(Lines).focus()
+
+    def _again(self) -> None:
+        if self._view is not None:
+            self.show(self._view)
+
+
+def choose(entries: Iterable[LogLine], words: list[str], *, grave: bool) -> Iterable[LogLine]:
+    """The lines that have every word in kind or text, and none of the words with a minus before them."""
+    for entry in entries:
+        text = f"{entry.kind} {entry.level} {entry.text}".lower()
+        fits = all(word[1:] not in text if len(word) > 1 and word[0] == "-" else word in text for word in words)
+        if fits and not (grave and entry.level == "info"):
+            yield entry
 
 
 def log_line(entry: LogLine, width: int) -> Content:

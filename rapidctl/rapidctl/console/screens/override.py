@@ -18,12 +18,12 @@ from rapidctl.console.change import Change
 from rapidctl.console.form import Form, FormError, command_line, describe, initial
 from rapidctl.console.operator import Operator
 from rapidctl.console.screens.base import Dialog
-from rapidctl.console.text import Part, line, milliseconds, printable
+from rapidctl.console.text import Part, count, line, milliseconds, printable
 from rapidctl.console.view import View
 from rapidctl.console.widgets.choice import Choice
 from rapidctl.out import duration
 from rapidctl.source import Answer
-from rapidctl.wire import Mode, PartitionInfo, PlanRequest, Prediction, PredictPartition
+from rapidctl.wire import LatencyWindow, Mode, PartitionInfo, PlanRequest, Prediction, PredictPartition
 
 MODES: tuple[Mode, ...] = ("serial", "hybrid", "shared", "split")
 CONFIRM_WORD = "APPLY"
@@ -36,6 +36,7 @@ class Override(Dialog):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "close", id="override.close"),
         Binding("y", "apply", "apply", id="override.apply"),
+        Binding("c", "copy", "copy the command line that does the same", id="override.copy"),
     ]
 
     def __init__(self, operator: Operator, info: PartitionInfo) -> None:
@@ -48,6 +49,7 @@ class Override(Dialog):
         self._prediction: Prediction | None = None
         self._prediction_text = ""
         self._change: Change | None = None
+        self._measured: LatencyWindow | None = None
 
     def compose(self) -> ComposeResult:  # noqa: D102
         info, start = self._info, self._start
@@ -81,6 +83,7 @@ class Override(Dialog):
             yield Static(id="status")
             yield Input(placeholder=f"type {CONFIRM_WORD}", id="word", compact=True, classes="-hidden")
             with Horizontal(classes="buttons"):
+                yield Button("Copy (c)", id="copy", compact=True)
                 yield Button("Cancel (esc)", id="cancel", compact=True)
                 yield Button("Apply (y)", id="apply", variant="warning", compact=True)
 
@@ -91,6 +94,9 @@ class Override(Dialog):
     def show(self, view: View) -> None:
         """Follow the epoch, the lock and the command under way."""
         super().show(view)
+        if view.latency != self._measured:
+            self._measured = view.latency
+            self._draw_plan()
         if view.partition is not None and self._change is None:
             self.query_one("#now", Static).update(_now(self._info, view.partition))
         if view.unlocked_s is None and (self._change is None or self._change.over):
@@ -118,9 +124,11 @@ class Override(Dialog):
         self._refresh()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Cancel or Apply."""
+        """Cancel, Copy or Apply."""
         if event.button.id == "apply":
             self.action_apply()
+        elif event.button.id == "copy":
+            self.action_copy()
         else:
             self.dismiss()
 
@@ -137,6 +145,16 @@ class Override(Dialog):
         if self._change is None:
             self._say("control is locked: esc, then ^o", "bold $bad")
         self._allow()
+
+    def action_copy(self) -> None:
+        """The same for a shell, to the terminal's clipboard."""
+        try:
+            command = self._form().command(self._info.epoch, self._operator.by)
+        except FormError as error:
+            self._say(f"! {error}", "bold $bad")
+        else:
+            self.app.copy_to_clipboard(command_line(command))
+            self.notify("copied the command line")
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -167,12 +185,20 @@ class Override(Dialog):
             self._asked = (command.plan, self._operator.predict(PredictPartition(call=0, plan=command.plan)))
         self.query_one("#line", Static).update(f"$ {command_line(command)}")
         if self._change is None:
-            self._say(f"applies at the next step boundary, only if the epoch is still {self._info.epoch}", "$label")
+            self._say(
+                f"applies at the next step boundary, only if the epoch is still {self._info.epoch}; "
+                "it stays when the console ends",
+                "$label",
+            )
         self._draw_plan()
 
     def _draw_plan(self) -> None:
         found = self._prediction
-        content = line((self._prediction_text, "$muted")) if found is None else prediction_line(found, self._info)
+        content = (
+            line((self._prediction_text, "$muted"))
+            if found is None
+            else prediction_line(found, self._info, self._measured)
+        )
         self.query_one("#plan", Static).update(content)
         self._allow()
 
@@ -222,15 +248,17 @@ def _now(decided: PartitionInfo, latest: PartitionInfo) -> Content:
     return line(*parts)
 
 
-def prediction_line(found: Prediction, info: PartitionInfo) -> Content:
-    """The dry run in one line; nulls stay unknown."""
+def prediction_line(found: Prediction, info: PartitionInfo, measured: LatencyWindow | None) -> Content:
+    """The dry run in one line, from what was measured lately to what is predicted; nulls stay unknown."""
     if not found.legal:
         return line((f"! not legal: {printable(found.note)}", "bold $bad"))
     if found.itl_p95_s is None and found.ttft_p95_s is None:
         return line((f"dry run: {printable(found.note) or 'no prediction'}", "$muted"))
+    itl, ttft = (None, None) if measured is None else (measured.itl_s.p95, measured.ttft_s.p95)
     parts: list[Part] = [
-        f"dry run ({printable(info.profile or 'no profile')}): ITL p95 {milliseconds(found.itl_p95_s)} ms, "
-        f"TTFT p95 {milliseconds(found.ttft_p95_s)} ms"
+        f"dry run ({printable(info.profile or 'no profile')}): ITL p95 {milliseconds(itl)} → "
+        f"{milliseconds(found.itl_p95_s)} ms, TTFT p95 {milliseconds(ttft)} → {milliseconds(found.ttft_p95_s)} ms, "
+        f"prefill {count(found.prefill_tokens_per_s)} tok/s"
     ]
     if found.breaches_slo:
         parts.append(("  ! breaches the SLO", "bold $bad"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from rapidctl.console.text import Part, clip, decimal, line, unit_count
+from rapidctl.console.text import Part, clip, clock, decimal, line, unit_count
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
-from rapidctl.out import duration
+from rapidctl.out import UNKNOWN, duration
 
 
 class Banner(Panel):
@@ -35,9 +35,16 @@ _LOCK = 3
 
 def _left(view: View) -> list[Ranked]:
     snapshot = view.snapshot
-    parts: list[Ranked] = [(6, (" rapidctl", "bold")), (0, _liveness(view))]
-    if view.paused:
-        parts.append((1, (" ‖ FROZEN p resumes ", "bold reverse")))
+    parts: list[Ranked] = [(6, (" rapidctl", "bold"))]
+    if view.host:
+        parts.append((1, (f" {clip(view.host, 16)}", "bold")))
+    parts.append((0, _liveness(view)))
+    if view.past is not None:
+        parts.append((0, (_moment(view), "bold reverse")))
+    if view.kind == "demo":
+        parts.append((1, (" DEMO: made-up figures", "bold $warning")))
+    if view.recording:
+        parts.append((2, (f" REC {clip(view.recording, 24)}", "bold $bad")))
     if snapshot is None:
         return [*parts, (2, (" " + clip(view.connection.endpoint, 60), "$label"))]
     if snapshot.state != "serving":
@@ -56,7 +63,25 @@ def _left(view: View) -> list[Ranked]:
     return [*parts, (7, (f"  up {duration(snapshot.uptime_s)}", "$label"))]
 
 
+def _moment(view: View) -> str:
+    """Which moment is shown, and how it moves."""
+    past = view.past
+    assert past is not None
+    at = UNKNOWN if view.at_unix_s is None else clock(view.at_unix_s)
+    name = "REPLAY" if view.kind == "replay" else "PAST"
+    if past.playing:
+        return f" ▶ {name} {at} ×{past.speed:g} "
+    back = "" if view.kind == "replay" else f" −{duration(past.end_s - past.position_s)}"
+    return f" ‖ {'REPLAY' if view.kind == 'replay' else 'FROZEN'} {at}{back} "
+
+
 def _liveness(view: View) -> tuple[str, str]:
+    if view.past is not None and not view.live_stale:
+        if view.stale:
+            return (" ◌ nothing came then", "bold $bad")
+        return ("" if view.kind == "replay" else " ● live", "$good")
+    if view.past is not None:
+        return (" ◌ STALE now", "bold $bad")
     if not view.stale:
         return (f" ● LIVE {decimal(view.age_s)} s", "$good")
     link = view.connection
@@ -68,7 +93,9 @@ def _liveness(view: View) -> tuple[str, str]:
 
 def _lock(view: View) -> list[Ranked]:
     part: Part
-    if view.unlocked_s is None:
+    if view.kind == "replay":
+        part = (" a recording ", "$muted")
+    elif view.unlocked_s is None:
         part = (" read-only (^o unlocks) ", "$muted")
     else:
         part = (f" CONTROL {duration(view.unlocked_s)} ", "bold reverse $warning")

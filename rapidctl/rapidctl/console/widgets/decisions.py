@@ -50,7 +50,7 @@ class LastEvent(Panel):
 
 def last_event(view: View, width: int) -> Content:
     """One line."""
-    log = view.book.log
+    log = view.log
     if not log:
         return line((" no events yet  (5 log)", "$muted"))
     shown = log[-1]

@@ -7,7 +7,9 @@ from typing import ClassVar, NamedTuple
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.events import Click
 from textual.geometry import Region, Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
@@ -32,6 +34,9 @@ class Lines(ScrollView, can_focus=True):
         Binding("g,home", "move(-1000000)", "first", id="lines.first", show=False),
         Binding("G,end", "move(1000000)", "last", id="lines.last", show=False),
     ]
+
+    class Moved(Message):
+        """Another line is selected."""
 
     def __init__(self, *, id: str, selectable: bool = True) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -62,11 +67,21 @@ class Lines(ScrollView, can_focus=True):
             self.scroll_to(y=self.scroll_offset.y + by, animate=False)
             return
         ids = [line.id for line in self._lines]
-        row = ids.index(self.selected) + by if self.selected in ids else (0 if by > 0 else len(ids) - 1)
+        before = ids.index(self.selected) if self.selected in ids else -1 if by > 0 else len(ids)
+        row = before + by
         row = min(len(ids) - 1, max(0, row))
         self.selected = ids[row]
         self.scroll_to_region(Region(0, row, 1, 1 + self._head_height), animate=False)
         self.refresh()
+        self.post_message(self.Moved())
+
+    def on_click(self, event: Click) -> None:
+        """The line under the pointer."""
+        row = event.y - self.gutter.top - self._head_height + round(self.scroll_offset.y)
+        if self._selectable and event.y - self.gutter.top >= self._head_height and 0 <= row < len(self._lines):
+            self.selected = self._lines[row].id
+            self.refresh()
+            self.post_message(self.Moved())
 
     def render_line(self, y: int) -> Strip:
         """One line of the widget, head first."""

@@ -57,7 +57,8 @@ def latency(view: View, width: int, height: int) -> list[Content]:
 
 def _row(name: str, found: Quantiles, slo: str, met: float | None) -> Content:
     numbers = "".join(f"{milliseconds(value):>7}" for value in (found.p50, found.p95, found.p99))
-    return line(f"{name:<4}{count(found.n):>6}{numbers}{slo:>7}", *_met(met))
+    n = count(found.n) if found.n < 100_000 else f"{found.n / 1000:.0f}k"
+    return line(f"{name:<4}{n:>6}{numbers}{slo:>7}", *_met(met))
 
 
 def _met(share: float | None) -> tuple[Part, ...]:
@@ -68,8 +69,10 @@ def _met(share: float | None) -> tuple[Part, ...]:
 
 
 def _summary(found: LatencyWindow, width: int) -> Content:
-    rates = f"req/s     in {decimal(found.arrived_per_s)}  out {decimal(found.finished_per_s)}"
-    return line(rates, "   both met", *_met(found.both_met)) if width >= 44 else line(rates)
+    """Requests a second: arrived, finished, and those of them that met both objectives, with their share."""
+    good = None if found.both_met is None else found.finished_per_s * found.both_met
+    rates = f"req/s in {decimal(found.arrived_per_s)}  out {decimal(found.finished_per_s)}  good {decimal(good)}"
+    return line(rates.ljust(38), *_met(found.both_met)) if width >= 46 else line(rates)
 
 
 def _course(view: View, columns: int, slo: Slo, which: str) -> list[float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from textual.content import Content
+from textual.message import Message
 
 from rapidctl.console.text import Part, clip, decimal, fit, line, milliseconds
 from rapidctl.console.view import View
@@ -162,6 +163,14 @@ def _cell(text: str, column: Column) -> str:
     return clip(text, column.width).rjust(column.width) if column.right else fit(text, column.width)
 
 
+class CancelAsked(Message):
+    """The operator wants this request to end."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__()
+        self.request_id = request_id
+
+
 class Rows(Lines):
     """The table on the overview."""
 
@@ -172,12 +181,17 @@ class Rows(Lines):
         self.problem = ""
         self._tests: list[Test] = []
         self._view: View | None = None
+        self._second: tuple[str, int, int] | None = None
         self._title = ""
 
     def show(self, view: View) -> None:
         """Take a new frame."""
-        self._view = view
-        rows = [] if view.snapshot is None else view.snapshot.rows
+        # Once a second is what a person can read, and a tenth of the work.
+        rows, now = self.rows(view), view.snapshot
+        second = None if now is None else (now.front_boot_id, int(now.at_unix_s), len(rows))
+        if self._view is not None and view is not self._view and second == self._second:
+            return
+        self._view, self._second = view, second
         kept = arrange(rows, self._tests, self.order)
         width = self.scrollable_content_region.width
         self.put([Line(row_id(row), draw(row, width)) for row in kept], head(width, self.order))
@@ -188,6 +202,15 @@ class Rows(Lines):
         if title != self._title:
             self._title = title
             label_border(self, title, "/ filter  , . sort  s reverse  j k select")
+
+    def rows(self, view: View) -> Sequence[RequestRow]:
+        """Which requests; those of the snapshot, at most 64."""
+        return [] if view.snapshot is None else view.snapshot.rows
+
+    def find(self, row: str | None) -> RequestRow | None:
+        """The request of a row as shown last."""
+        rows = [] if self._view is None else self.rows(self._view)
+        return next((found for found in rows if row_id(found) == row), None)
 
     def sort(self, order: Order) -> None:
         """Change the order."""
@@ -209,3 +232,10 @@ class Rows(Lines):
     def _again(self) -> None:
         if self._view is not None:
             self.show(self._view)
+
+
+class AllRows(Rows):
+    """Every live request, where the daemon was asked for them; in the past those of the snapshot."""
+
+    def rows(self, view: View) -> Sequence[RequestRow]:  # noqa: D102
+        return super().rows(view) if view.requests is None else view.requests

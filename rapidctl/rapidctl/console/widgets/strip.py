@@ -10,7 +10,6 @@ from rapidctl.book import Series
 from rapidctl.console.text import Part, chart, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
-from rapidctl.out import percent
 
 
 class Strip(Panel):
@@ -25,8 +24,7 @@ class Strip(Panel):
     def title(self, view: View) -> str:  # noqa: D102
         if self._series == "itl_p95_s":
             return f"{self._label} ms  SLO {milliseconds(_itl_slo(view))}  {view.window_s:.0f} s"
-        newest = view.book.series(self._series, view.now_s, 1.0, 1)[-1]
-        return f"{self._label}  {percent(newest)}  0–100%, {view.window_s:.0f} s"
+        return f"{self._label}  0–100%, {view.window_s:.0f} s"
 
     def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
         values = view.book.series(self._series, view.now_s, view.window_s, max(1, width - 5))
@@ -36,12 +34,24 @@ class Strip(Panel):
         return strip(values, 1.0, height, self._style, limit=None)
 
 
-def strip(values: Sequence[float | None], top: float, rows: int, style: str, *, limit: float | None) -> list[Content]:
-    """``rows`` lines with an axis of five cells. With a ``limit`` (seconds) the axis is in milliseconds."""
+def strip(
+    values: Sequence[float | None],
+    top: float,
+    rows: int,
+    style: str,
+    *,
+    limit: float | None,
+    marks: Sequence[int] = (),
+) -> list[Content]:
+    """``rows`` lines with an axis of five cells. With a ``limit`` (seconds) the axis is in milliseconds.
+
+    At columns in ``marks`` something changed: a dotted line where no bar stands.
+    """
     drawn = chart(values, top, rows)
     limit_row = None if limit is None else rows - 1 - min(rows - 1, int(limit / top * rows))
     result = []
     for row, cells in enumerate(drawn):
+        cells = "".join("┊" if column in marks and cell == " " else cell for column, cell in enumerate(cells))
         if row == limit_row:
             label, cells = " SLO┼", cells.replace(" ", "╌")
         elif row == 0:
@@ -57,7 +67,7 @@ def _coloured(cells: str, values: Sequence[float | None], style: str, limit: flo
     parts: list[Part] = []
     for cell, value in zip(cells, values, strict=True):
         over = limit is not None and value is not None and value > limit
-        colour = "$label" if cell == "╌" else "$bad" if over or cell == "!" else style
+        colour = "$label" if cell in "╌┊" else "$bad" if over or cell == "!" else style
         if parts and parts[-1][1] == colour:
             parts[-1] = (parts[-1][0] + cell, colour)
         else:

@@ -7,20 +7,25 @@ from textual.content import Content
 from rapidctl.console.run import Run
 from rapidctl.console.text import Part, clip, decimal, line, milliseconds
 from rapidctl.console.view import View
+from rapidctl.console.widgets.gaps import nth_run
 from rapidctl.console.widgets.panel import Panel
 from rapidctl.out import UNKNOWN
 from rapidctl.wire import Slo
 
 
 class Timeline(Panel):
-    """The daemon's own stamps; what is timed here is marked ``here``."""
+    """The daemon's own stamps; what is timed here is marked ``here``. ``index``: as of `Gaps`."""
+
+    def __init__(self, *, id: str, index: int) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._index = index
 
     def title(self, view: View) -> str:  # noqa: D102
         return "TIMELINE ms"
 
     def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
         slo = None if view.snapshot is None else view.snapshot.slo
-        return timeline(view.run, slo, width, height)
+        return timeline(nth_run(view, self._index), slo, width, height)
 
 
 def timeline(run: Run | None, slo: Slo | None, width: int, height: int) -> list[Content]:

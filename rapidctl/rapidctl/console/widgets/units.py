@@ -6,7 +6,7 @@ from typing import Literal
 
 from textual.content import Content
 
-from rapidctl.book import lane, squeeze, unit_phases
+from rapidctl.book import lane, main_work, squeeze, unit_phases
 from rapidctl.console.text import Part, bar, clip, line, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
@@ -53,9 +53,9 @@ def units(view: View, width: int, height: int) -> list[Content]:
         half = width // 2
         brief = [
             _lane(snapshot, info, "prefill", half) + line("  ") + _map(info, width - half - 2),
-            _lane(snapshot, info, "decode", half) + line("  ") + _placement(view, info, width - half - 2),
+            _lane(snapshot, info, "decode", half) + line("  ") + placement_line(view, info, width - half - 2),
         ]
-        pressing = _pressing(view, info, width)
+        pressing = pressing_line(view, info, width)
         if height == 3:
             return [*brief, pressing or _decision(info, width)]
         return [*brief, _decision(info, width), pressing or _mode_shares(snapshot, width)]
@@ -64,9 +64,9 @@ def units(view: View, width: int, height: int) -> list[Content]:
         _lane(snapshot, info, "decode", width),
         _lane(snapshot, info, "prefill", width),
         _map(info, width),
-        _placement(view, info, width - _LEGEND.cell_length - 2) + line("  ") + _LEGEND,
+        placement_line(view, info, width - _LEGEND.cell_length - 2) + line("  ") + _LEGEND,
         _decision(info, width),
-        _pressing(view, info, width) or _mode_shares(snapshot, width),
+        pressing_line(view, info, width) or _mode_shares(snapshot, width),
     ]
 
 
@@ -83,6 +83,9 @@ def _lane(snapshot: Snapshot, info: PartitionInfo, name: Lane, width: int) -> Co
     tail = f" {percent(busy):>4} busy"
     if width >= 60:
         tail += f"  {percent(None if stats is None else stats.occupancy):>4} of all"
+        work = None if stats is None else main_work(stats)
+        if work is not None:  # what bounds the phase: memory for decode, arithmetic for prefill
+            tail += f"  MBU {percent(work.mbu):>4}" if name == "decode" else f"  MFU {percent(work.mfu):>4}"
     return line(head, (bar(busy, max(4, width - len(head) - len(tail))), f"${name}"), tail)
 
 
@@ -99,7 +102,8 @@ def _map(info: PartitionInfo, width: int) -> Content:
     return line("units   0│", unit_map(squeeze(phases, room)), f"│{last}")
 
 
-def _placement(view: View, info: PartitionInfo, width: int) -> Content:
+def placement_line(view: View, info: PartitionInfo, width: int) -> Content:
+    """Whether the lanes were seen where they should be, and when."""
     found = info.measured
     if found is None or unit_phases(info) is None:
         return line((clip("placement " + (info.unsupported or UNKNOWN), width), "$muted"))
@@ -124,7 +128,7 @@ def _mode_shares(snapshot: Snapshot, width: int) -> Content:
     return line((clip(f"time by mode  {shares}", width), "$label"))
 
 
-def _pressing(view: View, info: PartitionInfo, width: int) -> Content | None:
+def pressing_line(view: View, info: PartitionInfo, width: int) -> Content | None:
     """The most pressing of: a command under way, an override, why there is no split or no profile; null: none."""
     if view.change is not None:
         bad = view.change.state in ("refused", "unknown")

@@ -1,0 +1,57 @@
+_rapidctl() {
+  local word path="" next words="" known
+  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    next="${path:+$path }$word"
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema"; do
+      [[ "$known" == "$next" ]] && path="$next"
+    done
+  done
+  case "$path" in
+    "") words="-h --help --endpoint -c --context --timeout --json --color top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema" ;;
+    "top") words="-h --help --endpoint -c --context --timeout --json --color --demo --replay --control --screen --no-mouse --ascii --theme" ;;
+    "run") words="-h --help --endpoint -c --context --timeout --json --color --system --no-chat --max-tokens --min-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --logprobs --stop --stop-token-id --ignore-eos --n --priority --deadline --id --slo-class --no-resume" ;;
+    "status") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
+    "stats") words="-h --help --endpoint -c --context --timeout --json --color latency units queue kv device work --watch -n" ;;
+    "requests") words="-h --help --endpoint -c --context --timeout --json --color ls show cancel" ;;
+    "requests ls") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
+    "requests show") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "requests cancel") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "partition") words="-h --help --endpoint -c --context --timeout --json --color show predict set auto undo log" ;;
+    "partition show") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
+    "partition predict") words="-h --help --endpoint -c --context --timeout --json --color --mode --decode-units --chunk" ;;
+    "partition set") words="-h --help --endpoint -c --context --timeout --json --color --mode --decode-units --chunk --ttl --guard --no-guard --reason --if-epoch --wait --yes" ;;
+    "partition auto") words="-h --help --endpoint -c --context --timeout --json --color --reason --if-epoch --wait" ;;
+    "partition undo") words="-h --help --endpoint -c --context --timeout --json --color --if-epoch" ;;
+    "partition log") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "policy") words="-h --help --endpoint -c --context --timeout --json --color show set" ;;
+    "policy show") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "policy set") words="-h --help --endpoint -c --context --timeout --json --color --if-epoch" ;;
+    "profile") words="-h --help --endpoint -c --context --timeout --json --color show" ;;
+    "profile show") words="-h --help --endpoint -c --timeout --json --color --slo-itl --context" ;;
+    "events") words="-h --help --endpoint -c --context --timeout --json --color -f --follow --since" ;;
+    "drain") words="-h --help --endpoint -c --context --timeout --json --color --off --wait" ;;
+    "wait") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "version") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "completion") words="-h --help --endpoint -c --context --timeout --json --color bash zsh fish" ;;
+    "bench") words="-h --help --endpoint -c --context --timeout --json --color run goodput compare" ;;
+    "bench run") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --rate-scale" ;;
+    "bench goodput") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --first --max-runs --tolerance" ;;
+    "bench compare") words="-h --help --endpoint -c --context --timeout --json --color --shape --request-rate --batched --start --seconds --requests --length-scale --max-model-len --over-long --seed --salt --http --model --vocab-size --warmup --warmup-requests --drain --slo-itl --slo-ttft-floor --slo-ttft-per-1k --max-lateness --out --picture --first --max-runs --tolerance --policy --repeats --rate-scale --goodput" ;;
+    "record") words="-h --help --endpoint -c --context --timeout --json --color -o --output --for" ;;
+    "replay") words="-h --help --endpoint -c --context --timeout --json --color --screen --no-mouse --ascii --theme" ;;
+    "export") words="-h --help --endpoint -c --context --timeout --json --color --csv -o --output" ;;
+    "check") words="-h --help --endpoint --context --timeout --json --color latency units queue kv -w --warning -c --critical" ;;
+    "context") words="-h --help --endpoint -c --context --timeout --json --color ls use add" ;;
+    "context ls") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "context use") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "context add") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "config") words="-h --help --endpoint -c --context --timeout --json --color path show init" ;;
+    "config path") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "config show") words="-h --help --endpoint -c --context --timeout --json --color --origin" ;;
+    "config init") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "doctor") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "schema") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _rapidctl rapidctl

@@ -1,0 +1,348 @@
+"""One prompt under two plans: what is sent when, and that the control state comes back whatever happens."""
+
+import pytest
+from textual.widgets import Input, Static
+
+from rapidctl.console.form import FormError, PromptSettings, prompt_settings
+from rapidctl.console.operator import Operator
+from rapidctl.console.prompts import PIN_TTL_S, RETRIES, Prompts
+from rapidctl.console.run import Run, first_difference
+from rapidctl.console.screens.compare import Compare
+from rapidctl.console.widgets.gaps import gap_strip
+from rapidctl.errors import Refused
+from rapidctl.source import Answer, Streamed
+from rapidctl.wire import (
+    ChoiceResult,
+    Delta,
+    Finished,
+    Generate,
+    PartitionInfo,
+    PlanRequest,
+    Quantiles,
+    ReleasePartition,
+    SetPartition,
+    Timing,
+    pack_ids,
+)
+from support.console import Clock, ScriptedSource, desk, event, moved, override_info, partition, snapshot
+
+HYBRID, SPLIT = PlanRequest(mode="hybrid"), PlanRequest(mode="split", decode_units=160)
+
+
+class World:
+    """Prompts over a daemon that does as told: takes a change, applies it, streams an answer."""
+
+    def __init__(self, *, unlocked: bool = True, override: bool = False) -> None:
+        self.clock = Clock()
+        self.source = ScriptedSource(self.clock)
+        self.operator = Operator(self.source, self.clock, unlocked=unlocked)
+        self.prompts = Prompts(self.source, self.operator)
+        self.info: PartitionInfo = partition(
+            mode="shared", decode=304, epoch=10, override=override_info(300.0) if override else None
+        )
+        self.answered = 0
+
+    def tick(self, seconds: float = 0.25) -> None:
+        self.clock.now += seconds
+        for update in self.source.poll():
+            self.operator.take(update)
+            if isinstance(update, Streamed):
+                self.prompts.take(update, moved(snapshot(), self.info))
+        self.operator.tick()
+        self.prompts.tick(self.clock.now, moved(snapshot(), self.info))
+
+    def commands(self) -> list[SetPartition | ReleasePartition]:
+        return [request for _, request in self.source.commands()]  # type: ignore[misc]
+
+    def apply(self) -> None:
+        """The newest command is accepted and the lanes adopt it."""
+        ticket, command = self.source.commands()[-1]
+        epoch = self.info.epoch + 1
+        mode = command.plan.mode if isinstance(command, SetPartition) else "shared"
+        self.info = partition(mode=mode, decode=160 if mode == "split" else 304, epoch=epoch)
+        self.source.accept(ticket, epoch)
+        self.source.put(event(epoch, "applied", epoch=epoch))
+        self.tick()
+        if isinstance(command, ReleasePartition):
+            self.source.feed(moved(snapshot(), self.info))
+        self.tick()
+
+    def answer(self, tokens: list[int]) -> None:
+        request = self.source.generated[-1]
+        self.source.stream(request.id, *streamed(request, tokens))
+        self.tick()
+        self.tick()
+
+
+def streamed(request: Generate, tokens: list[int]) -> list[Delta | Finished]:
+    deltas = [
+        Delta(id=request.id, index=index, token_ids=pack_ids([token]), text=f"{token} ", at_mono_ns=[index * 10**7])
+        for index, token in enumerate(tokens)
+    ]
+    text = "".join(delta.text for delta in deltas)
+    choice = ChoiceResult(index=0, finish_reason="length", text=text, token_ids=pack_ids(tokens))
+    timing = Timing(queued_s=0.0, prefill_s=0.1, ttft_s=0.1, e2e_s=1.0, itl_s=Quantiles(n=0))
+    last = Finished(
+        id=request.id, choices=[choice], prompt_tokens=3, cached_tokens=0, output_tokens=len(tokens), timing=timing,
+        mode="hybrid",
+    )  # fmt: skip
+    return [*deltas, last]
+
+
+def test_each_answer_streams_under_its_plan_and_then_the_override_is_released() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    [first] = world.commands()
+    assert isinstance(first, SetPartition)
+    assert (first.plan, first.ttl_s, first.if_epoch) == (HYBRID, PIN_TTL_S, 10)
+    assert world.source.generated == [], "not before the lanes run it"
+    world.apply()
+    assert len(world.source.generated) == 1
+    world.answer([1, 2, 3])
+    second = world.commands()[-1]
+    assert isinstance(second, SetPartition)
+    assert (second.plan, second.if_epoch) == (SPLIT, 11)
+    world.apply()
+    world.answer([1, 2, 3])
+    assert isinstance(world.commands()[-1], ReleasePartition)
+    world.apply()
+    assert world.prompts.verdict() == "✓ the answers agree: 3 tokens   ITL p50 10 against 10 ms, p95 10 against 10 ms"
+    assert [run.partition.plan.mode for run in world.prompts.runs if run.partition] == ["hybrid", "split"]
+    assert not world.prompts.busy
+
+
+def test_an_override_that_was_there_comes_back_with_what_is_left_of_its_time() -> None:
+    world = World(override=True)
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    for _ in range(2):
+        world.apply()
+        world.answer([1])
+    last = world.commands()[-1]
+    assert isinstance(last, SetPartition)
+    assert last.plan == override_info().plan
+    assert last.ttl_s is not None
+    assert 290 < last.ttl_s < 300
+    assert (last.reason, last.guard) == ("decode stalls", True)
+
+
+def test_where_answers_part_is_said() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    for tokens in ([1, 2, 3], [1, 9, 3]):
+        world.apply()
+        world.answer(tokens)
+    world.apply()
+    assert world.prompts.verdict().startswith("! they differ at token 1 ")
+
+
+def test_a_change_that_came_too_soon_is_sent_again_but_not_for_ever() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    for _ in range(RETRIES):
+        world.source.refuse(world.source.commands()[-1][0], Refused("too_soon", "wait", retry_after_s=1.5))
+        world.tick()
+        count = len(world.commands())
+        world.tick(1.0)
+        assert len(world.commands()) == count, "not before its time"
+        world.tick(1.0)
+        assert len(world.commands()) == count + 1
+    world.source.refuse(world.source.commands()[-1][0], Refused("too_soon", "wait", retry_after_s=1.5))
+    world.tick()
+    assert world.prompts.verdict() == "! hybrid: refused, wait"
+    assert not world.prompts.busy
+
+
+def test_a_refusal_of_the_second_plan_puts_back_what_was_before() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    world.apply()
+    world.answer([1])
+    world.source.refuse(world.source.commands()[-1][0], Refused("invalid_request", "no such split"))
+    world.tick()
+    world.tick()
+    assert isinstance(world.commands()[-1], ReleasePartition)
+    world.apply()
+    assert world.prompts.verdict() == "! split decode 160: refused, no such split"
+
+
+def test_stopping_ends_the_stream_and_puts_back_what_was_before() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    world.apply()
+    assert world.prompts.stop()
+    assert world.source.abandoned == [world.source.generated[0].id]
+    world.tick()
+    assert isinstance(world.commands()[-1], ReleasePartition)
+    world.apply()
+    assert world.prompts.verdict() == "! stopped"
+
+
+def test_locked_nothing_is_sent() -> None:
+    world = World(unlocked=False)
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    assert world.commands() == []
+    assert "control is locked" in world.prompts.verdict()
+
+
+def test_sampled_answers_are_compared_under_one_seed() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(temperature=1.0), (HYBRID, SPLIT))
+    world.tick()
+    for _ in range(2):
+        world.apply()
+        world.answer([1])
+    assert [request.sampling.seed for request in world.source.generated] == [1, 1]
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_chat_template_gets_the_text_as_it_is() -> None:
+    found = snapshot().model
+    assert found is not None
+    settings = PromptSettings(system="Be brief.")
+    chat = settings.request("why", found)
+    assert chat.messages is not None
+    assert [(message.role, message.content) for message in chat.messages] == [("system", "Be brief."), ("user", "why")]
+    found.has_chat_template = False
+    plain = settings.request("why", found)
+    assert (plain.messages, plain.prompt) == (None, "Be brief.\n\nwhy")
+
+
+def test_the_fields_of_the_screen() -> None:
+    assert prompt_settings({}) == PromptSettings()
+    found = prompt_settings({"temperature": "0.7", "top_p": ".9", "max_tokens": "12", "seed": "5", "system": " x "})
+    assert found == PromptSettings("x", 0.7, 0.9, 12, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("temperature", "hot"), ("temperature", "nan"), ("top_p", "0"), ("max_tokens", "0"), ("seed", "-1")],
+)
+def test_a_field_that_cannot_be_sent_says_what_would_do(name: str, text: str) -> None:
+    with pytest.raises(FormError, match="number from"):
+        prompt_settings({name: text})
+
+
+def test_two_answers_differ_where_one_goes_on() -> None:
+    def run(tokens: list[int]) -> Run:
+        made = Run(Generate(id="r", prompt="why"), None, 0.0)
+        made.token_ids = tokens
+        return made
+
+    assert first_difference(run([1, 2]), run([1, 2])) is None
+    assert first_difference(run([1, 2]), run([1, 2, 3])) == 2
+    assert first_difference(run([4, 2]), run([1, 2, 3])) == 0
+
+
+def test_a_change_of_plan_in_the_middle_is_marked_between_its_tokens() -> None:
+    run = Run(Generate(id="r", prompt="why"), partition(decode=160), 0.0)
+    for index in range(6):
+        plan = partition(decode=160 if index < 3 else 96).plan
+        delta = Delta(id="r", index=index, token_ids=pack_ids([index]), text="x", at_mono_ns=[index * 5 * 10**7])
+        run.take(Streamed("r", delta, 0.0), plan)
+    assert run.changes == [2]
+    drawn = [line.plain for line in gap_strip(run, 0.1, 25, 3)]
+    assert drawn[0][5:10] == "╌╌┊╌╌"
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+async def test_two_plans_side_by_side() -> None:
+    async with desk(control=True) as at:
+        await at.press("n", "w", "ctrl+t")
+        assert isinstance(at.app.screen, Compare)
+        assert at.app.focused is at.app.screen.query_one("#cancel")
+        await at.press("y")
+        ticket, command = at.source.commands()[0]
+        assert isinstance(command, SetPartition)
+        assert command.plan.mode == "hybrid"
+        at.source.accept(ticket, 1842)
+        at.source.put(event(1, "applied", epoch=1842))
+        at.source.feed(moved(snapshot(241), partition(mode="hybrid", epoch=1842)))
+        await at.settle()
+        await at.settle()
+        [request] = at.source.generated
+        at.source.stream(request.id, *streamed(request, [5, 6, 7]))
+        await at.settle()
+        assert "5 6 7" in at.text
+        assert at.text.count("TIMELINE") == 2
+        assert "waiting for the lanes to run split" in at.text
+
+
+async def test_two_times_the_same_plan_is_no_comparison() -> None:
+    async with desk(control=True) as at:
+        await at.press("n", "w", "ctrl+t")
+        at.app.screen.query_one("#mode-1").focus()
+        await at.press("left", "left")
+        at.app.screen.query_one("#cancel").focus()
+        await at.press("y")
+        assert "both are the same plan" in at.text
+        await at.press("escape")
+        assert at.source.commands() == []
+
+
+async def test_comparing_needs_the_operators_rights() -> None:
+    async with desk() as at:
+        await at.press("n", "w", "ctrl+t")
+        assert not isinstance(at.app.screen, Compare)
+        assert at.source.asked == []
+
+
+async def test_settings_go_with_the_prompt_and_bad_ones_are_said() -> None:
+    async with desk() as at:
+        await at.press("n", "w")
+        at.app.screen.query_one("#set-temperature", Input).value = "hot"
+        await at.press("enter")
+        assert at.source.generated == []
+        at.app.screen.query_one("#set-temperature", Input).value = "0.5"
+        at.app.screen.query_one("#set-system", Input).value = "Be brief."
+        await at.press("enter")
+        [request] = at.source.generated
+        assert request.sampling.temperature == 0.5
+        assert request.messages is not None
+        assert request.messages[0].role == "system"
+
+
+async def test_a_prompt_of_several_lines_is_shown_on_one_and_sent_as_it_was() -> None:
+    async with desk() as at:
+        await at.press("n")
+        at.app.screen.put_text("one\ntwo")  # type: ignore[attr-defined]
+        await at.press("enter")
+        messages = at.source.generated[0].messages
+        assert messages is not None
+        assert messages[0].content == "one\ntwo"
+
+
+HOSTILE = "\x1b]0;x\x07\x1b[2J" + "名前" * 40 + "\u202eevil\u202c שלום" + "x" * 100_000
+
+
+async def test_hostile_output_stays_inside_its_box() -> None:
+    async with desk() as at:
+        await at.press("n", "w", "enter")
+        [request] = at.source.generated
+        at.source.stream(
+            request.id, Delta(id=request.id, index=0, token_ids=pack_ids([1]), text=HOSTILE, at_mono_ns=[1])
+        )
+        await at.settle()
+        text = str(at.app.screen.query_one("#text-0", Static).render())
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        for strip in at.app.screen._compositor.render_strips():
+            assert strip.cell_length == 120
+            assert "\x1b" not in strip.text
+
+
+async def test_an_answer_to_another_question_is_no_answer() -> None:
+    async with desk() as at:
+        at.source.put(Answer(99, Refused("not_found", "no such thing")))
+        await at.settle()
+        assert "LIVE" in at.text
