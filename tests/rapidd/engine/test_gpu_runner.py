@@ -116,16 +116,16 @@ def test_a_sequence_may_fill_the_context_to_its_last_token() -> None:
 
 def test_a_batch_that_runs_out_of_memory_is_the_only_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in_engine()
-    forward, calls = engine.model.forward, 0
+    logits, calls = engine.model.logits, 0
 
     def scarce(*arguments: object, **options: object) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(*arguments, **options)  # type: ignore[arg-type]
+        return logits(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.model, "forward", scarce)
+    monkeypatch.setattr(engine.model, "logits", scarce)
     with pytest.raises(torch.OutOfMemoryError):
         engine.generate(PROMPTS[:1], engine.plans()["hybrid"])
     engine.reset()
