@@ -10,15 +10,16 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from rapidctl.wire import Mode
 from rapidd.engine.request import Lane, Request, SamplingParams
 
 WorkKind = Literal["decode", "prefill", "mixed"]
 
 
-@dataclass(slots=True)
-class Row:
-    """Tokens ``[start, start + count)`` of one request.
+class Row(Struct, frozen=True, gc=False):
+    """Tokens ``[start, start + count)`` of one request. One is made for every token decoded: hence a msgspec struct.
 
     The runner first writes ``known_ids`` to the device's token table at ``[known_start, ...)`` of ``slot``, then
     reads the row's input ids from that table: a decode row's id may have been sampled there by a batch whose

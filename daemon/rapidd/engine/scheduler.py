@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.blocks import BlockPool, LaneClock
@@ -35,8 +37,7 @@ NO_IDS = array("I")
 """Of decode rows: nobody changes it."""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct, gc=False):
     """One sampled token the host now knows; ``finish`` with the request's last one."""
 
     request: Request
