@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     calibration = Calibration(Found(profile, "file"))
     assert calibration.cost is not None
-    predict = Predictor(calibration.cost, calibration.correction.factor)
+    predict = Predictor(calibration.cost, calibration.correction.factor, calibration.correction.error)
     found = {policy: 1e6 * decision_s(policy, profile, predict) for policy in ADAPTIVE}
     for policy, microseconds in found.items():
         print(f"{policy:6} {microseconds:6.1f} us a decision")

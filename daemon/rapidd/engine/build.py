@@ -115,7 +115,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
     calibration = Calibration(found)
     if calibration.cost is not None:
-        control.know(Predictor(calibration.cost, calibration.correction.factor))
+        control.know(Predictor(calibration.cost, calibration.correction.factor, calibration.correction.error))
     pace = Pace(
         max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
         lone_chunk_s=config.engine.max_chunk_s or defaults.lone_chunk_s,

@@ -375,6 +375,11 @@ class Correction:
         mean = self._means.get((mode, kind))
         return mean[0] if mean else 1.0
 
+    def error(self, mode: Mode, kind: Kind) -> float:
+        """Mean relative error of corrected predictions; 0 until something was seen."""
+        mean = self._means.get((mode, kind))
+        return mean[1] if mean else 0.0
+
     def all(self) -> list[Corrected]:
         """For people, the most often seen first."""
         found = [Corrected(mode, kind, *mean) for (mode, kind), mean in self._means.items()]

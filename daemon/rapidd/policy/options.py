@@ -19,11 +19,13 @@ TILE_TOKENS: Final = 64
 """Chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
 ITL_SHARE: Final = 0.92
 """Of the ITL objective that a mixed batch takes by prediction, where nobody sized its chunk."""
+LATE_PER_ERROR: Final = 2.0
+"""How far beyond predictions the slowest twentieth of batches is, in mean errors: 1.65 / 0.8 for a normal error."""
 MIN_CHUNK: Final = 64
 """Prompt tokens: a hybrid batch with fewer costs more than it brings."""
 Kind = Literal["decode", "prefill", "mixed"]
 Factor = Callable[[Mode, Kind], float]
-"""Measured over predicted seconds, by mode and kind of batch: what the engine learnt online."""
+"""Of a mode and kind of batch, what the engine learnt online: measured over predicted seconds, or a mean error."""
 
 
 class Option(Struct, frozen=True):
@@ -33,7 +35,7 @@ class Option(Struct, frozen=True):
     decode_units: int
     chunk: int
     itl_s: float
-    """Between two tokens of a decoding row while prompts are computed; 0 without rows."""
+    """Longest but for a twentieth, between two tokens of a row while prompts are computed; 0 without rows."""
     tokens_per_s: float
     """Prompt tokens a second."""
     efficiency: float
@@ -55,24 +57,35 @@ def _no_correction(mode: Mode, kind: Kind) -> float:
     return 1.0
 
 
+def _no_error(mode: Mode, kind: Kind) -> float:
+    return 0.0
+
+
 class Predictor:
     """The predictions of one device: a cost model, and what the engine learnt online about how far it is off."""
 
-    def __init__(self, cost: CostModel, factor: Factor = _no_correction) -> None:
+    def __init__(self, cost: CostModel, factor: Factor = _no_correction, error: Factor = _no_error) -> None:
         self.cost = cost
         self.factor = factor
+        self.error = error
 
     def at(self, state: State) -> Outlook:
         """Predictions at this state."""
-        return Outlook(self.cost, self.factor, state)
+        return Outlook(self, state)
+
+    def gap_factor(self, mode: Mode, kind: Kind) -> float:
+        """For gaps, of which the slowest twentieth counts: more than `factor` where `ITL_SHARE` leaves too little."""
+        return self.factor(mode, kind) * max(1.0, ITL_SHARE * (1.0 + LATE_PER_ERROR * self.error(mode, kind)))
 
 
 class Outlook:
     """Corrected predictions at one state."""
 
-    def __init__(self, cost: CostModel, factor: Factor, state: State) -> None:
+    def __init__(self, predict: Predictor, state: State) -> None:
+        cost, factor = predict.cost, predict.factor
         self._cost = cost
         self._factor = factor
+        self._gap_factor = predict.gap_factor
         self._state = state
         self._rows = state.num_decoding
         self._kv_tokens = state.decode_tokens
@@ -95,7 +108,7 @@ class Outlook:
         """The longest chunk whose batch with the decode rows (serial: and the step before it) takes ``step_s``."""
         state, total = self._state, self._state.units_total
         if mode == "hybrid":
-            limit = step_s / self._factor(mode, "mixed")
+            limit = step_s / self._gap_factor(mode, "mixed")
             fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
         else:
             limit = (step_s - self.step_s) / self._factor(mode, "prefill")
@@ -115,10 +128,11 @@ class Outlook:
         if mode in ("shared", "split"):
             prefill_units = _prefill_units(mode, units, self._state.units_total)
             if rows:
-                step_s = cost.decode_s(rows, kv_tokens, units, True) * factor(mode, "decode")
+                step_s = cost.decode_s(rows, kv_tokens, units, True) * self._gap_factor(mode, "decode")
             seconds = cost.prefill_s(chunk, context, prefill_units, rows > 0, rows, kv_tokens) * factor(mode, "prefill")
         elif mode == "hybrid" and rows:
-            seconds = step_s = cost.hybrid_s(rows, kv_tokens, chunk, context) * factor(mode, "mixed")
+            step_s = cost.hybrid_s(rows, kv_tokens, chunk, context) * self._gap_factor(mode, "mixed")
+            seconds = cost.hybrid_s(rows, kv_tokens, chunk, context) * factor(mode, "mixed")
         else:
             seconds = self.step_s + cost.prefill_s(chunk, context, units) * factor(mode, "prefill")
             step_s = seconds if rows else 0.0

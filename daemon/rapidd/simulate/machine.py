@@ -119,7 +119,7 @@ class Machine:
         self._setup = setup
         self._limits = Limits(slo=setup.slo, max_chunk_s=setup.max_chunk_s, max_chunk_tokens=setup.max_chunk_tokens)
         self.control = Control(policy, setup.table)
-        self.control.know(Predictor(self._cost, calibration.correction.factor))
+        self.control.know(Predictor(self._cost, calibration.correction.factor, calibration.correction.error))
         pace = Pace(
             max_chunk_s=setup.max_chunk_s,
             lone_chunk_s=setup.lone_chunk_s,
