@@ -264,6 +264,8 @@ def test_a_correction_is_the_mean_ratio_at_first_and_follows_slowly_later() -> N
     correction.observe("split", "decode", 0.010, 0.012)
     correction.observe("split", "decode", 0.010, 0.014)
     assert correction.factor("split", "decode") == pytest.approx(1.3)
+    assert correction.error("split", "decode") == pytest.approx((0.1667 + 0.1429) / 2, abs=1e-3)
+    assert correction.error("shared", "decode") == 0.0
     assert correction.factor("shared", "decode") == correction.factor("split", "prefill") == 1.0
     for _ in range(400):
         correction.observe("split", "decode", 0.010, 0.009)
