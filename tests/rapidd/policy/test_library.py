@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rapidd.policy.cost import CostModel
 from rapidd.policy.library import SHIPPED, find_profile
 from rapidd.policy.profile import ProfileKey, load_profile, save_profile
 from support.profiles import KEY, PROFILE
@@ -100,6 +101,11 @@ def test_a_shipped_profile_of_other_kernels_or_another_device_is_not_used(
     assert ["kernels changed" in warning for warning in found.warnings] == ([True] if "kernels" in change else [])
 
 
-def test_every_profile_that_is_shipped_can_be_read() -> None:
-    for path in SHIPPED.glob("*.json"):
-        load_profile(path)
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_a_shipped_profile_predicts_what_it_was_not_fitted_to(path: Path) -> None:
+    fit = CostModel(load_profile(path)).fit
+    assert fit.n >= 100
+    assert fit.median is not None
+    assert fit.median <= 0.10
+    assert fit.p95 is not None
+    assert fit.p95 <= 0.25
