@@ -23,7 +23,8 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
-from rapidd.engine.scheduler import Drop, Outcome, Scheduler
+from rapidd.engine.residents import Drop
+from rapidd.engine.scheduler import Outcome, Scheduler
 from rapidd.engine.timing import learn
 from rapidd.errors import RequestError
 from rapidd.policy.calibration import Calibration

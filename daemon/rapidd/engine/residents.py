@@ -1,0 +1,282 @@
+"""Requests and what they hold: their place in the queues, slots, KV blocks, and shares of the prefix cache.
+
+`Scheduler` adds what is to be computed next. A request waits or runs; a running one has a slot and the blocks of what
+is scheduled. Who needs blocks that are not there may take them from whom it outranks: preemption is recomputation.
+
+Pure bookkeeping on the host, as the scheduler's. `check` states the invariants.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rapidctl.wire import ErrorCode
+from rapidd.engine.blocks import BlockPool, LaneClock
+from rapidd.engine.prompts import Prompts
+from rapidd.engine.request import LANES, Request
+from rapidd.errors import RequestError
+
+LOOKAHEAD = 2
+"""Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
+RESERVED_STEPS = 2
+"""Decode steps whose blocks a prefill must leave to the rows that are decoding."""
+
+
+@dataclass(slots=True)
+class Drop:
+    """A request that ends without a last token."""
+
+    request: Request
+    code: ErrorCode
+    message: str
+
+
+class Residents:
+    """``kv_blocks`` and ``max_running`` size the pools; ``key``: see `BlockPool`."""
+
+    def __init__(
+        self, *, kv_blocks: int, block_tokens: int, max_running: int, max_model_len: int, key: bytes = b""
+    ) -> None:
+        self.clock = LaneClock(len(LANES))
+        self.pool = BlockPool(kv_blocks, block_tokens, self.clock, key)
+        self.slots = BlockPool(max_running + 1, 1, self.clock)
+        self.max_model_len = max_model_len
+        self.waiting: list[Request] = []
+        """Ordered by rank; preempted requests return to their rank."""
+        self.running: list[Request] = []
+        """Ordered by rank; each holds a slot."""
+        self.preempted: list[Request] = []
+        """Preempted since the caller last emptied this list; for events."""
+        self.num_preempted = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
+        self._requests: dict[int, Request] = {}
+        self._prompts = Prompts()
+        self._num_decoding = 0
+        self._decode_tokens = 0
+        """Both counted along; `check` compares."""
+        self._computing: dict[bytes, Request] = {}
+        """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
+
+    # --- requests in and out
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises RequestError ``kv_too_small`` when it can never fit."""
+        most = min(request.prompt_len + request.max_output, self.max_model_len)
+        if self.pool.blocks_for(most) > self.pool.total:
+            raise RequestError(
+                "kv_too_small",
+                f"the request may need {most} tokens of KV cache and the cache holds "
+                f"{self.pool.total * self.pool.block_tokens}",
+                "ask for fewer max_tokens, or start rapidd with a larger --kv-blocks",
+            )
+        self._requests[request.rid] = request
+        self._wait(request)
+
+    def get(self, rid: int) -> Request | None:
+        """The live request of this number."""
+        return self._requests.get(rid)
+
+    @property
+    def requests(self) -> Iterable[Request]:
+        """All live requests, waiting ones included."""
+        return self._requests.values()
+
+    def abort(self, rid: int) -> bool:
+        """Drop a request in whatever phase; its blocks are free when the batches now in flight end."""
+        request = self._requests.get(rid)
+        if request is None:
+            return False
+        self._retire(request)
+        return True
+
+    def expired(self, now_ns: int) -> list[Drop]:
+        """Drop the requests whose deadline has passed."""
+        late = [r for r in self._requests.values() if r.deadline_ns is not None and r.deadline_ns <= now_ns]
+        for request in late:
+            self._retire(request)
+        return [Drop(r, "deadline_exceeded", "the request's deadline passed before it finished") for r in late]
+
+    @property
+    def num_decoding(self) -> int:
+        """Running requests past their prompt."""
+        return self._num_decoding
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens of context, summed over the requests past their prompt: what a decode step reads."""
+        return self._decode_tokens
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens not yet in any batch, waiting requests included."""
+        return self._prompts.tokens
+
+    @property
+    def prompts(self) -> Sequence[Request]:
+        """Requests whose prompt is not wholly in batches yet, most urgent first: do not change it."""
+        return self._prompts.ordered
+
+    @property
+    def context(self) -> int:
+        """Tokens before the next chunk of the most urgent prompt."""
+        ordered = self._prompts.ordered
+        return ordered[0].scheduled if ordered else 0
+
+    def give_way(self, now_ns: int) -> None:
+        """See `Prompts.give_way`."""
+        self._prompts.give_way(now_ns)
+
+    # --- memory
+
+    def _waits_for_prefix(self, request: Request) -> bool:
+        """Whether the next block this request lacks is being computed by another one right now.
+
+        Asked for every waiting request at every turn, so it goes on from what was found the last time.
+        """
+        self.pool.extend_hashes(request.hashes, request.tokens)
+        hashes, found, usable = request.hashes, request.found, self._num_usable(request)
+        while found and not self.pool.knows(hashes[found - 1]):
+            found -= 1
+        while found < usable and self.pool.knows(hashes[found]):
+            found += 1
+        request.found = found
+        return found < usable and hashes[found] in self._computing
+
+    def _num_usable(self, request: Request) -> int:
+        """Blocks that the prefix cache may give: at least one token is computed, its logits give the next one."""
+        return (request.prefill_target - 1) // self.pool.block_tokens
+
+    def _start(self, request: Request) -> bool:
+        """Move a waiting request to the running ones, with a slot and what the prefix cache has of it."""
+        if self.slots.available == 0 or not self._has_blocks(request, 1):
+            return False
+        slot = self.slots.take(1)
+        assert slot is not None
+        hits = self.pool.match(request.hashes[: self._num_usable(request)])
+        self.pool.hold(hits)
+        request.slot = slot[0]
+        request.blocks = hits
+        request.published = len(hits)
+        request.scheduled = request.computed = request.cached = len(hits) * self.pool.block_tokens
+        self._prompts.tokens -= request.cached
+        self.prefix_queries += request.prefill_target
+        self.prefix_hits += request.cached
+        for digest in request.hashes[len(hits) :]:
+            self._computing.setdefault(digest, request)
+        self.waiting.remove(request)
+        insort(self.running, request, key=_rank)
+        return True
+
+    def _grow(self, request: Request, num_tokens: int) -> bool:
+        """Give the request blocks for so many tokens, if rank and reserve allow; preempts when they do."""
+        need = self.pool.blocks_for(num_tokens) - len(request.blocks)
+        if need <= 0:
+            return True
+        if not self._has_blocks(request, need):
+            return False
+        blocks = self.pool.take(need)
+        if blocks is None:
+            return False
+        request.blocks += blocks
+        return True
+
+    def _has_blocks(self, request: Request, need: int) -> bool:
+        """Whether ``need`` blocks are there for this request, after preempting whom it outranks.
+
+        A decode row may preempt any lower rank, itself last. A prompt preempts lower *priorities*, and when
+        nothing decodes, lower ranks: otherwise two half-computed prompts could hold all blocks for ever.
+        """
+        prefill = request.is_prefill
+        reserve = self._reserved() if prefill else 0
+        while self.pool.available < need + reserve:
+            if self.pool.available + self.pool.num_fenced >= need + reserve:
+                return False  # released already; the batches in flight free them
+            victim = self.running[-1] if self.running else None
+            if victim is None or victim.rank < request.rank:
+                return False
+            if prefill and victim.rank[0] == request.rank[0] and (victim is request or self.num_decoding):
+                return False
+            if not prefill or victim is not request:
+                self._preempt(victim)
+            if victim is request:
+                return False
+        return True
+
+    def _reserved(self) -> int:
+        """Blocks that decoding rows will need within the next steps."""
+        if not self._num_decoding:
+            return 0
+        decoding = (r for r in self.running if not r.is_prefill)
+        return sum(self.pool.blocks_for(r.scheduled + RESERVED_STEPS) - len(r.blocks) for r in decoding)
+
+    def _preempt(self, request: Request) -> None:
+        """Take everything from a running request; it will be recomputed, mostly from the prefix cache."""
+        self._give_back(request)
+        request.restart()
+        request.preemptions += 1
+        self.num_preempted += 1
+        self.preempted.append(request)
+        self._wait(request)
+
+    def _wait(self, request: Request) -> None:
+        insort(self.waiting, request, key=_rank)
+        self._prompts.add(request)
+
+    def _give_back(self, request: Request) -> None:
+        self.running.remove(request)
+        if request.is_prefill:
+            self._prompts.remove(request)
+        else:
+            self._num_decoding -= 1
+            self._decode_tokens -= request.scheduled
+        self.pool.release(request.blocks)
+        self.slots.release([request.slot])
+        for digest in request.hashes[request.published :]:
+            if self._computing.get(digest) is request:
+                del self._computing[digest]
+
+    def _retire(self, request: Request) -> None:
+        del self._requests[request.rid]
+        if request.slot:
+            self._give_back(request)
+        else:
+            self.waiting.remove(request)
+            self._prompts.remove(request)
+        request.restart()
+
+    def _publish(self, request: Request) -> None:
+        """Full blocks enter the prefix table now that the batch that wrote them is done."""
+        full = request.computed // self.pool.block_tokens
+        self.pool.extend_hashes(request.hashes, request.tokens[: request.computed])
+        for index in range(request.published, full):
+            digest = request.hashes[index]
+            self.pool.publish(request.blocks[index], digest)
+            if self._computing.get(digest) is request:
+                del self._computing[digest]
+        request.published = full
+
+    # --- invariants
+
+    def check(self) -> None:
+        """Raise AssertionError unless blocks, slots, queues and requests agree with each other."""
+        self.pool.check(r.blocks for r in self._requests.values())
+        self.slots.check([r.slot] for r in self.running)
+        assert sorted(r.rid for r in (*self.waiting, *self.running)) == sorted(self._requests)
+        assert self.waiting == sorted(self.waiting, key=_rank)
+        assert self.running == sorted(self.running, key=_rank)
+        assert all(r.slot == 0 and not r.blocks and not r.flying for r in self.waiting)
+        for request in self.running:
+            assert request.computed <= request.scheduled <= len(request.tokens) + request.pending
+            assert 0 <= request.flying <= LOOKAHEAD
+        self._prompts.check(r for r in self._requests.values() if r.is_prefill)
+        decoding = [r for r in self.running if not r.is_prefill]
+        assert self._num_decoding == len(decoding)
+        assert self._decode_tokens == sum(r.scheduled for r in decoding)
+        assert all(owner.slot for owner in self._computing.values()), "nobody computes a block that others wait for"
+
+
+def _rank(request: Request) -> tuple[int, int, int]:
+    return request.rank
