@@ -23,7 +23,7 @@ from rapidd.policy.plan import Plan, State
 
 TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
 ENTER: Final = ITL_SHARE
-STAY: Final = 0.98
+STAY: Final = 0.95
 """Of the ITL objective that a plan's prediction may reach: less to be entered than to be stayed in."""
 DWELL_S: Final = 0.5
 """Between two changes of mode or units without a change of load: at most two a second."""

@@ -35,6 +35,8 @@ TURNS_FACTOR: Final = 2.0
 """Beside the other lane, where that was measured nowhere: as if the lanes took turns."""
 WEIGHT: Final = 0.05
 """Of a new batch once there are many: the last twenty or so count."""
+TRUST: Final = 5
+"""Batches that the profile counts for in a mean."""
 LEAST: Final = 0.5
 MOST: Final = 2.0
 """Beyond a factor of two the profile is wrong, not out of date; and one hiccup must not look like a slow device."""
@@ -354,7 +356,8 @@ class Correction:
     """What batches took over what was predicted, as a moving mean for each mode and kind; 1 until something was seen.
 
     A device gets hotter, a neighbour appears, a load is of a kind that calibration did not see: this follows. It starts
-    as a plain mean, so that the first few batches count fully.
+    as a plain mean in which the profile counts as `TRUST` batches: a policy that two slow ones put off would not come
+    back to see more.
     """
 
     def __init__(self) -> None:
@@ -367,7 +370,7 @@ class Correction:
         factor, error, n = self._means.get((mode, kind), (1.0, 0.0, 0))
         ratio = min(max(measured_s / predicted_s, LEAST), MOST)
         miss = abs(predicted_s * factor / measured_s - 1.0)
-        weight = max(WEIGHT, 1.0 / (n + 1))
+        weight = max(WEIGHT, 1.0 / (n + 1 + TRUST))
         self._means[mode, kind] = (factor + weight * (ratio - factor), error + weight * (miss - error), n + 1)
 
     def factor(self, mode: Mode, kind: Kind) -> float:

@@ -61,6 +61,11 @@ def _no_error(mode: Mode, kind: Kind) -> float:
     return 0.0
 
 
+def allowance(error: float) -> float:
+    """By which gaps count longer than predicted, where `ITL_SHARE` leaves too little for a mean error of ``error``."""
+    return max(1.0, ITL_SHARE * (1.0 + LATE_PER_ERROR * error))
+
+
 class Predictor:
     """The predictions of one device: a cost model, and what the engine learnt online about how far it is off."""
 
@@ -74,8 +79,8 @@ class Predictor:
         return Outlook(self, state)
 
     def gap_factor(self, mode: Mode, kind: Kind) -> float:
-        """For gaps, of which the slowest twentieth counts: more than `factor` where `ITL_SHARE` leaves too little."""
-        return self.factor(mode, kind) * max(1.0, ITL_SHARE * (1.0 + LATE_PER_ERROR * self.error(mode, kind)))
+        """For gaps, of which the slowest twentieth counts."""
+        return self.factor(mode, kind) * allowance(self.error(mode, kind))
 
 
 class Outlook:
@@ -86,6 +91,7 @@ class Outlook:
         self._cost = cost
         self._factor = factor
         self._gap_factor = predict.gap_factor
+        self._error = predict.error
         self._state = state
         self._rows = state.num_decoding
         self._kv_tokens = state.decode_tokens
@@ -111,7 +117,7 @@ class Outlook:
             limit = step_s / self._gap_factor(mode, "mixed")
             fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
         else:
-            limit = (step_s - self.step_s) / self._factor(mode, "prefill")
+            limit = (step_s / self._allowance(mode, "prefill") - self.step_s) / self._factor(mode, "prefill")
             fits = self._cost.chunk_for(limit, state.context, total, False)
         chunk = min(fits - fits % TILE_TOKENS, state.max_chunk_tokens)
         return self.of(mode, total, chunk) if chunk >= MIN_CHUNK else None
@@ -135,7 +141,7 @@ class Outlook:
             seconds = cost.hybrid_s(rows, kv_tokens, chunk, context) * factor(mode, "mixed")
         else:
             seconds = self.step_s + cost.prefill_s(chunk, context, units) * factor(mode, "prefill")
-            step_s = seconds if rows else 0.0
+            step_s = seconds * self._allowance(mode, "prefill") if rows else 0.0
         rate = chunk / seconds
         efficiency = rate / self.lone_tokens_per_s + (self.step_s / step_s if rows else 0.0)
         return Option(mode, units, chunk, step_s, rate, efficiency)
@@ -151,6 +157,9 @@ class Outlook:
         if isinstance(plan.chunk, int):
             chunk = max(1, min(plan.chunk, chunk))
         return self.of(plan.mode, plan.decode_units, chunk)
+
+    def _allowance(self, mode: Mode, kind: Kind) -> float:
+        return allowance(self._error(mode, kind))
 
     def _longest(self, units: int, *, beside: bool) -> int:
         """Tokens that take at most the time a chunk may take: the most there may be, or half, or a quarter, ..."""

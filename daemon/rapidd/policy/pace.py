@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
-from rapidd.policy.options import ITL_SHARE, TILE_TOKENS
+from rapidd.policy.options import ITL_SHARE, TILE_TOKENS, allowance
 from rapidd.policy.plan import Plan
 
 WEIGHT = 0.3
@@ -81,8 +81,10 @@ class Pace:
 
     @property
     def _step_s(self) -> float:
-        """What a hybrid step may take that nobody sized."""
-        return (ITL_SHARE if self._cost else UNCALIBRATED_ITL_SHARE) * self.itl_slo_s
+        """What a hybrid step may take that nobody sized, by prediction: less where predictions err."""
+        if self._calibration is None or self._calibration.cost is None:
+            return UNCALIBRATED_ITL_SHARE * self.itl_slo_s
+        return ITL_SHARE * self.itl_slo_s / allowance(self._calibration.correction.error("hybrid", "mixed"))
 
     @property
     def _cost(self) -> CostModel | None:

@@ -69,6 +69,15 @@ def test_predictions_that_err_leave_more_room_below_the_objective() -> None:
         assert PREDICT.at(BUSY).of_plan(plan).itl_s < BUSY.itl_slo_s
 
 
+def test_taking_turns_leaves_the_same_room() -> None:
+    unsure = Predictor(cost_model(), error=lambda mode, kind: 0.1)
+    sure, careful = (p.at(BUSY).turns("serial", 0.05) for p in (PREDICT, unsure))
+    assert sure is not None
+    assert careful is not None
+    assert careful.chunk < sure.chunk
+    assert careful.itl_s <= 0.05
+
+
 def test_small_errors_are_within_the_room_that_is_always_left() -> None:
     unsure = Predictor(cost_model(), error=lambda mode, kind: 0.04)
     assert auto(BUSY, unsure) == auto(BUSY, PREDICT)

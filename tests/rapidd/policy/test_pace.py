@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
-from rapidd.policy.options import ITL_SHARE, TILE_TOKENS
+from rapidd.policy.options import ITL_SHARE, LATE_PER_ERROR, TILE_TOKENS
 from rapidd.policy.pace import Load, Pace
 from rapidd.policy.plan import Chunk, Plan
 from support.profiles import PROFILE
@@ -122,7 +122,8 @@ def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective_by_the_profile(
 def test_what_was_learnt_online_shortens_chunks() -> None:
     speed, calibration, _ = calibrated(LOAD)
     before = speed.bound(Plan("serial", 4, 4, None), 4, 0)
-    calibration.correction.observe("serial", "prefill", 0.01, 0.02)
+    for _ in range(100):
+        calibration.correction.observe("serial", "prefill", 0.01, 0.02)
     assert speed.bound(Plan("serial", 4, 4, None), 4, 0) < 0.6 * before
 
 
@@ -141,3 +142,21 @@ def test_behind_a_longer_context_fewer_tokens_take_as_long() -> None:
 def test_a_plan_without_prompts_has_no_chunk() -> None:
     speed, _, _ = calibrated(LOAD)
     assert speed.bound(Plan("hybrid", 4, 4, 0), 4, 8) == 0
+
+
+def test_a_hybrid_step_is_sized_to_leave_room_for_the_errors_seen_online() -> None:
+    """`auto` leaves the chunk of a mixed batch to this bound, so what it allows for has to be allowed for here."""
+    speed, calibration, cost = calibrated(LOAD, max_chunk_s=1.0)
+    plan = Plan("hybrid", 4, 4, None)
+    before = speed.bound(plan, 4, LOAD.rows, CONTEXT)
+    for index in range(400):
+        calibration.correction.observe("hybrid", "mixed", 0.01, 0.0115 if index % 2 else 0.0085)
+    error, factor = (f("hybrid", "mixed") for f in (calibration.correction.error, calibration.correction.factor))
+    assert error == pytest.approx(0.15, abs=0.02)
+    chunk = speed.bound(plan, 4, LOAD.rows, CONTEXT)
+    assert chunk < before
+    took_s = cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, CONTEXT) * factor
+    assert took_s * (1 + LATE_PER_ERROR * error) <= 0.02 * (1 + 1e-9)
+    assert speed.bound(Plan("serial", 4, 4, None), 4, 0) == calibrated(LOAD, max_chunk_s=1.0)[0].bound(
+        Plan("serial", 4, 4, None), 4, 0
+    ), "a chunk that no gap waits for needs no room"
