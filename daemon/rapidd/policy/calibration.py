@@ -6,6 +6,7 @@ The engine's loop, the policies and the operator's verbs all look here. Pure: ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from rapidctl.wire import CalibrationInfo, CorrectionInfo, FitInfo, KneeRow
 from rapidd.ipc import AskProfile, ProfileAnswer
@@ -22,6 +23,12 @@ class Calibration:
         self.warnings = found.warnings
         """Sentences for an operator: profiles that were refused, and what to know about the one in use."""
         self._source = found.source
+
+    def afresh(self) -> Calibration:
+        """The same profile, of which nothing was learnt online."""
+        other = copy(self)
+        other.correction = Correction()
+        return other
 
     @property
     def name(self) -> str | None:

@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--request-rate", type=_positive, metavar="R", help="for a trace without arrival times: Poisson, R a second"
     )
+    parser.add_argument("--warmup", type=_positive, default=0.0, metavar="S", help="of arrivals that are not judged")
     parser.add_argument("--max-model-len", type=_count, metavar="N", help=f"longer prompts are cut to it ({CONTEXT})")
-    parser.add_argument("--kv-blocks", type=_count, metavar="N", help=f"size of the KV cache ({KV_TOKENS} tokens)")
-    parser.add_argument("--max-batch-requests", type=_count, default=96, metavar="N", help="running at once (96)")
+    add_device_arguments(parser)
     parser.add_argument("--goodput", action="store_true", help="search for the highest rate that meets the SLO")
     parser.add_argument(
         "--sweep", action="store_true", help="the goodput of every arm, and auto beside the best static"
@@ -42,6 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes for --goodput (1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there")
     parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables of --goodput there")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is said of the device beside its profile."""
+    add = parser.add_argument
+    add("--kv-blocks", type=_count, metavar="N", help=f"size of the KV cache ({KV_TOKENS} tokens)")
+    add("--max-batch-requests", type=_count, default=96, metavar="N", help="running at once (96)")
+    what = "of all batches, or of one kind: hybrid/mixed=0.08; may be repeated"
+    add("--jitter", action="append", default=[], metavar="[WHAT=]X", help=f"mean relative error, 0.03, {what}")
+    add("--jitter-run", type=_count, default=1, metavar="N", help="batches of a lane in a row that err alike (1)")
+    add("--bias", action="append", default=[], metavar="[WHAT=]X", help=f"relative error that stays, 0.05, {what}")
+    add("--seed", type=int, default=0, metavar="N", help="of --jitter (0)")
 
 
 def _duration_s(text: str) -> float:

@@ -22,6 +22,7 @@ from rapidd.policy.calibration import Calibration
 from rapidd.policy.library import SHIPPED, Found
 from rapidd.policy.profile import RECALIBRATE, Profile, load_profile
 from rapidd.simulate.arguments import CONTEXT, KV_TOKENS
+from rapidd.simulate.errors import MOST, Errors, read_errors
 from rapidd.simulate.load import load_of, slice_of
 from rapidd.simulate.machine import Machine, Setup
 from rapidd.simulate.metrics import Summary, summarize
@@ -34,6 +35,8 @@ HOST_S: Final = 0.001
 
 def run(arguments: argparse.Namespace) -> int:
     """Print tables, and one JSON line last. Raises ConfigError and ProfileError."""
+    if arguments.warmup and (arguments.goodput or arguments.sweep):
+        raise ConfigError(["--warmup: a search for goodput judges every request; leave it out"])
     profile = load_profile(arguments.profile) if arguments.profile else _newest()
     setups = _setups(arguments, profile)
     try:
@@ -72,7 +75,7 @@ def _runs(
         for setup in setups:
             for policy in policies:
                 done = Machine(calibration, policy, setup).run(load)
-                summary = summarize(done, setup.slo)
+                summary = summarize(done, setup.slo, arguments.warmup)
                 print(_line(trace.name, policy, setup.slo, summary))
                 told = {"trace": trace.name, "policy": policy, "itl_slo_s": setup.slo.itl_s, "rate": arguments.rate}
                 rows.append(told | msgspec.to_builtins(summary))
@@ -145,28 +148,46 @@ def _newest() -> Profile:
 
 def _setups(arguments: argparse.Namespace, profile: Profile) -> list[Setup]:
     """One for each ITL objective."""
+    setup = setup_of(arguments, profile, arguments.max_model_len)
+    objectives = arguments.slo_itl or [setup.slo.itl_s]
+    return [replace(setup, slo=replace(setup.slo, itl_s=itl_s)) for itl_s in objectives]
+
+
+def setup_of(arguments: argparse.Namespace, profile: Profile, max_model_len: int | None) -> Setup:
+    """The device of a profile with its default SLO; ``arguments``: of `add_device_arguments`. Raises ConfigError."""
     kind = profile.key.device_kind
     defaults = CPU_DEFAULTS if kind == "cpu" else GPU_DEFAULTS
-    slo = resolve_slo(SloConfig(), kind)
     block_tokens = profile.key.block_tokens
-    setup = Setup(
+    return Setup(
         table=PartitionTable(
             units_total=profile.key.units_total,
             unit_name="core" if kind == "cpu" else "SM" if kind == "cuda" else "CU",
             splits=profile.splits,
         ),
-        slo=slo,
+        slo=resolve_slo(SloConfig(), kind),
         kv_blocks=arguments.kv_blocks or KV_TOKENS // block_tokens,
         block_tokens=block_tokens,
         max_running=arguments.max_batch_requests,
-        max_model_len=arguments.max_model_len or min(CONTEXT, defaults.max_context),
+        max_model_len=max_model_len or min(CONTEXT, defaults.max_context),
         max_chunk_s=defaults.max_chunk_s,
         lone_chunk_s=defaults.lone_chunk_s,
         max_chunk_tokens=defaults.max_chunk_tokens,
         host_s=HOST_S,
+        errors=_errors(arguments),
     )
-    objectives = arguments.slo_itl or [slo.itl_s]
-    return [replace(setup, slo=replace(slo, itl_s=itl_s)) for itl_s in objectives]
+
+
+def _errors(arguments: argparse.Namespace) -> Errors:
+    found: dict[str, dict[str, float]] = {}
+    problems: list[str] = []
+    for option, words, least in (("jitter", arguments.jitter, 0.0), ("bias", arguments.bias, -MOST)):
+        try:
+            found[option] = read_errors(words, least)
+        except ValueError as error:
+            problems.append(f"--{option}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return Errors(jitter=found["jitter"], bias=found["bias"], run=arguments.jitter_run, seed=arguments.seed)
 
 
 def _trace(path: str, request_rate: float | None, max_model_len: int) -> Trace:

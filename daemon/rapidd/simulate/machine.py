@@ -12,7 +12,7 @@ import math
 from array import array
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -21,12 +21,14 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
+from rapidd.engine.timing import ALONE, BESIDE, kind
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Load, Pace
+from rapidd.simulate.errors import EXACT, Errors
 from rapidd.simulate.load import Item
 
 DEPTH: Final = 2
@@ -47,6 +49,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     lone_chunk_s: float | None = None
     host_s: float = 0.0
     """What the host needs to start a batch on a lane that is idle; behind a running batch it is hidden."""
+    errors: Errors = EXACT
+    """By how much batches miss their predictions."""
 
 
 class Record(Struct):
@@ -92,29 +96,48 @@ class Watch(Protocol):
         """Whether the rest of the run would change nothing."""
 
 
-class _Lane:
-    """Batches in flight with their seconds alone and beside the other lane; ``done`` is the first one's share."""
+class _Flight(NamedTuple):
+    """A batch in flight. Seconds alone and beside the other lane: predicted, and what it takes from ``start_s`` on."""
 
-    __slots__ = ("done", "queue")
+    batch: Batch
+    start_s: float
+    predicted_alone_s: float
+    predicted_beside_s: float
+    alone_s: float
+    beside_s: float
+
+
+class _Lane:
+    """Batches in flight. Of the first one: ``done`` is the share that ran, ``ran_s`` how long, ``beside_s`` of it."""
+
+    __slots__ = ("beside_s", "done", "queue", "ran_s")
 
     def __init__(self) -> None:
-        self.queue: deque[tuple[Batch, float, float]] = deque()
-        self.done = 0.0
+        self.queue: deque[_Flight] = deque()
+        self.done = self.ran_s = self.beside_s = 0.0
 
     def left_s(self, beside: bool) -> float:
-        _, alone_s, beside_s = self.queue[0]
-        return (1.0 - self.done) * (beside_s if beside else alone_s)
+        return (1.0 - self.done) * self._whole_s(beside)
 
     def pass_s(self, seconds: float, beside: bool) -> None:
-        _, alone_s, beside_s = self.queue[0]
-        self.done += seconds / (beside_s if beside else alone_s)
+        self.done += seconds / self._whole_s(beside)
+        self.ran_s += seconds
+        if beside:
+            self.beside_s += seconds
+
+    def _whole_s(self, beside: bool) -> float:
+        first = self.queue[0]
+        return first.start_s + (first.beside_s if beside else first.alone_s)
 
 
 class Machine:
     """Serves one load under one policy. Raises ValueError, for people, when the policy is not legal on the device."""
 
-    def __init__(self, calibration: Calibration, policy: str, setup: Setup) -> None:
+    def __init__(self, known: Calibration, policy: str, setup: Setup) -> None:
+        calibration = known.afresh()
         assert calibration.cost is not None, "a device that nobody measured cannot be simulated"
+        self.correction = calibration.correction
+        """What this run has learnt of its predictions."""
         self._cost = calibration.cost
         self._setup = setup
         self._limits = Limits(slo=setup.slo, max_chunk_s=setup.max_chunk_s, max_chunk_tokens=setup.max_chunk_tokens)
@@ -207,7 +230,7 @@ class Machine:
             self._decode.pass_s(seconds, both)
         if prefill:
             self._prefill.pass_s(seconds, both)
-        self._places[_place(decode[0][0] if decode else None, prefill[0][0] if prefill else None)] += seconds
+        self._places[_place(decode[0].batch if decode else None, prefill[0].batch if prefill else None)] += seconds
 
     # --- batches
 
@@ -226,17 +249,19 @@ class Machine:
             batches = scheduler.schedule(plan, room)
             for batch in batches:
                 queue = self._lanes[batch.lane].queue
+                alone_s, beside_s = self._predicted(batch)
+                factor = self._setup.errors.factor(batch)
                 start_s = 0.0 if queue else self._setup.host_s
-                alone_s, beside_s = self._times(batch)
-                queue.append((batch, alone_s + start_s, beside_s + start_s))
+                queue.append(_Flight(batch, start_s, alone_s, beside_s, factor * alone_s, factor * beside_s))
             if not batches:
                 break
         scheduler.preempted.clear()
 
     def _finish(self, name: Lane, records: list[Record], watch: Watch | None) -> None:
         lane = self._lanes[name]
-        batch, _, _ = lane.queue.popleft()
-        lane.done = 0.0
+        self._learn(lane)
+        batch = lane.queue.popleft().batch
+        lane.done = lane.ran_s = lane.beside_s = 0.0
         self._steps += 1
         sampled = sum(row.samples for row in batch.rows)
         done = self.scheduler.finish(batch, BatchResult(token_ids=[0] * sampled))
@@ -250,7 +275,15 @@ class Machine:
                 if watch is not None:
                     watch.finished(record)
 
-    def _times(self, batch: Batch) -> tuple[float, float]:
+    def _learn(self, lane: _Lane) -> None:
+        """As the engine does, from the lane's first batch, which has ended (`rapidd.engine.timing`)."""
+        first, share = lane.queue[0], lane.beside_s / lane.ran_s
+        if ALONE < share < BESIDE:
+            return
+        predicted_s = first.predicted_beside_s if share >= BESIDE else first.predicted_alone_s
+        self.correction.observe(first.batch.mode, kind(first.batch), predicted_s, lane.ran_s - first.start_s)
+
+    def _predicted(self, batch: Batch) -> tuple[float, float]:
         """Seconds alone, and beside the other lane."""
         cost, units, rows = self._cost, batch.units, batch.num_decode
         kv_tokens = sum(row.start for row in batch.rows[:rows]) if rows else 0

@@ -46,9 +46,13 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Shares of the time."""
 
 
-def summarize(run: Run, slo: Slo) -> Summary:
-    """The run, judged by ``slo``."""
-    served = [record for record in run.records if record.token_s]
+def summarize(run: Run, slo: Slo, warmup_s: float = 0.0) -> Summary:
+    """The run, judged by ``slo``, without the requests that arrived within ``warmup_s`` and the time until the next.
+
+    What is not of single requests (`preempted`, `changes_per_s`, `places`, ...) is of the whole run.
+    """
+    records = [record for record in run.records if record.arrival_s >= warmup_s]
+    served = [record for record in records if record.token_s]
     ttft = array("d", (record.token_s[0] - record.arrival_s for record in served))
     gaps = array("d")
     ttft_met = itl_met = both = 0
@@ -60,11 +64,12 @@ def summarize(run: Run, slo: Slo) -> Summary:
         ttft_met += in_time
         itl_met += steady
         both += in_time and steady
-    offered, seconds = len(run.records) or 1, run.seconds or 1.0
+    offered, whole_s = len(records) or 1, run.seconds or 1.0
+    seconds = whole_s - records[0].arrival_s if warmup_s and served else whole_s
     return Summary(
-        requests=len(run.records),
-        refused=len(run.records) - len(served),
-        seconds=run.seconds,
+        requests=len(records),
+        refused=len(records) - len(served),
+        seconds=seconds,
         met=both / offered,
         ttft_met=ttft_met / offered,
         itl_met=itl_met / offered,
@@ -75,9 +80,9 @@ def summarize(run: Run, slo: Slo) -> Summary:
         prompt_tokens_per_s=sum(record.prompt_tokens for record in served) / seconds,
         preempted=run.preempted,
         prefix_hit_tokens=run.prefix_hit_tokens,
-        changes_per_s=run.changes / seconds,
-        decisions_per_s=run.decisions / seconds,
-        places={place: spent / seconds for place, spent in sorted(run.places.items())},
+        changes_per_s=run.changes / whole_s,
+        decisions_per_s=run.decisions / whole_s,
+        places={place: spent / whole_s for place, spent in sorted(run.places.items())},
     )
 
 

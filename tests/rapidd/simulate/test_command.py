@@ -36,6 +36,28 @@ def test_a_run_prints_tables_and_one_json_line_last(profile: str, capsys: pytest
     assert "mooncake_conversation  auto  ITL objective 25.0 ms, 15 requests" in out
 
 
+def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--trace", MOONCAKE, "--profile", profile)
+    errors = ("--jitter", "0.03", "--jitter", "hybrid/mixed=0.1", "--jitter-run", "5", "--bias", "0.05", "--seed", "7")
+    runs = []
+    for more in ((), errors, errors, ("--warmup", "2")):
+        assert simulate(*words, *more) == 0
+        (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+        runs.append(run)
+    exact, erring, again, warm = runs
+    assert erring == again
+    assert erring["itl_s"]["p50"] > exact["itl_s"]["p50"]
+    assert 0 < warm["requests"] < exact["requests"] == erring["requests"] == 15
+    assert simulate(*words, "--jitter", "-1", "--bias", "mixd=0.1") == 78
+    told = capsys.readouterr().err
+    assert "--jitter: -1 is not within 0 and 0.5" in told
+    assert "--bias: 'mixd' is no kind of batch" in told
+    assert simulate(*words, "--goodput", "--warmup", "2") == 78
+    assert "--warmup: a search for goodput judges every request" in capsys.readouterr().err
+
+
 def test_a_sweep_writes_a_table_and_says_what_auto_is_against_the_best_static_arm(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
