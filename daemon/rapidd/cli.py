@@ -188,7 +188,7 @@ def _load(arguments: argparse.Namespace) -> settings.Loaded:
 def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
-    return serve(_load(arguments).config)
+    return serve(_load(arguments).config, load=lambda: _load(arguments).config)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

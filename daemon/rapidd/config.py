@@ -49,6 +49,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Default and bound of max_tokens; null: what the context leaves."""
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
     snapshot_hz: Annotated[float, Meta(ge=0.1, le=20)] = 4.0
+    hang_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """A child whose loop is silent, or that ends no batch while requests wait, for so long is replaced; 0: never."""
 
 
 class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

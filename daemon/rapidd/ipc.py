@@ -33,6 +33,7 @@ from rapidctl.wire import (
     Quantiles,
     SloClass,
 )
+from rapidd.config import Config
 
 BUILD: Final = __version__
 """What both ends must have in common: `EngineHello.build`."""
@@ -331,6 +332,42 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     front_restarts: int
 
 
+class Probe(Struct, tag_field="kind", tag="probe"):
+    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`."""
+
+    number: int
+
+
+class Pulse(Struct, tag_field="kind", tag="pulse"):
+    """Answer to `Probe`, given by the loop itself. ``requests``: that are live; ``finished``: batches since the start.
+
+    ``patience_s``: how long a batch may take on this device, from what the warm-up took.
+    """
+
+    number: int
+    requests: int = 0
+    finished: int = 0
+    patience_s: float = 0.0
+
+
+class Reload(Struct, tag_field="kind", tag="reload"):
+    """A new configuration, which differs from the one in force in hot settings only. Answered by `Reloaded`."""
+
+    number: int
+    config: Config
+
+
+class Reloaded(Struct, tag_field="kind", tag="reloaded"):
+    """Outcome of `Reload`; ``problem``: why nothing was changed, empty when it was."""
+
+    number: int
+    problem: str = ""
+
+
+ChildLine = ChildReport | Pulse | Reloaded
+SupervisorLine = SupervisorNote | Probe | Reload
+
+
 class Channel:
     """JSON lines over the socketpair between the supervisor and one child.
 
@@ -395,3 +432,5 @@ def exit_with_supervisor(channel: Channel) -> None:
 encode = msgspec.msgpack.Encoder().encode
 decode_front = msgspec.msgpack.Decoder(FrontMessage).decode
 decode_engine = msgspec.msgpack.Decoder(EngineMessage).decode
+decode_child = msgspec.json.Decoder(ChildLine).decode
+decode_supervisor = msgspec.json.Decoder(SupervisorLine).decode

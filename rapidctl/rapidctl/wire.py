@@ -691,7 +691,7 @@ class Event(Struct, kw_only=True):
     kind: Literal[
         "decision", "override", "release", "guard", "ttl", "policy", "applied",
         "engine_lost", "engine_ready", "front_ready", "drain", "client_lost", "slow_consumer",
-        "preempted", "out_of_memory", "resubmitted", "placement", "warning", "device_error",
+        "preempted", "out_of_memory", "resubmitted", "placement", "warning", "device_error", "config",
     ]  # fmt: skip
     level: Literal["info", "warn", "error"]
     text: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rapidctl import wire
-from rapidd import ipc
+from rapidd import ipc, stacks
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = msgspec.json.decode(options.config.read_bytes(), type=Config)
         runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
         runtime.prepare()
+        stacks.catch(runtime.private, "front")
         text = load_text(config)
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
         hint = getattr(error, "hint", "")

@@ -92,6 +92,10 @@ class Calls:
             wire.Drain: self._drain,
         }
 
+    def configure(self, config: ServerConfig) -> None:
+        """Bounds of the queue from now on; who waits already stays."""
+        self._config = config
+
     def take(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
         """One message on the request socket, without its identity frame."""
         client = self._clients.get(identity)

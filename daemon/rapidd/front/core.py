@@ -21,6 +21,7 @@ from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
+from rapidd.reload import changed
 from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
@@ -112,7 +113,7 @@ class Front:
 
     def life(self) -> tuple[wire.DaemonState, str]:
         """The daemon's state, and one line about it for people."""
-        left = self._num_left
+        left = self.num_left
         if self.calls.draining or self.calls.stopping:
             return ("draining", f"{left} requests left") if left else ("drained", "")
         life, note = self.link.life, self.link.note
@@ -121,13 +122,24 @@ class Front:
             detail += f" {note.percent:.0f} %"
         return life, detail
 
+    def reload(self, config: Config) -> None:
+        """Take over the hot settings of a configuration that the supervisor has checked."""
+        keys = ", ".join(changed(self._config, config))
+        self._config = config
+        self.calls.configure(config.server)
+        self.publisher.configure(config.server.snapshot_hz)
+        if self.link.hello is not None:
+            self._know_engine(self.link.hello)
+        self._next_ns = None
+        self.events.emit("config", f"reloaded: {keys}")
+
     def stop(self) -> None:
         """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""
         now_ns = self._clock()
         if self._stop_ns is None:
             self.calls.stopping = True
             self._stop_ns = now_ns + int(self._config.server.drain_timeout_s * 1e9)
-            left = self._num_left
+            left = self.num_left
             self.events.emit("drain", f"shutting down; {left} requests left")
             self._report(ipc.ChildReport("draining", f"{left} requests left"))
         else:
@@ -135,7 +147,8 @@ class Front:
         self.tick()
 
     @property
-    def _num_left(self) -> int:
+    def num_left(self) -> int:
+        """Requests that are live, those being encoded included."""
         return len(self.serving.journal.streams) + len(self.calls.encoding)
 
     @property
@@ -173,7 +186,7 @@ class Front:
             self.serving.fail_all(error)
             self.calls.give_up(error)
             self._aftermath()
-        if not self._num_left:
+        if not self.num_left:
             self.stopped = True
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
@@ -286,12 +299,16 @@ class Front:
             self.link.drop()
             self._aftermath()
         change = self.link.greet(identity, hello)
-        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
-        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
+        self._know_engine(hello)
         if change != "known":
             self.watch.follow(hello.device)
             self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
             self.serving.resubmit(after_death=change == "new" and not is_first)
+
+    def _know_engine(self, hello: ipc.EngineHello) -> None:
+        """What depends on the engine and on settings alike."""
+        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
+        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
 
     def _engine_message(self, message: ipc.EngineMessage) -> None:
         match message:

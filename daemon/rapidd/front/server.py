@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Final
 
-import msgspec
 import zmq
 
 from rapidctl import wire
@@ -161,7 +160,14 @@ class Server:
 
     def _read_channel(self, channel: ipc.Channel) -> None:
         for line in channel.lines():
-            self.front.note(msgspec.json.decode(line, type=ipc.SupervisorNote))
+            match ipc.decode_supervisor(line):
+                case ipc.Probe(number):
+                    channel.send(ipc.Pulse(number, self.front.num_left))
+                case ipc.Reload(number, config):
+                    self.front.reload(config)
+                    channel.send(ipc.Reloaded(number))
+                case ipc.SupervisorNote() as note:
+                    self.front.note(note)
 
     # --- signals -----------------------------------------------------------------------------------------------
 
