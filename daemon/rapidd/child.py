@@ -20,6 +20,8 @@ ChildName = Literal["front", "engine"]
 HEALTHY_S: Final = 60.0
 """A child that was ready for so long starts again without the penalty of earlier failures."""
 KILL_WAIT_S: Final = 5.0
+LOAD_SILENCE_S: Final = 600.0
+"""A child that is not ready and has reported no progress for so long hangs: a device's library may, at start."""
 STDERR: Final = 2
 
 
@@ -45,6 +47,7 @@ class Child:
         self._delays_s: Final = delays_s
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_s: float | None = None
+        self._heard_s = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -68,7 +71,7 @@ class Child:
         """
         ours, theirs = socket.socketpair()
         self.retry_at_s, self.report, self._ready_s, self.started_s = None, None, None, now_s
-        self.kill_at_s, self.watch = None, Watch(self.watch.limit_s)
+        self.kill_at_s, self.watch, self._heard_s = None, Watch(self.watch.limit_s), now_s
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -92,6 +95,8 @@ class Child:
                 heard.append(decode_child(line))
             except (ValueError, RecursionError):
                 continue
+        if heard:
+            self._heard_s = now_s
         for message in heard:
             if isinstance(message, ChildReport):
                 self.report = message
@@ -106,18 +111,23 @@ class Child:
             self.channel.send(line)
 
     def check(self, now_s: float) -> str | None:
-        """One beat of the ladder: probe the loop of a process that was ready, and abort one that is hung.
+        """One beat of the ladder: probe the loop of a process that is ready, and abort one that is hung.
 
         Returns why, when it was aborted now. SIGABRT makes it write its stacks; `kill_at_s` is for what ignores that.
         """
-        if self._process is None or self._ready_s is None or self.kill_at_s is not None:
+        if self._process is None or self.kill_at_s is not None:
             return None
-        if (trouble := self.watch.trouble) is not None:
+        if self._ready_s is not None:
+            trouble = self.watch.trouble
+        else:
+            silent = self.watch.limit_s and now_s - self._heard_s > LOAD_SILENCE_S
+            trouble = f"no progress for {LOAD_SILENCE_S:.0f} s while it starts" if silent else None
+        if trouble is not None:
             self.kill_at_s = now_s + ABORT_S
             self.signal(signal.SIGABRT)
-            return trouble
-        self.tell(self.watch.beat())
-        return None
+        elif self._ready_s is not None:
+            self.tell(self.watch.beat())
+        return trouble
 
     def reap(self) -> int | None:
         """Exit status of a process that has ended since the last call (negative: the signal), else null."""
