@@ -91,6 +91,29 @@ class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
     """Some metrics also under ``vllm:`` names."""
 
 
+class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Who may do what, and how much of the daemon one of them may have. A user is a uid, or the owner of a key."""
+
+    operators: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """Group whose members may send operator verbs; root and the daemon's own user always may."""
+    max_clients: Annotated[int, Meta(ge=1)] = 1024
+    """Connections that said Hello."""
+    max_requests_per_client: Annotated[int, Meta(ge=1)] = 4096
+    """Live requests of one connection."""
+    max_requests_per_user: Annotated[int, Meta(ge=1)] | None = None
+    """Live requests of all connections of one user; null: no such bound."""
+    max_queue_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Of server.max-waiting-requests that one user's may be."""
+
+
+class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Lines on stderr. ``auto``: JSON where they go to systemd's journal, else text for people."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug: also a line or two for each request, without its text."""
+    format: Literal["auto", "text", "json"] = "auto"
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The whole of it."""
 
@@ -100,3 +123,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     slo: SloConfig = SloConfig()
     policy: PolicyConfig = PolicyConfig()
     http: HttpConfig = HttpConfig()
+    access: AccessConfig = AccessConfig()
+    log: LogConfig = LogConfig()

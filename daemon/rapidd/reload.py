@@ -11,7 +11,14 @@ from rapidd.settings import values_of
 
 HOT: Final = frozenset(
     {
+        "access.max-clients",
+        "access.max-queue-share",
+        "access.max-requests-per-client",
+        "access.max-requests-per-user",
+        "access.operators",
         "engine.policy",
+        "log.format",
+        "log.level",
         "server.max-waiting-requests",
         "server.max-waiting-tokens",
         "server.max-output-tokens",

@@ -6,6 +6,7 @@ from and its key. Environment variables are ``RAPIDD__SECTION__KEY`` with dashes
 """
 
 import difflib
+import grp
 import json
 import math
 import os
@@ -20,7 +21,17 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from rapidctl.wire import EndpointError
-from rapidd.config import Config, EngineConfig, HttpConfig, ModelConfig, PolicyConfig, ServerConfig, SloConfig
+from rapidd.config import (
+    AccessConfig,
+    Config,
+    EngineConfig,
+    HttpConfig,
+    LogConfig,
+    ModelConfig,
+    PolicyConfig,
+    ServerConfig,
+    SloConfig,
+)
 from rapidd.errors import ConfigError, ProfileError
 from rapidd.paths import RuntimeDir
 from rapidd.policy.policies import parse as parse_policy
@@ -38,6 +49,8 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "slo": SloConfig,
     "policy": PolicyConfig,
     "http": HttpConfig,
+    "access": AccessConfig,
+    "log": LogConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field
@@ -250,11 +263,22 @@ def _profile_reads(config: Config) -> str | None:
     return None
 
 
+def _operators_exist(config: Config) -> str | None:
+    if config.access.operators is None:
+        return None
+    try:
+        grp.getgrnam(config.access.operators)
+    except KeyError:
+        return f"there is no group {config.access.operators}: groupadd --system {config.access.operators}"
+    return None
+
+
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...]] = (
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
     (("server.listen",), _endpoint_fits),
+    (("access.operators",), _operators_exist),
     (("policy.profile",), _profile_reads),
 )
 """What single values cannot tell: (keys it looks at, the one to blame first; problem or null)."""

@@ -20,7 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from rapidctl import wire
-from rapidd import reload, stacks
+from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, ConfigError
@@ -114,6 +114,7 @@ class Supervisor:
     def _take(self, config: Config) -> None:
         """Make a configuration the one in force."""
         self._config = config
+        log.start(config.log, "supervisor")
         self._drain_s = config.server.drain_timeout_s + DRAIN_GRACE_S
         for child in self._children:
             child.watch.limit_s = config.server.hang_timeout_s
@@ -347,13 +348,12 @@ class Supervisor:
             self._front.tell(note)
 
     def _say(self, line: str) -> None:
-        """A line for people, and for ``systemctl status``. A terminal that is gone is no reason to stop."""
+        """A line for people, and for ``systemctl status``."""
         if line == self._last_line:
             return
         self._last_line = line
         notify(f"STATUS={line}")
-        with contextlib.suppress(OSError):
-            print(f"rapidd: {line}", file=sys.stderr, flush=True)
+        log.info(line)
 
 
 def _has_terminal() -> bool:

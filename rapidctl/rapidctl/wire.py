@@ -73,6 +73,7 @@ ErrorCode = Literal[
     "kv_too_small",  # the request can never fit the KV cache
     "duplicate_id",  # another client's stream runs under this id
     "queue_full",
+    "quota_exceeded",  # this connection's or this user's share is used up; others are served
     "starting",
     "draining",
     "engine_lost",  # the engine died more often than a request is resubmitted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from rapidd import stacks
+from rapidd import log, stacks
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
@@ -27,6 +27,7 @@ def main() -> int:
     assert config.server.listen is not None, "the supervisor resolves the endpoint"
     directory = RuntimeDir(config.server.listen)
     stacks.catch(directory.private, "engine")
+    log.start(config.log, "engine")
 
     def report(detail: str, percent: float | None) -> None:
         channel.send(ChildReport("loading", detail, percent))
@@ -38,7 +39,7 @@ def main() -> int:
         engine = build(config, directory, channel, report)
     except RapiddError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        print(f"rapidd: {error}{hint}", file=sys.stderr)
+        log.error(f"{error}{hint}")
         return EXIT_CONFIG
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())

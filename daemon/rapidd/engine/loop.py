@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
-from rapidd import ipc
+from rapidd import ipc, log
 from rapidd.config import Config
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
@@ -181,6 +181,7 @@ class Engine:
         self._limits = replace(self._limits, slo=slo)
         self._pace.itl_slo_s = slo.itl_s
         self._config = config
+        log.start(config.log, "engine")
         return ""
 
     def _timeout_ms(self) -> int:

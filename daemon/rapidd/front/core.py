@@ -93,6 +93,7 @@ class Front:
         )
         self.calls = Calls(
             config=config.server,
+            access=config.access,
             endpoint=endpoint,
             front_boot_id=self.boot_id,
             text=text,
@@ -126,7 +127,7 @@ class Front:
         """Take over the hot settings of a configuration that the supervisor has checked."""
         keys = ", ".join(changed(self._config, config))
         self._config = config
-        self.calls.configure(config.server)
+        self.calls.configure(config.server, config.access)
         self.publisher.configure(config.server.snapshot_hz)
         if self.link.hello is not None:
             self._know_engine(self.link.hello)

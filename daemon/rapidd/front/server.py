@@ -19,7 +19,7 @@ from typing import Final
 import zmq
 
 from rapidctl import wire
-from rapidd import ipc
+from rapidd import ipc, log
 from rapidd.config import Config
 from rapidd.errors import RequestError
 from rapidd.front import admission
@@ -164,6 +164,7 @@ class Server:
                 case ipc.Probe(number):
                     channel.send(ipc.Pulse(number, self.front.num_left))
                 case ipc.Reload(number, config):
+                    log.start(config.log, "front")
                     self.front.reload(config)
                     channel.send(ipc.Reloaded(number))
                 case ipc.SupervisorNote() as note:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, get_args
 
 from rapidctl import wire
-from rapidd import ipc
+from rapidd import ipc, log
 from rapidd.errors import RequestError
 from rapidd.front import admission
 from rapidd.front.admission import Capacity, TextModel
@@ -74,6 +74,8 @@ class Serving:
         self.journal.add(stream)
         client.stream_ids.add(stream.id)
         self.totals.accepted += 1
+        if log.debug_is_on():
+            log.debug("request accepted", request_id=stream.id, client=client.label, prompt_tokens=len(prompt_ids))
         self._latency.arrived(stream.arrival_ns)
         accepted = wire.Accepted(id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed)
         if not self._clients.reply(client.identity, accepted):
@@ -373,6 +375,9 @@ class Serving:
 
     def _end(self, stream: Stream, message: wire.Finished | wire.Failed) -> None:
         client = self._clients.get(stream.client)
+        if log.debug_is_on():
+            how = message.code if isinstance(message, wire.Failed) else "finished"
+            log.debug(f"request {how}", request_id=stream.id, output_tokens=stream.output_tokens)
         if client is not None:
             client.stream_ids.discard(stream.id)
         self._clients.reply(stream.client, message)

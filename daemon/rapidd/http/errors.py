@@ -20,6 +20,7 @@ _STATUS: Final[dict[ErrorCode, tuple[int, str]]] = {
     "prompt_too_long": (400, "context_length_exceeded"),
     "kv_too_small": (400, "kv_too_small"),
     "queue_full": (429, "queue_full"),
+    "quota_exceeded": (429, "quota_exceeded"),
     "starting": (503, "starting"),
     "draining": (503, "draining"),
     "engine_lost": (503, "engine_lost"),
