@@ -106,6 +106,18 @@ class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Of server.max-waiting-requests that one user's may be."""
 
 
+class TcpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Clients on other machines, beside the local socket; never without keys.
+
+    ``key`` and ``authorized-keys`` are files of `rapidctl keys`: paths, or names of systemd credentials.
+    """
+
+    listen: str | None = None
+    """tcp://ADDRESS:PORT; metrics are on the next port. null: none."""
+    key: str = "curve.key"
+    authorized_keys: str = "authorized-keys"
+
+
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Lines on stderr. ``auto``: JSON where they go to systemd's journal, else text for people."""
 
@@ -125,3 +137,4 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     http: HttpConfig = HttpConfig()
     access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()
+    tcp: TcpConfig = TcpConfig()

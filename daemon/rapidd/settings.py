@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo
 
-from rapidctl.wire import EndpointError
+from rapidctl.wire import EndpointError, check_client_endpoint
 from rapidd.config import (
     AccessConfig,
     Config,
@@ -31,9 +31,10 @@ from rapidd.config import (
     PolicyConfig,
     ServerConfig,
     SloConfig,
+    TcpConfig,
 )
 from rapidd.errors import ConfigError, ProfileError
-from rapidd.paths import RuntimeDir
+from rapidd.paths import RuntimeDir, credential
 from rapidd.policy.policies import parse as parse_policy
 from rapidd.policy.profile import load_profile
 
@@ -51,6 +52,7 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "http": HttpConfig,
     "access": AccessConfig,
     "log": LogConfig,
+    "tcp": TcpConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field
@@ -273,12 +275,28 @@ def _operators_exist(config: Config) -> str | None:
     return None
 
 
+def _tcp_has_keys(config: Config) -> str | None:
+    if config.tcp.listen is None:
+        return None
+    try:
+        if not config.tcp.listen.startswith("tcp://"):
+            return f"{config.tcp.listen!r} is no tcp endpoint: use tcp://ADDRESS:PORT"
+        check_client_endpoint(config.tcp.listen)
+    except EndpointError as error:
+        return str(error)
+    for name, value in (("key", config.tcp.key), ("authorized-keys", config.tcp.authorized_keys)):
+        if not credential(value).is_file():
+            return f"tcp needs keys, and {credential(value)} (tcp.{name}) is not there: see rapidctl keys --help"
+    return None
+
+
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...]] = (
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
     (("server.listen",), _endpoint_fits),
     (("access.operators",), _operators_exist),
+    (("tcp.listen", "tcp.key", "tcp.authorized-keys"), _tcp_has_keys),
     (("policy.profile",), _profile_reads),
 )
 """What single values cannot tell: (keys it looks at, the one to blame first; problem or null)."""

@@ -38,11 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
         runtime.prepare()
         stacks.catch(runtime.private, "front")
         text = load_text(config)
+        server = Server(config, runtime, text, channel)
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
         hint = getattr(error, "hint", "")
         log.error(f"{error}{f' ({hint})' if hint else ''}")
         return EXIT_CONFIG
-    server = Server(config, runtime, text, channel)
     server.front.watch.start()
     try:
         return server.run()

@@ -1,6 +1,7 @@
 """Who a connection is, what it may do, and how much of the daemon it may have. Knows no sockets and no streams.
 
-A user is who the kernel says is at the other end of a local socket, whatever the client calls itself.
+A user is who the kernel says is at the other end of a local socket, or whose key it was over tcp, whatever the client
+calls itself.
 """
 
 import grp
@@ -21,16 +22,19 @@ _ENVELOPE: Final = ("call", "by", "deadline_unix_s")
 
 
 class Peer(Struct, frozen=True):
-    """The process at the other end, as the kernel knows it."""
+    """Who is at the other end: a process as the kernel knows it, or the owner of a key (``name``)."""
 
-    uid: int
-    gid: int
-    pid: int
+    uid: int | None = None
+    gid: int | None = None
+    pid: int | None = None
+    name: str | None = None
+    operator: bool = False
+    """The key was authorized to command; nothing that a process could be."""
 
     @property
     def user(self) -> str:
         """For labels and quotas."""
-        return str(self.uid)
+        return str(self.uid) if self.name is None else f"key:{self.name}"
 
 
 def peer_of(address: str | None) -> Peer | None:
@@ -43,8 +47,8 @@ def peer_of(address: str | None) -> Peer | None:
 
 def may_control(peer: Peer | None, operators: str | None) -> bool:
     """Whether a peer may send operator verbs: root, the daemon's own user, members of the operators' group."""
-    if peer is None:
-        return False
+    if peer is None or peer.uid is None or peer.gid is None:
+        return peer is not None and peer.operator
     if peer.uid in (0, os.geteuid()):
         return True
     if operators is None:
@@ -76,6 +80,7 @@ def audit(peer: Peer | None, label: str, request: wire.Request, outcome: str) ->
         uid=peer.uid if peer else None,
         gid=peer.gid if peer else None,
         pid=peer.pid if peer else None,
+        key=peer.name if peer else None,
         asked=str(asked),
     )
 

@@ -14,6 +14,7 @@ from rapidctl import __version__, wire
 from rapidd.config import AccessConfig, ServerConfig
 from rapidd.errors import RequestError
 from rapidd.front import access, admission
+from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.control import Control, refusal
@@ -98,7 +99,7 @@ class Calls:
         self._config = config
         self._access = access
 
-    def take(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+    def take(self, identity: bytes, frames: list[bytes], peer: Peer | None) -> None:
         """One message on the request socket, without its identity frame."""
         client = self._clients.get(identity)
         if client is not None:
@@ -113,7 +114,7 @@ class Calls:
             request = wire.decode_request(frames[0])
             stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
             if isinstance(request, wire.Hello):
-                self._hello(identity, request, peer_address)
+                self._hello(identity, request, peer)
             elif client is None:
                 raise RequestError("hello_required", "the first message of a connection is Hello")
             elif access.is_command(request):
@@ -146,7 +147,7 @@ class Calls:
             self._serving.totals.refused += 1
         self._clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
 
-    def _hello(self, identity: bytes, request: wire.Hello, peer_address: str | None) -> None:
+    def _hello(self, identity: bytes, request: wire.Hello, peer: Peer | None) -> None:
         protocol = min(request.protocol_max, wire.PROTOCOL_MAX)
         if protocol < max(request.protocol_min, wire.PROTOCOL_MIN):
             raise RequestError(
@@ -157,7 +158,6 @@ class Calls:
             )
         if self._clients.get(identity) is None:
             access.check_client(self._access, len(self._clients))
-        peer = access.peer_of(peer_address)
         control = request.control and access.may_control(peer, self._access.operators)
         client = self._clients.hello(identity, request.client, peer, control)
         hello = self._link.hello

@@ -13,6 +13,7 @@ from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config
 from rapidd.errors import RequestError
+from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
 from rapidd.front.clients import Client, Clients, Clock, Transport
@@ -249,10 +250,10 @@ class Front:
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+    def client_frame(self, identity: bytes, frames: list[bytes], peer: Peer | None) -> None:
         """One message on the request socket, without its identity frame."""
         self._next_ns = None
-        self.calls.take(identity, frames, peer_address)
+        self.calls.take(identity, frames, peer)
         self._aftermath()
 
     def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
