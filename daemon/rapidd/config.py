@@ -118,6 +118,13 @@ class TcpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
     authorized_keys: str = "authorized-keys"
 
 
+class FaultsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Failures on purpose, for tests: see `rapidd.faults`. Never in a daemon that serves anybody."""
+
+    points: str = ""
+    """Such as "engine.step:raise@37, front.send:stall"."""
+
+
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Lines on stderr. ``auto``: JSON where they go to systemd's journal, else text for people."""
 
@@ -138,3 +145,4 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()
     tcp: TcpConfig = TcpConfig()
+    faults: FaultsConfig = FaultsConfig()

@@ -339,14 +339,15 @@ class Probe(Struct, tag_field="kind", tag="probe"):
 
 
 class Pulse(Struct, tag_field="kind", tag="pulse"):
-    """Answer to `Probe`, given by the loop itself. ``requests``: that are live; ``finished``: batches since the start.
+    """Answer to `Probe`, given by the loop itself. ``requests``: that are live; ``finished``: batches since the start,
+    null from a child that computes none and so is judged by its answers alone.
 
     ``patience_s``: how long a batch may take on this device, from what the warm-up took.
     """
 
     number: int
     requests: int = 0
-    finished: int = 0
+    finished: int | None = None
     patience_s: float = 0.0
 
 
@@ -364,7 +365,14 @@ class Reloaded(Struct, tag_field="kind", tag="reloaded"):
     problem: str = ""
 
 
-ChildLine = ChildReport | Pulse | Reloaded
+class DeviceFault(Struct, tag_field="kind", tag="device"):
+    """The front's line about the device: the engine must be started anew, or no engine can use it any more."""
+
+    remedy: Literal["restart", "stop"]
+    text: str
+
+
+ChildLine = ChildReport | Pulse | Reloaded | DeviceFault
 SupervisorLine = SupervisorNote | Probe | Reload
 
 

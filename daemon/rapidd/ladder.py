@@ -37,7 +37,7 @@ class Watch:
     def heard(self, pulse: Pulse) -> None:
         """The loop turned."""
         self._silent = 0
-        if pulse.requests == 0 or pulse.finished != self._last.finished:
+        if pulse.requests == 0 or pulse.finished is None or pulse.finished != self._last.finished:
             self._stuck = 0
         self._last = pulse
 

@@ -21,10 +21,12 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from rapidctl.wire import EndpointError, check_client_endpoint
+from rapidd import faults
 from rapidd.config import (
     AccessConfig,
     Config,
     EngineConfig,
+    FaultsConfig,
     HttpConfig,
     LogConfig,
     ModelConfig,
@@ -53,6 +55,7 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "access": AccessConfig,
     "log": LogConfig,
     "tcp": TcpConfig,
+    "faults": FaultsConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field
@@ -290,12 +293,22 @@ def _tcp_has_keys(config: Config) -> str | None:
     return None
 
 
+def _faults_parse(config: Config) -> str | None:
+    try:
+        for spec in faults.split(config.faults.points):
+            faults.parse(spec)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...]] = (
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
     (("server.listen",), _endpoint_fits),
     (("access.operators",), _operators_exist),
+    (("faults.points",), _faults_parse),
     (("tcp.listen", "tcp.key", "tcp.authorized-keys"), _tcp_has_keys),
     (("policy.profile",), _profile_reads),
 )

@@ -23,8 +23,8 @@ from rapidctl import wire
 from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
-from rapidd.errors import EXIT_CONFIG, ConfigError
-from rapidd.ipc import ChildReport, Pulse, Reload, Reloaded, SupervisorNote
+from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
+from rapidd.ipc import ChildReport, DeviceFault, Pulse, Reload, Reloaded, SupervisorNote
 from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
 from rapidd.sdnotify import notify
@@ -166,6 +166,8 @@ class Supervisor:
                         self._on_pulse(child, message)
                     case Reloaded():
                         self._on_reloaded(child, message)
+                    case DeviceFault():
+                        self._on_device_fault(message)
             pid = child.pid
             if pid is not None and (status := child.reap()) is not None:
                 self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
@@ -215,6 +217,14 @@ class Supervisor:
             if status != self._status:
                 self._status = status
                 notify(f"STATUS={status}")
+
+    def _on_device_fault(self, fault: DeviceFault) -> None:
+        """What the driver says of the device decides: an engine that still runs on it proves nothing."""
+        if fault.remedy == "restart":
+            self._say(f"device fault: {fault.text}; replacing the engine")
+            self._engine.signal(signal.SIGKILL)
+        elif self._phase == "serving":
+            self._fail(EXIT_DEVICE, f"device fault: {fault.text}; the device must be reset or replaced")
 
     # --- reloading
 

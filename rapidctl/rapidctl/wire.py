@@ -77,6 +77,7 @@ ErrorCode = Literal[
     "starting",
     "draining",
     "engine_lost",  # the engine died more often than a request is resubmitted
+    "quarantined",  # requests like this one killed the engine twice; refused until the front is started again
     "deadline_exceeded",
     "slow_consumer",
     "not_found",

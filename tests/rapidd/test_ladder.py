@@ -63,6 +63,11 @@ def test_a_device_that_was_slow_at_the_warm_up_gets_as_long_for_a_batch() -> Non
     assert beats(watch, 10, slow) == "no batch ended for 60 s while 1 requests wait"
 
 
-@pytest.mark.parametrize("pulse", [None, Pulse(0, requests=1)])
+def test_a_child_that_computes_no_batches_is_judged_by_its_answers_alone() -> None:
+    """The front has requests for hours and ends no batch: it was once aborted for that."""
+    assert beats(Watch(LIMIT * BEAT_S), 1000, Pulse(0, requests=64)) is None
+
+
+@pytest.mark.parametrize("pulse", [None, Pulse(0, requests=1, finished=0)])
 def test_without_a_limit_nothing_hangs(pulse: Pulse | None) -> None:
     assert beats(Watch(0.0), 1000, pulse) is None

@@ -320,6 +320,22 @@ def test_a_hung_engine_is_aborted_its_stacks_are_kept_and_another_started(daemon
         assert f"the engine's last stacks are in {kept}" in said
 
 
+def test_a_device_that_must_be_reset_ends_the_daemon_for_good(daemon: Daemon) -> None:
+    daemon.start("sick")
+    status, said = daemon.end()
+    assert status == 77
+    assert "device fault: Xid 1; the device must be reset or replaced" in said
+
+
+def test_a_device_fault_that_a_new_process_mends_replaces_the_engine(daemon: Daemon) -> None:
+    daemon.start("faulty")
+    back = daemon.until("front", "note", lambda got: got["note"]["engine_restarts"] == 1)
+    assert back["note"]["front_restarts"] == 0
+    daemon.until_ready()
+    daemon.signal(signal.SIGTERM)
+    assert "device fault: Xid 1; replacing the engine" in daemon.end()[1]
+
+
 def test_a_hung_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> None:
     daemon.start("busy,serve", HANG_BEATS="25")
     back = daemon.until_ready()

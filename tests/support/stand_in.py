@@ -5,7 +5,8 @@
 The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
 at its channel; ``deaf`` does not either and ignores SIGABRT; ``stuck`` answers probes but never ends a batch; ``picky``
-refuses reloads; a number exits with it.
+refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose engine must be replaced; a
+number exits with it.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -18,7 +19,17 @@ import sys
 from pathlib import Path
 
 from rapidd import stacks
-from rapidd.ipc import Channel, ChildReport, Probe, Pulse, Reload, Reloaded, decode_supervisor, exit_with_supervisor
+from rapidd.ipc import (
+    Channel,
+    ChildReport,
+    DeviceFault,
+    Probe,
+    Pulse,
+    Reload,
+    Reloaded,
+    decode_supervisor,
+    exit_with_supervisor,
+)
 from rapidd.paths import RuntimeDir
 
 
@@ -58,6 +69,8 @@ def main() -> int:
             signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
     channel.send(ChildReport("ready", f"{name} detail"))
+    if behaviour in ("sick", "faulty"):
+        channel.send(DeviceFault("stop" if behaviour == "sick" else "restart", "Xid 1"))
     while True:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
         if signals.fileno() in readable:
@@ -69,7 +82,7 @@ def main() -> int:
             for line in channel.lines():
                 match decode_supervisor(line):
                     case Probe(number):
-                        channel.send(Pulse(number, requests=3 if behaviour == "stuck" else 0))
+                        channel.send(Pulse(number, requests=3 if behaviour == "stuck" else 0, finished=0))
                     case Reload(number, new):
                         tell("reload", snapshot_hz=new.server.snapshot_hz)
                         channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from rapidd import log, stacks
+from rapidd import faults, log, stacks
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
@@ -29,6 +29,8 @@ def main() -> int:
     stacks.catch(directory.private, "engine")
     log.start(config.log, "engine")
 
+    faults.arm(config.faults.points, directory.private, "loader")
+
     def report(detail: str, percent: float | None) -> None:
         channel.send(ChildReport("loading", detail, percent))
 
@@ -41,6 +43,7 @@ def main() -> int:
         hint = f" ({error.hint})" if error.hint else ""
         log.error(f"{error}{hint}")
         return EXIT_CONFIG
+    faults.arm(config.faults.points, directory.private, "engine.")  # the warm-up counts for nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.run()

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
-from rapidd import ipc, log
+from rapidd import faults, ipc, log
 from rapidd.config import Config
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
@@ -151,6 +151,7 @@ class Engine:
 
     def turn(self) -> None:
         """One pass: receive, collect, decide, launch, report."""
+        faults.hit("engine.loop")
         for message in self._link.receive():
             self._receive(message)
         self._watch_front()
@@ -224,6 +225,7 @@ class Engine:
                 self._control.observe(message, self._clock())
 
     def _submit(self, message: ipc.Submit) -> None:
+        faults.hit("engine.submit")
         request = to_request(message, self._limits)
         try:
             if self._scheduler.get(message.rid) is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rapidctl import wire
-from rapidd import ipc, log, stacks
+from rapidd import faults, ipc, log, stacks
 from rapidd.config import Config, LogConfig
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
         runtime.prepare()
         stacks.catch(runtime.private, "front")
+        faults.arm(config.faults.points, runtime.private, "front.")
         text = load_text(config)
         server = Server(config, runtime, text, channel)
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:

@@ -42,7 +42,7 @@ def peer_of(address: str | None) -> Peer | None:
     parts = (address or "").split(":")
     if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]):
         return None
-    return Peer(*map(int, parts[1:]))
+    return Peer(uid=int(parts[1]), gid=int(parts[2]), pid=int(parts[3]))
 
 
 def may_control(peer: Peer | None, operators: str | None) -> bool:

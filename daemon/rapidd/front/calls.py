@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from rapidctl import __version__, wire
+from rapidd import faults
 from rapidd.config import AccessConfig, ServerConfig
 from rapidd.errors import RequestError
 from rapidd.front import access, admission
@@ -113,6 +114,7 @@ class Calls:
                 )
             request = wire.decode_request(frames[0])
             stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
+            faults.hit("front.receive")
             if isinstance(request, wire.Hello):
                 self._hello(identity, request, peer)
             elif client is None:

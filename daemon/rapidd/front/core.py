@@ -46,7 +46,7 @@ class Front:
         *,
         clock: Clock,
         wall: Callable[[], float],
-        report: Callable[[ipc.ChildReport], None],
+        report: Callable[[ipc.ChildLine], None],
         encode: Callable[[wire.Generate], None],
     ) -> None:
         self.boot_id = secrets.token_hex(8)
@@ -200,6 +200,9 @@ class Front:
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)
+        match self.watch.take_remedy():
+            case ("restart" | "stop" as remedy, text):
+                self._report(ipc.DeviceFault(remedy, text))
         is_lost = self.link.connected and self.link.life == "engine_lost"
         if is_lost != self._engine_was_lost:
             self._engine_was_lost = is_lost

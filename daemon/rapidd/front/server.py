@@ -19,7 +19,7 @@ from typing import Final
 import zmq
 
 from rapidctl import wire
-from rapidd import ipc, log
+from rapidd import faults, ipc, log
 from rapidd.config import Config
 from rapidd.errors import ConfigError, RequestError
 from rapidd.front import access, admission
@@ -259,6 +259,9 @@ class Server:
 
     def to_client(self, identity: bytes, frame: bytes) -> Outcome:
         """See `Transport`."""
+        faults.hit("front.send")
+        if faults.stalls("front.send"):
+            return "full"
         sock = self._requests
         if self._remote is not None and identity.startswith(MARK):
             sock, identity = self._remote.requests, identity[len(MARK) :]
@@ -293,7 +296,7 @@ class Server:
             self._waiter.used(self._remote.metrics)
             self._remote.metrics.send(frame, zmq.NOBLOCK)
 
-    def _report(self, report: ipc.ChildReport) -> None:
+    def _report(self, report: ipc.ChildLine) -> None:
         if self._channel is not None:
             self._channel.send(report)
 

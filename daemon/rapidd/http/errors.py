@@ -19,6 +19,7 @@ _STATUS: Final[dict[ErrorCode, tuple[int, str]]] = {
     "empty_prompt": (400, "empty_prompt"),
     "prompt_too_long": (400, "context_length_exceeded"),
     "kv_too_small": (400, "kv_too_small"),
+    "quarantined": (400, "quarantined"),
     "queue_full": (429, "queue_full"),
     "quota_exceeded": (429, "quota_exceeded"),
     "starting": (503, "starting"),
