@@ -86,7 +86,7 @@ class _Stderr(logging.Handler):
 
 
 class _Text(logging.Formatter):
-    """``rapidd: the sentence (name value, name value)``."""
+    """``rapidd: the sentence (name value, name value)``; which kind of event it is, people see."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the sentence holds."""
@@ -94,7 +94,7 @@ class _Text(logging.Formatter):
 
 
 def _line(text: str, fields: Mapping[str, object]) -> str:
-    told = ", ".join(f"{name} {value}" for name, value in fields.items())
+    told = ", ".join(f"{name} {value}" for name, value in fields.items() if name != "event")
     line = f"rapidd: {text}" + (f" ({told})" if told else "")
     return "".join(char if char.isprintable() else " " for char in line)
 

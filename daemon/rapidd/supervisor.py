@@ -151,7 +151,8 @@ class Supervisor:
         for child in self._children:
             if child.channel is not None and not child.channel.closed:  # at end of file it is readable for ever
                 poller.register(child.channel, select.POLLIN)
-            due += [at_s for at_s in (child.retry_at_s, child.kill_at_s) if at_s is not None]
+            if child.retry_at_s is not None:
+                due.append(child.retry_at_s)
         poller.poll(math.ceil(max(0.0, min(due) - time.monotonic()) * 1000))
 
     def _step(self) -> None:

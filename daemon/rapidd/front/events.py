@@ -36,7 +36,7 @@ class EventLog:
         )
         self.next_seq += 1
         self._events.append(event)
-        if kind == "decision":  # with every change of load
+        if kind in ("decision", "applied"):  # with every change of load
             log.debug(text, event=kind)
         else:
             log.event(level, text, event=kind, request_id=event.request_id, epoch=event.epoch)

@@ -5,7 +5,6 @@ already has, under a new number each time, so that whatever an old engine still 
 sockets and no clocks; ids come in through `Choice.take`.
 """
 
-import hashlib
 import secrets
 from array import array
 from collections.abc import Iterator
@@ -18,8 +17,6 @@ from rapidd import ipc
 from rapidd.front.streams import OutputText
 from rapidd.telemetry.histogram import Histogram
 
-MAX_KILLS: Final = 2
-"""A request that was alone when the engine died is what kills it: at the second time it is known."""
 MAX_RESUBMISSIONS: Final = 2
 """A request that was running when the engine died for the third time may be what kills it."""
 RID_BITS: Final = 20
@@ -148,14 +145,6 @@ class Stream:
     def preemptions(self) -> int:
         """As last reported by the engine."""
         return sum(choice.state.preemptions for choice in self.choices if choice.state)
-
-
-def fingerprint(stream: Stream) -> bytes:
-    """What the engine is asked for, whoever asks and whenever: equal for requests that would do the same to it."""
-    nobodys = msgspec.structs.replace(
-        stream.template, rid=0, choice=0, seed=0, priority=0, deadline_mono_ns=None, arrival_mono_ns=0
-    )
-    return hashlib.blake2b(ipc.encode(nobodys), digest_size=16).digest()
 
 
 class Journal:

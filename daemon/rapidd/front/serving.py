@@ -16,7 +16,8 @@ from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
-from rapidd.front.journal import MAX_KILLS, MAX_RESUBMISSIONS, Choice, Journal, Stream, fingerprint
+from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
+from rapidd.front.quarantine import Quarantine
 from rapidd.telemetry.histogram import Histogram
 from rapidd.telemetry.latency import LatencyRecorder, judge
 
@@ -55,8 +56,7 @@ class Serving:
         self._latency = latency
         self._clock = clock
         self._refuse_hopeless = refuse_hopeless
-        self._quarantine: set[bytes] = set()
-        """Fingerprints of requests that nobody gets to send again while this front lives."""
+        self._quarantine = Quarantine()
         self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
 
     # --- opening ---------------------------------------------------------------------------------------------
@@ -73,10 +73,7 @@ class Serving:
         """Accept a new stream and submit its choices. Raises `RequestError`."""
         stream = admission.admit(request, prompt_ids, client.identity, text, capacity, arrival_ns)
         self._look_for_hope(stream)
-        if self._quarantine and fingerprint(stream) in self._quarantine:
-            raise RequestError(
-                "quarantined", "requests like this one killed the engine twice", "change it, and report the crash"
-            )
+        self._quarantine.check(stream)
         self.journal.add(stream)
         client.stream_ids.add(stream.id)
         self.totals.accepted += 1
@@ -242,8 +239,10 @@ class Serving:
             if any(choice.submitted for choice in stream.live):
                 stream.resubmissions += after_death
                 repeated += 1
-            if stream.kills >= MAX_KILLS:
-                self._quarantine_stream(stream)
+            if (sentence := self._quarantine.convict(stream)) is not None:
+                text = f"request {stream.id} killed the engine {stream.kills} times: it and its like are refused"
+                self._events.emit("warning", text, "error", request_id=stream.id)
+                self.fail(stream, sentence)
                 continue
             if stream.resubmissions > MAX_RESUBMISSIONS:
                 self.fail(
@@ -264,27 +263,9 @@ class Serving:
 
     def engine_lost(self) -> None:
         """Nothing runs until the next engine: every live choice waits. One that ran alone is suspected."""
-        submitted = [stream for stream in self.journal.streams.values() if any(c.submitted for c in stream.live)]
-        running = [stream for stream in submitted if any(choice.phase != "waiting" for choice in stream.live)]
-        suspects = running or submitted  # an engine that dies at once has not said what runs
-        if len(suspects) == 1:
-            suspects[0].kills += 1
+        self._quarantine.suspect(self.journal.streams.values())
         for choice in self.journal.live():
             self.journal.set_phase(choice, "waiting")
-
-    def _quarantine_stream(self, stream: Stream) -> None:
-        """It killed the engine, twice: nothing like it gets there again."""
-        self._quarantine.add(fingerprint(stream))
-        text = f"request {stream.id} killed the engine {stream.kills} times: it and its like are refused"
-        self._events.emit("warning", text, "error", request_id=stream.id)
-        self.fail(
-            stream,
-            RequestError(
-                "quarantined",
-                f"the engine died {stream.kills} times while it ran this request alone",
-                "change it, and report the crash: the daemon's log names the file with the stacks",
-            ),
-        )
 
     # --- endings -----------------------------------------------------------------------------------------------
 
