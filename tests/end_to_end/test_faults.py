@@ -32,10 +32,10 @@ MATRIX = {
     "engine.submit:exit@1": "finished",
     "engine.submit:hang@1": "finished",
     "engine.loop:raise@1": "finished",
-    "engine.loop:raise@30": "finished",
+    "engine.loop:raise@8": "finished",
     "engine.loop:exit@1": "finished",
-    "engine.loop:exit@30": "finished",
-    "engine.loop:hang@30": "finished",
+    "engine.loop:exit@8": "finished",
+    "engine.loop:hang@8": "finished",
     # A message: Hello is the first, the request the second.
     "front.receive:raise@1": "internal_error",
     "front.receive:raise@2": "internal_error",
