@@ -3,7 +3,7 @@
 export PYTHONSAFEPATH := 1
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-gpu lint bench bench-gpu bench-console docs clean
+.PHONY: help setup model demo test test-gpu test-faults lint bench bench-gpu bench-console docs clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -41,6 +41,9 @@ test: setup model ## run every test
 
 test-gpu: setup ## run the tests that need a GPU; output in build/gpu
 	PYTHON=$(PY) bash tests/gpu.sh
+
+test-faults: setup ## run every fault point in every phase of a request; some minutes
+	$(PY) -m pytest -q -m "faults or not faults" tests/end_to_end/test_faults.py
 
 lint: setup ## check style and types
 	$(PY) -m ruff check .

@@ -17,6 +17,7 @@ TARGETS = {
     "demo",
     "test",
     "test-gpu",
+    "test-faults",
     "lint",
     "bench",
     "bench-gpu",

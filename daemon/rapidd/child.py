@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
-
-from rapidd.ipc import Channel, ChildReport, SupervisorNote
+from rapidd.ipc import Channel, ChildLine, ChildReport, SupervisorLine, decode_child
+from rapidd.ladder import ABORT_S, Watch
 
 ChildName = Literal["front", "engine"]
 
 HEALTHY_S: Final = 60.0
 """A child that was ready for so long starts again without the penalty of earlier failures."""
 KILL_WAIT_S: Final = 5.0
+LOAD_SILENCE_S: Final = 600.0
+"""A child that is not ready and has reported no progress for so long hangs: a device's library may, at start."""
 STDERR: Final = 2
-
-_decode_report = msgspec.json.Decoder(ChildReport).decode
 
 
 class Child:
@@ -41,10 +40,14 @@ class Child:
         self.started_s = 0.0
         self.retry_at_s: float | None = None
         """When the next start is due, while the process is gone."""
+        self.kill_at_s: float | None = None
+        """When a hung process that was aborted is killed."""
+        self.watch = Watch(0.0)
         self._command: Final = command
         self._delays_s: Final = delays_s
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_s: float | None = None
+        self._heard_s = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -68,6 +71,7 @@ class Child:
         """
         ours, theirs = socket.socketpair()
         self.retry_at_s, self.report, self._ready_s, self.started_s = None, None, None, now_s
+        self.kill_at_s, self.watch, self._heard_s = None, Watch(self.watch.limit_s), now_s
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -83,31 +87,53 @@ class Child:
                 raise
         self.channel = Channel(ours)
 
-    def hear(self, now_s: float) -> list[ChildReport]:
-        """Reports that have arrived. A line that is none is skipped: it cannot be worth the daemon's life."""
-        reports = []
+    def hear(self, now_s: float) -> list[ChildLine]:
+        """What has arrived. A line that is no message is skipped: it cannot be worth the daemon's life."""
+        heard: list[ChildLine] = []
         for line in self.channel.lines() if self.channel is not None else ():
             try:
-                reports.append(_decode_report(line))
-            except ValueError:
+                heard.append(decode_child(line))
+            except (ValueError, RecursionError):
                 continue
-        if reports:
-            self.report = reports[-1]
+        if heard:
+            self._heard_s = now_s
+        for message in heard:
+            if isinstance(message, ChildReport):
+                self.report = message
         if self.ready and self._ready_s is None:
             self._ready_s = now_s
             self.ever_ready = True
-        return reports
+        return heard
 
-    def tell(self, note: SupervisorNote) -> None:
+    def tell(self, line: SupervisorLine) -> None:
         """Send a line, if there is somebody to read it."""
         if self.channel is not None:
-            self.channel.send(note)
+            self.channel.send(line)
+
+    def check(self, now_s: float) -> str | None:
+        """One beat of the ladder: probe the loop of a process that is ready, and abort one that is hung.
+
+        Returns why, when it was aborted now. SIGABRT makes it write its stacks; `kill_at_s` is for what ignores that.
+        """
+        if self._process is None or self.kill_at_s is not None:
+            return None
+        if self._ready_s is not None:
+            trouble = self.watch.trouble
+        else:
+            silent = self.watch.limit_s and now_s - self._heard_s > LOAD_SILENCE_S
+            trouble = f"no progress for {LOAD_SILENCE_S:.0f} s while it starts" if silent else None
+        if trouble is not None:
+            self.kill_at_s = now_s + ABORT_S
+            self.signal(signal.SIGABRT)
+        elif self._ready_s is not None:
+            self.tell(self.watch.beat())
+        return trouble
 
     def reap(self) -> int | None:
         """Exit status of a process that has ended since the last call (negative: the signal), else null."""
         if self._process is None or (status := self._process.poll()) is None:
             return None
-        self._process = None
+        self._process, self.kill_at_s = None, None
         if self.channel is not None:
             self.channel.close()
             self.channel = None

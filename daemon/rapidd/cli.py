@@ -49,6 +49,7 @@ SERVE_OPTIONS: Final = {
     "--weights": ("model.weights", None, "from the model's files, or random for benchmarks"),
     "--shape": ("model.shape", "S", "of random weights: llama-3.1-8b, smollm2-135m or a config.json"),
     "--profile": ("policy.profile", "FILE", "of rapidd calibrate; by default the one measured here, or shipped"),
+    "--log-format": ("log.format", None, "of the lines on stderr; auto: JSON for systemd's journal"),
     "--tokenizer": ("model.tokenizer", "DIR", "folder with tokenizer.json, where the model has none"),
 }
 """Option -> the key it sets, its metavar (null: the key's choices), and its help."""
@@ -188,7 +189,7 @@ def _load(arguments: argparse.Namespace) -> settings.Loaded:
 def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
-    return serve(_load(arguments).config)
+    return serve(_load(arguments).config, load=lambda: _load(arguments).config)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

@@ -49,6 +49,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Default and bound of max_tokens; null: what the context leaves."""
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
     snapshot_hz: Annotated[float, Meta(ge=0.1, le=20)] = 4.0
+    hang_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """A child whose loop is silent, or that ends no batch while requests wait, for so long is replaced; 0: never."""
 
 
 class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -89,6 +91,48 @@ class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
     """Some metrics also under ``vllm:`` names."""
 
 
+class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Who may do what, and how much of the daemon one of them may have. A user is a uid, or the owner of a key."""
+
+    operators: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """Group whose members may send operator verbs; root and the daemon's own user always may."""
+    max_clients: Annotated[int, Meta(ge=1)] = 1024
+    """Connections that said Hello."""
+    max_requests_per_client: Annotated[int, Meta(ge=1)] = 4096
+    """Live requests of one connection."""
+    max_requests_per_user: Annotated[int, Meta(ge=1)] | None = None
+    """Live requests of all connections of one user; null: no such bound."""
+    max_queue_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Of server.max-waiting-requests that one user's may be."""
+
+
+class TcpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Clients on other machines, beside the local socket; never without keys.
+
+    ``key`` and ``authorized-keys`` are files of `rapidctl keys`: paths, or names of systemd credentials.
+    """
+
+    listen: str | None = None
+    """tcp://ADDRESS:PORT; metrics are on the next port. null: none."""
+    key: str = "curve.key"
+    authorized_keys: str = "authorized-keys"
+
+
+class FaultsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Failures on purpose, for tests: see `rapidd.faults`. Never in a daemon that serves anybody."""
+
+    points: str = ""
+    """Such as "engine.step:raise@37, front.send:stall"."""
+
+
+class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Lines on stderr. ``auto``: JSON where they go to systemd's journal, else text for people."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug: also a line or two for each request, without its text."""
+    format: Literal["auto", "text", "json"] = "auto"
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The whole of it."""
 
@@ -98,3 +142,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     slo: SloConfig = SloConfig()
     policy: PolicyConfig = PolicyConfig()
     http: HttpConfig = HttpConfig()
+    access: AccessConfig = AccessConfig()
+    log: LogConfig = LogConfig()
+    tcp: TcpConfig = TcpConfig()
+    faults: FaultsConfig = FaultsConfig()

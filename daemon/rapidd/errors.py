@@ -20,6 +20,10 @@ EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: starting again cannot help; no supervisor and no service manager tries."""
 
 
+EXIT_DEVICE: Final = 77
+"""The device must be reset or replaced: no service manager starts the daemon again by itself."""
+
+
 class RapiddError(Exception):
     """Base of every error a user can cause. ``hint`` says what to do."""
 

@@ -33,6 +33,7 @@ from rapidctl.wire import (
     Quantiles,
     SloClass,
 )
+from rapidd.config import Config
 
 BUILD: Final = __version__
 """What both ends must have in common: `EngineHello.build`."""
@@ -331,6 +332,50 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     front_restarts: int
 
 
+class Probe(Struct, tag_field="kind", tag="probe"):
+    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`."""
+
+    number: int
+
+
+class Pulse(Struct, tag_field="kind", tag="pulse"):
+    """Answer to `Probe`, given by the loop itself. ``requests``: that are live; ``finished``: batches since the start,
+    null from a child that computes none and so is judged by its answers alone.
+
+    ``patience_s``: how long a batch may take on this device, from what the warm-up took.
+    """
+
+    number: int
+    requests: int = 0
+    finished: int | None = None
+    patience_s: float = 0.0
+
+
+class Reload(Struct, tag_field="kind", tag="reload"):
+    """A new configuration, which differs from the one in force in hot settings only. Answered by `Reloaded`."""
+
+    number: int
+    config: Config
+
+
+class Reloaded(Struct, tag_field="kind", tag="reloaded"):
+    """Outcome of `Reload`; ``problem``: why nothing was changed, empty when it was."""
+
+    number: int
+    problem: str = ""
+
+
+class DeviceFault(Struct, tag_field="kind", tag="device"):
+    """The front's line about the device: the engine must be started anew, or no engine can use it any more."""
+
+    remedy: Literal["restart", "stop"]
+    text: str
+
+
+ChildLine = ChildReport | Pulse | Reloaded | DeviceFault
+SupervisorLine = SupervisorNote | Probe | Reload
+
+
 class Channel:
     """JSON lines over the socketpair between the supervisor and one child.
 
@@ -395,3 +440,5 @@ def exit_with_supervisor(channel: Channel) -> None:
 encode = msgspec.msgpack.Encoder().encode
 decode_front = msgspec.msgpack.Decoder(FrontMessage).decode
 decode_engine = msgspec.msgpack.Decoder(EngineMessage).decode
+decode_child = msgspec.json.Decoder(ChildLine).decode
+decode_supervisor = msgspec.json.Decoder(SupervisorLine).decode

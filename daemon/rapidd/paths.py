@@ -180,3 +180,9 @@ def state_dir(environ: Mapping[str, str] | None = None) -> Path:
 def profile_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Where calibrated profiles are kept."""
     return state_dir(environ) / "profiles"
+
+
+def credential(name: str, environ: Mapping[str, str] | None = None) -> Path:
+    """A secret's file: a path as it is, or the name of what the service manager gave (systemd.exec(5))."""
+    folder = (os.environ if environ is None else environ).get("CREDENTIALS_DIRECTORY", "")
+    return Path(folder, name) if folder and "/" not in name else Path(name)

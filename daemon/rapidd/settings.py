@@ -6,6 +6,7 @@ from and its key. Environment variables are ``RAPIDD__SECTION__KEY`` with dashes
 """
 
 import difflib
+import grp
 import json
 import math
 import os
@@ -19,10 +20,23 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo
 
-from rapidctl.wire import EndpointError
-from rapidd.config import Config, EngineConfig, HttpConfig, ModelConfig, PolicyConfig, ServerConfig, SloConfig
+from rapidctl.wire import EndpointError, check_client_endpoint
+from rapidd import faults
+from rapidd.config import (
+    AccessConfig,
+    Config,
+    EngineConfig,
+    FaultsConfig,
+    HttpConfig,
+    LogConfig,
+    ModelConfig,
+    PolicyConfig,
+    ServerConfig,
+    SloConfig,
+    TcpConfig,
+)
 from rapidd.errors import ConfigError, ProfileError
-from rapidd.paths import RuntimeDir
+from rapidd.paths import RuntimeDir, credential
 from rapidd.policy.policies import parse as parse_policy
 from rapidd.policy.profile import load_profile
 
@@ -38,6 +52,10 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "slo": SloConfig,
     "policy": PolicyConfig,
     "http": HttpConfig,
+    "access": AccessConfig,
+    "log": LogConfig,
+    "tcp": TcpConfig,
+    "faults": FaultsConfig,
 }
 FIELDS: Final[dict[str, FieldInfo]] = {
     f"{section}.{field.encode_name}": field
@@ -250,11 +268,48 @@ def _profile_reads(config: Config) -> str | None:
     return None
 
 
+def _operators_exist(config: Config) -> str | None:
+    if config.access.operators is None:
+        return None
+    try:
+        grp.getgrnam(config.access.operators)
+    except KeyError:
+        return f"there is no group {config.access.operators}: groupadd --system {config.access.operators}"
+    return None
+
+
+def _tcp_has_keys(config: Config) -> str | None:
+    if config.tcp.listen is None:
+        return None
+    try:
+        if not config.tcp.listen.startswith("tcp://"):
+            return f"{config.tcp.listen!r} is no tcp endpoint: use tcp://ADDRESS:PORT"
+        check_client_endpoint(config.tcp.listen)
+    except EndpointError as error:
+        return str(error)
+    for name, value in (("key", config.tcp.key), ("authorized-keys", config.tcp.authorized_keys)):
+        if not credential(value).is_file():
+            return f"tcp needs keys, and {credential(value)} (tcp.{name}) is not there: see rapidctl keys --help"
+    return None
+
+
+def _faults_parse(config: Config) -> str | None:
+    try:
+        for spec in faults.split(config.faults.points):
+            faults.parse(spec)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...]] = (
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
     (("server.listen",), _endpoint_fits),
+    (("access.operators",), _operators_exist),
+    (("faults.points",), _faults_parse),
+    (("tcp.listen", "tcp.key", "tcp.authorized-keys"), _tcp_has_keys),
     (("policy.profile",), _profile_reads),
 )
 """What single values cannot tell: (keys it looks at, the one to blame first; problem or null)."""

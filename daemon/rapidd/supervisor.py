@@ -1,8 +1,9 @@
-"""The supervisor: starts the front and the engine, watches them, starts them again, drains and ends them.
+"""The supervisor: starts the front and the engine, watches them, starts them again, reloads, drains and ends them.
 
 Each child holds one end of a socketpair; end of file there tells it that the supervisor is gone, so that no orphan
-keeps device memory, however the supervisor ended. It sleeps in one `select` and costs nothing while idle.
-It knows nothing of requests, models and ZeroMQ, and never imports torch.
+keeps device memory, however the supervisor ended. It sleeps in one `poll`, and wakes once a second to probe its
+children's loops (`ladder`) and to tell systemd's watchdog that it did. It knows nothing of requests, models and ZeroMQ,
+and never imports torch.
 """
 
 import contextlib
@@ -13,16 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from rapidctl import wire
+from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
-from rapidd.errors import EXIT_CONFIG
-from rapidd.ipc import ChildReport, SupervisorNote
+from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
+from rapidd.ipc import ChildReport, DeviceFault, Pulse, Reload, Reloaded, SupervisorNote
+from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
 from rapidd.sdnotify import notify
 
@@ -42,9 +45,11 @@ LOAD_EXTENSION_S: Final = 120.0
 """systemd's start timeout moves by this at each report of progress."""
 PERCENT_STEP: Final = 10
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 Commands = Mapping[ChildName, Sequence[str]]
+Load = Callable[[], Config]
+"""Reads the configuration again, from where it came from. Raises `ConfigError`."""
 
 
 def child_commands() -> Commands:
@@ -55,16 +60,26 @@ def child_commands() -> Commands:
     }
 
 
-def serve(config: Config, commands: Commands | None = None) -> int:
-    """Serve until told to stop; the exit status. Raises `EndpointInUse`, `RuntimeDirError`, `wire.EndpointError`."""
+def serve(config: Config, commands: Commands | None = None, load: Load | None = None) -> int:
+    """Serve until told to stop; the exit status. Raises `EndpointInUse`, `RuntimeDirError`, `wire.EndpointError`.
+
+    ``load`` null: there is nothing to read again, and a reload changes nothing.
+    """
     endpoint = config.server.listen or wire.default_endpoint()
     directory = RuntimeDir(endpoint)
     directory.prepare()
     lock = directory.lock(LOCK_WAIT_S)
-    server = msgspec.structs.replace(config.server, listen=endpoint)
-    resolved = msgspec.structs.replace(config, server=server)
+    resolved = _at(endpoint, config)
     directory.write_config(msgspec.json.encode(resolved))
-    return Supervisor(resolved, directory, lock, commands or child_commands()).run()
+    load_again = load or (lambda: config)
+    return Supervisor(
+        resolved, directory, lock, commands or child_commands(), lambda: _at(endpoint, load_again())
+    ).run()
+
+
+def _at(endpoint: str, config: Config) -> Config:
+    """The configuration with the endpoint that was found for it."""
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, listen=endpoint))
 
 
 class Supervisor:
@@ -72,10 +87,10 @@ class Supervisor:
     ``ending`` until the engine has; then ``ended``.
     """
 
-    def __init__(self, config: Config, directory: RuntimeDir, lock: int, commands: Commands) -> None:
+    def __init__(self, config: Config, directory: RuntimeDir, lock: int, commands: Commands, load: Load) -> None:
         self._directory = directory
         self._lock = lock
-        self._drain_s = config.server.drain_timeout_s + DRAIN_GRACE_S
+        self._load = load
         self._front = Child("front", commands["front"], FRONT_DELAYS_S)
         self._engine = Child("engine", commands["engine"], ENGINE_DELAYS_S)
         self._children = (self._engine, self._front)
@@ -84,10 +99,25 @@ class Supervisor:
         """Of the phase; only while draining or ending."""
         self._exit_status = 0
         self._was_ready = False
+        self._has_terminal = _has_terminal()
+        self._reloading: Reload | None = None
+        """Given to the engine, which has not answered yet."""
+        self._num_reloads = 0
+        self._beat_at_s = 0.0
+        self._status = ""
         self._last_note: SupervisorNote | None = None
         self._last_line = ""
         self._started_s = time.monotonic()
         self._wakeup, self._signals = socket.socketpair()
+        self._take(config)
+
+    def _take(self, config: Config) -> None:
+        """Make a configuration the one in force."""
+        self._config = config
+        log.start(config.log, "supervisor")
+        self._drain_s = config.server.drain_timeout_s + DRAIN_GRACE_S
+        for child in self._children:
+            child.watch.limit_s = config.server.hang_timeout_s
 
     def run(self) -> int:
         """The whole life of the daemon; the exit status. Only in a process's main thread (signals)."""
@@ -107,7 +137,7 @@ class Supervisor:
         for sock in (self._wakeup, self._signals):
             sock.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, lambda *_: None)  # what counts is the byte in the pipe
 
@@ -115,23 +145,38 @@ class Supervisor:
         """Until a signal, a child's line, or the next thing that is due."""
         poller = select.poll()
         poller.register(self._signals, select.POLLIN)
-        due = [self._deadline_s] if self._phase in ("draining", "ending") else []
+        due = [self._beat_at_s]
+        if self._phase in ("draining", "ending"):
+            due.append(self._deadline_s)
         for child in self._children:
             if child.channel is not None and not child.channel.closed:  # at end of file it is readable for ever
                 poller.register(child.channel, select.POLLIN)
             if child.retry_at_s is not None:
                 due.append(child.retry_at_s)
-        poller.poll(math.ceil(max(0.0, min(due) - time.monotonic()) * 1000) if due else None)
+        poller.poll(math.ceil(max(0.0, min(due) - time.monotonic()) * 1000))
 
     def _step(self) -> None:
         now_s = time.monotonic()
         self._on_signals()
         for child in self._children:
-            for report in child.hear(now_s):
-                self._on_report(child, report, now_s)
-            if (status := child.reap()) is not None:
+            for message in child.hear(now_s):
+                match message:
+                    case ChildReport():
+                        self._on_report(child, message, now_s)
+                    case Pulse():
+                        self._on_pulse(child, message)
+                    case Reloaded():
+                        self._on_reloaded(child, message)
+                    case DeviceFault():
+                        self._on_device_fault(message)
+            pid = child.pid
+            if pid is not None and (status := child.reap()) is not None:
                 self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
+                if (kept := stacks.keep(self._directory.private, child.name, pid)) is not None:
+                    self._say(f"the {child.name}'s last stacks are in {kept}")
         self._advance(now_s)
+        if now_s >= self._beat_at_s:
+            self._beat(now_s)
         for child in self._children:
             if child.retry_at_s is not None and child.retry_at_s <= now_s:
                 child.restarts += 1
@@ -141,14 +186,91 @@ class Supervisor:
     def _on_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in self._signals.recv(4096):
-                if number not in STOP_SIGNALS:
+                if number == signal.SIGHUP and not (self._has_terminal and not _has_terminal()):
+                    self._reload()
+                elif number not in (*STOP_SIGNALS, signal.SIGHUP):
                     continue
-                if self._phase == "serving":
+                elif self._phase == "serving":
                     self._say("draining: running requests finish, a second signal stops at once")
                     self._stop(self._drain_s)
                 else:
                     self._say("stopping at once")
                     self._phase = "ended"
+
+    # --- the ladder
+
+    def _beat(self, now_s: float) -> None:
+        """Probe the children, abort and then kill those that hang, and tell the watchdog that this was done."""
+        self._beat_at_s = now_s + BEAT_S
+        for child in self._children:
+            if (trouble := child.check(now_s)) is not None:
+                self._say(f"the {child.name} hangs: {trouble}; aborting it")
+            if child.kill_at_s is not None and now_s >= child.kill_at_s:
+                child.signal(signal.SIGKILL)
+        if "WATCHDOG_USEC" in os.environ:
+            notify("WATCHDOG=1")
+
+    def _on_pulse(self, child: Child, pulse: Pulse) -> None:
+        child.watch.heard(pulse)
+        if child is self._front and self._was_ready:
+            engine = "" if self._engine.ready else ", no engine at the moment"
+            status = f"{self._phase}: {pulse.requests} requests{engine}"
+            if status != self._status:
+                self._status = status
+                notify(f"STATUS={status}")
+
+    def _on_device_fault(self, fault: DeviceFault) -> None:
+        """What the driver says of the device decides: an engine that still runs on it proves nothing."""
+        if fault.remedy == "restart":
+            self._say(f"device fault: {fault.text}; replacing the engine")
+            self._engine.signal(signal.SIGKILL)
+        elif self._phase == "serving":
+            self._fail(EXIT_DEVICE, f"device fault: {fault.text}; the device must be reset or replaced")
+
+    # --- reloading
+
+    def _reload(self) -> None:
+        """Read the configuration again. The engine is asked first: it alone can find a policy illegal."""
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            if self._phase != "serving" or self._reloading is not None or not self._engine.ready:
+                raise ConfigError(["not now: the daemon starts, stops or reloads already; try again when it serves"])
+            config = self._load()
+            keys = reload.check(self._config, config)
+        except ConfigError as error:
+            self._end_reload(error.problems)
+            return
+        if not keys:
+            self._end_reload([])
+            return
+        self._num_reloads += 1
+        self._reloading = Reload(self._num_reloads, config)
+        self._engine.tell(self._reloading)
+
+    def _on_reloaded(self, child: Child, answer: Reloaded) -> None:
+        """The engine took the configuration over, or found out why nobody can."""
+        asked = self._reloading
+        if child is not self._engine or asked is None or answer.number != asked.number:
+            return
+        self._reloading = None
+        if answer.problem:
+            self._end_reload([answer.problem])
+            return
+        keys = reload.changed(self._config, asked.config)
+        self._directory.write_config(msgspec.json.encode(asked.config))  # for children that start from now on
+        self._take(asked.config)
+        self._front.tell(asked)
+        self._end_reload([], f"reloaded: {', '.join(keys)}")
+
+    def _end_reload(self, problems: Sequence[str], done: str = "reloaded: nothing has changed") -> None:
+        self._last_line = ""  # the same outcome twice is news twice
+        for problem in problems:
+            self._say(f"reload refused, the old configuration stays: {problem}")
+        if not problems:
+            self._say(done)
+        notify("READY=1")
+
+    # --- children
 
     def _start(self, child: Child) -> None:
         now_s = time.monotonic()
@@ -179,6 +301,9 @@ class Supervisor:
             return  # the end that was asked for
         if self._phase == "ending":
             return
+        if child is self._engine and self._reloading is not None:
+            self._reloading = None
+            self._end_reload(["the engine ended before it answered"])
         delay_s = child.failed(now_s)
         who = f"the {child.name}"
         if fatal:
@@ -234,10 +359,18 @@ class Supervisor:
             self._front.tell(note)
 
     def _say(self, line: str) -> None:
-        """A line for people, and for ``systemctl status``. A terminal that is gone is no reason to stop."""
+        """A line for people, and for ``systemctl status``."""
         if line == self._last_line:
             return
         self._last_line = line
         notify(f"STATUS={line}")
-        with contextlib.suppress(OSError):
-            print(f"rapidd: {line}", file=sys.stderr, flush=True)
+        log.info(line)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there: its end is a SIGHUP too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

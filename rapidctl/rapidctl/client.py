@@ -19,8 +19,8 @@ from typing import Final, Literal, Protocol, Self, overload
 import zmq
 from msgspec.structs import replace
 
-from rapidctl import wire
-from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
+from rapidctl import keys, wire
+from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, UsageError, refusal
 from rapidctl.feed import RECONNECT_MS, Feed
 from rapidctl.stream import Stream, StreamEvent
 from rapidctl.wire import Accepted, Deltas, Failed, Finished, Generate, Hello, Ping, Pong, Welcome
@@ -111,7 +111,7 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         patience_s: float = DEFAULT_PATIENCE_S,
     ) -> None:
-        self.endpoint = wire.check_endpoint(endpoint) if endpoint else wire.default_endpoint()
+        self.endpoint = wire.check_client_endpoint(endpoint) if endpoint else wire.default_endpoint()
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.welcome: Welcome | None = None
@@ -154,6 +154,11 @@ class Client:
         socket.rcvhwm = 0  # the daemon, not libzmq's drop, decides what happens to a slow reader
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = wire.HEARTBEAT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS
+        try:
+            keys.secure(socket, self.endpoint)
+        except UsageError:
+            socket.close()
+            raise
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._monitor.linger = 0
         socket.connect(self.endpoint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
-from rapidctl import wire
+from rapidctl import keys, wire
 from rapidctl.errors import ProtocolMismatch, RapidctlError
 from rapidctl.wire import HEARTBEAT_MS, Event, GetEvents, Snapshot
 
@@ -48,6 +48,7 @@ class Feed:
         self._snapshot_socket.conflate = True  # one frame a message, or nothing would arrive
         self._event_socket = _subscribe(wire.EVENT_TOPIC)
         for socket in self.sockets:
+            keys.secure(socket, endpoint)
             socket.connect(address)
 
     def __enter__(self) -> "Feed":

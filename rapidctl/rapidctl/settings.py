@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from rapidctl.errors import RapidctlError
-from rapidctl.wire import EndpointError, check_endpoint, default_endpoint
+from rapidctl.wire import EndpointError, check_client_endpoint, default_endpoint
 
 ThemeName = Literal["dark", "light", "contrast", "ansi"]
 NAME: Final = r"[A-Za-z0-9_-]{1,32}"
@@ -112,7 +112,7 @@ def endpoint_of(settings: Settings, context: str | None = None) -> str:
         known = ", ".join(settings.contexts) or "none"
         raise ConfigError(f"there is no context {context!r}: there are {known}", "rapidctl context add NAME ENDPOINT")
     name = context or (None if os.environ.get("RAPIDCTL_ENDPOINT") else settings.context)
-    return default_endpoint() if name is None else check_endpoint(settings.contexts[name].endpoint)
+    return default_endpoint() if name is None else check_client_endpoint(settings.contexts[name].endpoint)
 
 
 # --- changing the file: by text, so that comments stay ------------------------------------------------------------
@@ -135,7 +135,7 @@ def add_context(name: str, endpoint: str) -> Path:
     if re.fullmatch(NAME, name) is None:
         raise ConfigError(f"{name!r} is no name for a context", "use up to 32 letters, digits, - and _")
     try:
-        check_endpoint(endpoint)
+        check_client_endpoint(endpoint)
     except EndpointError as error:
         raise ConfigError(str(error)) from error
     loaded = load()

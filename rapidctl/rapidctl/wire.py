@@ -73,9 +73,11 @@ ErrorCode = Literal[
     "kv_too_small",  # the request can never fit the KV cache
     "duplicate_id",  # another client's stream runs under this id
     "queue_full",
+    "quota_exceeded",  # this connection's or this user's share is used up; others are served
     "starting",
     "draining",
     "engine_lost",  # the engine died more often than a request is resubmitted
+    "quarantined",  # requests like this one killed the engine twice; refused until the front is started again
     "deadline_exceeded",
     "slow_consumer",
     "not_found",
@@ -691,7 +693,7 @@ class Event(Struct, kw_only=True):
     kind: Literal[
         "decision", "override", "release", "guard", "ttl", "policy", "applied",
         "engine_lost", "engine_ready", "front_ready", "drain", "client_lost", "slow_consumer",
-        "preempted", "out_of_memory", "resubmitted", "placement", "warning", "device_error",
+        "preempted", "out_of_memory", "resubmitted", "placement", "warning", "device_error", "config",
     ]  # fmt: skip
     level: Literal["info", "warn", "error"]
     text: str
@@ -1078,7 +1080,7 @@ def default_endpoint() -> str:
     """RAPIDCTL_ENDPOINT, else the system daemon's socket if it exists, else the user's own."""
     chosen = os.environ.get("RAPIDCTL_ENDPOINT")
     if chosen:
-        return check_endpoint(chosen)
+        return check_client_endpoint(chosen)
     system = "/run/rapidd/request.sock"
     if os.path.exists(system):  # noqa: PTH110 - loading pathlib takes longer than the rest of this module
         return f"ipc://{system}"
@@ -1091,7 +1093,7 @@ def check_endpoint(endpoint: str) -> str:
     if not endpoint.startswith("ipc://") or len(endpoint) == len("ipc://"):
         raise EndpointError(
             f"{endpoint!r} is no ipc endpoint: use ipc:///path/request.sock "
-            "(tcp needs CURVE keys, which this version does not have)"
+            "(a daemon listens on tcp beside it: tcp.listen)"
         )
     length = len(os.fsencode(endpoint.removeprefix("ipc://")))
     if length > MAX_ENDPOINT_BYTES:
@@ -1101,6 +1103,19 @@ def check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
+def check_client_endpoint(endpoint: str) -> str:
+    """As `check_endpoint`, but tcp://HOST:PORT can be connected to as well; its metrics are on the next port."""
+    if not endpoint.startswith("tcp://"):
+        return check_endpoint(endpoint)
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65535:
+        raise EndpointError(f"{endpoint!r} names no host and port: use tcp://HOST:PORT, with a port below 65535")
+    return endpoint
+
+
 def metrics_endpoint(endpoint: str) -> str:
     """Where the daemon behind ``endpoint`` publishes snapshots and events."""
+    if endpoint.startswith("tcp://"):
+        address, _, port = check_client_endpoint(endpoint).rpartition(":")
+        return f"{address}:{int(port) + 1}"
     return check_endpoint(f"{endpoint.removesuffix('.sock')}-metrics.sock")

@@ -90,7 +90,7 @@ def test_adding_and_choosing_contexts_keeps_what_else_the_file_says(file: Path) 
 
 @pytest.mark.parametrize(
     ("name", "endpoint", "words"),
-    [("a b", LAB, "no name"), ("a", "tcp://x", "no ipc endpoint"), ("lab", LAB, "already")],
+    [("a b", LAB, "no name"), ("a", "tcp://x", "no host and port"), ("lab", LAB, "already")],
 )
 def test_what_cannot_be_a_context_changes_nothing(file: Path, name: str, endpoint: str, words: str) -> None:
     settings.add_context("lab", LAB)

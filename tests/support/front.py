@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidd import ipc
-from rapidd.config import Config, PolicyConfig, ServerConfig
+from rapidd.config import Config, PolicyConfig, ServerConfig, TcpConfig
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
 from rapidd.model.chat import ChatTemplate
@@ -219,12 +219,13 @@ class Rig:
         send_hwm: int = 1000,
         policy: PolicyConfig | None = None,
         text: TextModel = TEXT,
+        tcp: TcpConfig | None = None,
     ) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.clock = FakeClock()
         self.runtime = RuntimeDir(f"ipc://{folder}/request.sock")
         self.runtime.prepare()
-        self.config = Config(server=server or ServerConfig(), policy=policy or PolicyConfig())
+        self.config = Config(server=server or ServerConfig(), policy=policy or PolicyConfig(), tcp=tcp or TcpConfig())
         self.text = text
         self.peers: list[Peer] = []
         self.engines: list[ScriptedEngine] = []

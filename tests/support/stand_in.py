@@ -4,7 +4,9 @@
 
 The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
-at its channel; a number exits with it.
+at its channel; ``deaf`` does not either and ignores SIGABRT; ``stuck`` answers probes but never ends a batch; ``picky``
+refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose engine must be replaced; a
+number exits with it.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -16,7 +18,19 @@ import socket
 import sys
 from pathlib import Path
 
-from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
+from rapidd import stacks
+from rapidd.ipc import (
+    Channel,
+    ChildReport,
+    DeviceFault,
+    Probe,
+    Pulse,
+    Reload,
+    Reloaded,
+    decode_supervisor,
+    exit_with_supervisor,
+)
+from rapidd.paths import RuntimeDir
 
 
 def main() -> int:
@@ -45,13 +59,18 @@ def main() -> int:
     channel = Channel(sock)
     if behaviour == "noisy":
         sock.send(b'\xff\n{"kind":"other"}\nnull\n' + b"[" * 2000 + b"\n")
-    if behaviour == "busy":
+    stacks.catch(RuntimeDir(config["server"]["listen"]).private, name)
+    if behaviour == "deaf":
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    if behaviour in ("busy", "deaf"):
         exit_with_supervisor(channel)
         channel.send(ChildReport("ready", f"{name} detail"))
         while True:
             signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
     channel.send(ChildReport("ready", f"{name} detail"))
+    if behaviour in ("sick", "faulty"):
+        channel.send(DeviceFault("stop" if behaviour == "sick" else "restart", "Xid 1"))
     while True:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
         if signals.fileno() in readable:
@@ -61,7 +80,14 @@ def main() -> int:
                 return 0
         if channel.fileno() in readable:
             for line in channel.lines():
-                tell("note", note=json.loads(line))
+                match decode_supervisor(line):
+                    case Probe(number):
+                        channel.send(Pulse(number, requests=3 if behaviour == "stuck" else 0, finished=0))
+                    case Reload(number, new):
+                        tell("reload", snapshot_hz=new.server.snapshot_hz)
+                        channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
+                    case _:
+                        tell("note", note=json.loads(line))
             if channel.closed:
                 tell("end of file")
                 return 0

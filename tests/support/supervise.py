@@ -1,23 +1,43 @@
 """Runs the supervisor over stand-ins for its children: ``python supervise.py FOLDER FRONT ENGINE [GRACE_S]``.
 
-FRONT and ENGINE are behaviours of `stand_in`. GRACE_S shortens what a child gets to end.
+FRONT and ENGINE are behaviours of `stand_in`. GRACE_S shortens what a child gets to end. A reload reads
+FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not answer so many quick probes hang.
 """
 
+import os
 import sys
 from pathlib import Path
 
-from rapidd import supervisor
-from rapidd.config import Config, ServerConfig
+from msgspec.structs import replace
+
+from rapidd import child, ladder, settings, supervisor
+from rapidd.config import Config
 from rapidd.supervisor import serve
+
+QUICK_BEAT_S = 0.02
 
 
 def main() -> int:
     folder, front, engine, *grace = sys.argv[1:]
     if grace:
         vars(supervisor).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]))
+    hang_s = 0.0
+    if "HANG_BEATS" in os.environ:
+        vars(supervisor).update(BEAT_S=QUICK_BEAT_S)
+        vars(child).update(ABORT_S=0.5)
+        vars(ladder).update(BEAT_S=QUICK_BEAT_S)
+        hang_s = int(os.environ["HANG_BEATS"]) * QUICK_BEAT_S
     program = [sys.executable, "-P", str(Path(__file__).with_name("stand_in.py"))]
-    config = Config(server=ServerConfig(listen=f"ipc://{folder}/run/request.sock", drain_timeout_s=0.0))
-    return serve(config, {"front": [*program, "front", folder, front], "engine": [*program, "engine", folder, engine]})
+    path = Path(folder) / "rapidd.toml"
+
+    def load() -> Config:
+        config = settings.load(path, {}).config if path.exists() else Config()
+        return replace(config, server=replace(config.server, drain_timeout_s=0.0, hang_timeout_s=hang_s))
+
+    first = load()
+    first = replace(first, server=replace(first.server, listen=f"ipc://{folder}/run/request.sock"))
+    commands = {"front": [*program, "front", folder, front], "engine": [*program, "engine", folder, engine]}
+    return serve(first, commands, load)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

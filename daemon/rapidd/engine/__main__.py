@@ -1,7 +1,6 @@
 """The engine process: ``python -P -m rapidd.engine --config FILE --channel FD``, started by the supervisor."""
 
 import argparse
-import faulthandler
 import signal
 import socket
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from rapidd import faults, log, stacks
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
@@ -21,11 +21,15 @@ def main() -> int:
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--channel", required=True, type=int)
     arguments = parser.parse_args()
-    faulthandler.enable()
     channel = Channel(socket.socket(fileno=arguments.channel))
     exit_with_supervisor(channel)
     config = msgspec.json.decode(arguments.config.read_bytes(), type=Config)
     assert config.server.listen is not None, "the supervisor resolves the endpoint"
+    directory = RuntimeDir(config.server.listen)
+    stacks.catch(directory.private, "engine")
+    log.start(config.log, "engine")
+
+    faults.arm(config.faults.points, directory.private, "loader")
 
     def report(detail: str, percent: float | None) -> None:
         channel.send(ChildReport("loading", detail, percent))
@@ -34,11 +38,12 @@ def main() -> int:
     try:
         from rapidd.engine.build import build  # imports torch: after the first report
 
-        engine = build(config, RuntimeDir(config.server.listen), channel, report)
+        engine = build(config, directory, channel, report)
     except RapiddError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        print(f"rapidd: {error}{hint}", file=sys.stderr)
+        log.error(f"{error}{hint}")
         return EXIT_CONFIG
+    faults.arm(config.faults.points, directory.private, "engine.")  # the warm-up counts for nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.run()

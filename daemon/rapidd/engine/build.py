@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ from rapidd.telemetry.latency import resolve_slo
 
 RANDOM_SEED: Final = 0
 WARMUP_OUTPUT: Final = 3
+PATIENCE: Final = 2.0
+"""Times what the warm-up's last batches took together: a single batch that takes longer hangs."""
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -139,7 +142,9 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     first, then = backend.warm_up_plans()
     for length in (num_tokens, *(tail for tail in defaults.warmup_tails if tail < num_tokens)):
         _warm_up(lanes, first, None, sizes.block_tokens, length)
+    began_s = time.monotonic()
     _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
+    patience_s = PATIENCE * (time.monotonic() - began_s)
     for lane in lanes.values():
         lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), parts.peaks))
     hello = ipc.EngineHello(
@@ -172,6 +177,8 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         wake=wake,
         kv_bytes=(kv_blocks + 1) * model.cache_layout(1, sizes.block_tokens).bytes_per_block,
         memory_used=backend.memory_used,
+        config=config,
+        patience_s=patience_s,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import torch
 from msgspec import Struct
 
+from rapidd import log
 from rapidd.config import EngineConfig
 from rapidd.engine.backend import Backend
 from rapidd.engine.cpu import CpuBackend
@@ -63,7 +63,7 @@ def open_backend(config: EngineConfig, on_done: Callable[[], None]) -> Backend:
     build = Build.of_torch()
     kind = choose_kind(config.device, build)
     if config.device == "auto" and build.why_not:
-        print(f"rapidd: no GPU is used: {build.why_not}", file=sys.stderr)
+        log.warning(f"no GPU is used: {build.why_not}")
     if kind == "cpu":
         return CpuBackend(config.compute_units, on_done)
     return GpuBackend(kind, config.compute_units, on_done)

@@ -7,7 +7,6 @@ nothing is ever enqueued on the default (NULL) stream, which on HIP would join t
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Final
 import torch
 
 from rapidctl.wire import DeviceInfo
+from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.defaults import GPU_DEFAULTS
@@ -165,7 +165,7 @@ class GpuBackend:
         torch.cuda.synchronize()
         used = (free_before - torch.cuda.mem_get_info()[0]) / 2**20
         detail = f"{len(jobs)} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
-        print(f"rapidd: {detail}", file=sys.stderr)
+        log.info(detail)
         report(detail, None)
 
     def _captures(self, runner: GpuRunner) -> list[tuple[torch.cuda.Stream, Callable[[], None]]]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapid_kernels import KVCache, Ragged, Scratch, make_ragged
+from rapidd import faults
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs, Size, size_for, sizes
@@ -204,6 +205,7 @@ class GpuRunner:
     def launch(self, batch: Batch) -> BatchResult:
         """Enqueue a batch on the current stream. Never raises: an error is part of the result."""
         try:
+            faults.hit("engine.step")
             return self._launch(batch)
         except Exception as error:  # of this batch alone: its stream goes on behind what was enqueued
             if isinstance(error, torch.OutOfMemoryError):

@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import zmq
+from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
-from rapidd import ipc
+from rapidd import faults, ipc, log
+from rapidd.config import Config
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.observe import Limits, policy_state
@@ -31,6 +33,7 @@ from rapidd.policy.calibration import Calibration
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan, State
+from rapidd.telemetry.latency import resolve_slo
 from rapidd.telemetry.recent import Recent
 
 STATE_BUSY_NS: Final = 250_000_000
@@ -81,8 +84,14 @@ class Engine:
         wake: Wake,
         kv_bytes: int,
         memory_used: Callable[[], int | None],
+        config: Config,
+        patience_s: float = 0.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self._config = config
+        self._patience_s = patience_s
+        """A batch that takes longer than this on this device hangs."""
+        self._num_finished = 0
         self._hello = hello
         self._link = link
         self._channel = channel
@@ -136,11 +145,13 @@ class Engine:
         while not self._stopping and not self._channel.closed:
             poller.poll(self._timeout_ms())
             self._wake.clear()
-            self._channel.lines()
+            for line in self._channel.lines():
+                self._supervised(ipc.decode_supervisor(line))
             self.turn()
 
     def turn(self) -> None:
         """One pass: receive, collect, decide, launch, report."""
+        faults.hit("engine.loop")
         for message in self._link.receive():
             self._receive(message)
         self._watch_front()
@@ -150,6 +161,29 @@ class Engine:
         self._launch()
         self._publish_notices()
         self._publish_state()
+
+    def _supervised(self, line: ipc.SupervisorLine) -> None:
+        match line:
+            case ipc.Probe(number):
+                live = len(list(self._scheduler.requests))
+                self._channel.send(ipc.Pulse(number, live, self._num_finished, self._patience_s))
+            case ipc.Reload(number, config):
+                self._channel.send(ipc.Reloaded(number, self._reload(config)))
+            case ipc.SupervisorNote():
+                pass  # the front's
+
+    def _reload(self, config: Config) -> str:
+        """Take over hot settings; why not, when they cannot be had."""
+        if config.engine.policy != self._config.engine.policy:
+            done = self._control.set_policy(ipc.SetPolicy(0, config.engine.policy, "reload", None))
+            if done.code is not None:
+                return f"engine.policy: {done.text}"
+        slo = resolve_slo(config.slo, self._hello.device.kind)
+        self._limits = replace(self._limits, slo=slo)
+        self._pace.itl_slo_s = slo.itl_s
+        self._config = config
+        log.start(config.log, "engine")
+        return ""
 
     def _timeout_ms(self) -> int:
         busy = not all(lane.idle for lane in self._lanes.values())
@@ -191,6 +225,7 @@ class Engine:
                 self._control.observe(message, self._clock())
 
     def _submit(self, message: ipc.Submit) -> None:
+        faults.hit("engine.submit")
         request = to_request(message, self._limits)
         try:
             if self._scheduler.get(message.rid) is None:
@@ -215,6 +250,7 @@ class Engine:
         self._account(now)
         for lane in self._lanes.values():
             for batch, result in lane.collect():
+                self._num_finished += 1
                 if result.error is None:
                     self._pace.observe(
                         units=batch.units,

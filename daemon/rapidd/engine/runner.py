@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rapid_kernels import KVCache, make_ragged
+from rapidd import faults
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES
 from rapidd.engine.sampling import SampledToken, SamplingRow, sample
@@ -51,6 +52,7 @@ class Runner:
 
     @torch.inference_mode()
     def _run(self, batch: Batch, result: BatchResult) -> None:
+        faults.hit("engine.step")
         rows = batch.rows
         for row in rows:
             if row.known_ids:

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from rapidctl import wire
-from rapidd import ipc
-from rapidd.config import Config
+from rapidd import faults, ipc, log, stacks
+from rapidd.config import Config, LogConfig
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
@@ -30,16 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--channel", type=int, help="descriptor of the socketpair to the supervisor")
     options = parser.parse_args(arguments)
     channel = None if options.channel is None else ipc.Channel(socket.socket(fileno=options.channel))
+    log.start(LogConfig(), "front")
     try:
         config = msgspec.json.decode(options.config.read_bytes(), type=Config)
+        log.start(config.log, "front")
         runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
         runtime.prepare()
+        stacks.catch(runtime.private, "front")
+        faults.arm(config.faults.points, runtime.private, "front.")
         text = load_text(config)
+        server = Server(config, runtime, text, channel)
     except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
         hint = getattr(error, "hint", "")
-        print(f"rapidd front: {error}{f' ({hint})' if hint else ''}", file=sys.stderr)
+        log.error(f"{error}{f' ({hint})' if hint else ''}")
         return EXIT_CONFIG
-    server = Server(config, runtime, text, channel)
     server.front.watch.start()
     try:
         return server.run()

@@ -11,9 +11,11 @@ from typing import Any
 from msgspec import Struct
 
 from rapidctl import __version__, wire
-from rapidd.config import ServerConfig
+from rapidd import faults
+from rapidd.config import AccessConfig, ServerConfig
 from rapidd.errors import RequestError
-from rapidd.front import admission
+from rapidd.front import access, admission
+from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.control import Control, refusal
@@ -39,6 +41,7 @@ class Calls:
         self,
         *,
         config: ServerConfig,
+        access: AccessConfig,
         endpoint: str,
         front_boot_id: str,
         text: TextModel,
@@ -60,7 +63,7 @@ class Calls:
         """An operator stopped admission."""
         self.stopping = False
         """The daemon is shutting down."""
-        self._config = config
+        self.configure(config, access)
         self._endpoint = endpoint
         self._front_boot_id = front_boot_id
         self._text = text
@@ -92,7 +95,12 @@ class Calls:
             wire.Drain: self._drain,
         }
 
-    def take(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+    def configure(self, config: ServerConfig, access: AccessConfig) -> None:
+        """Bounds and rights from now on; who is served already stays."""
+        self._config = config
+        self._access = access
+
+    def take(self, identity: bytes, frames: list[bytes], peer: Peer | None) -> None:
         """One message on the request socket, without its identity frame."""
         client = self._clients.get(identity)
         if client is not None:
@@ -106,10 +114,13 @@ class Calls:
                 )
             request = wire.decode_request(frames[0])
             stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
+            faults.hit("front.receive")
             if isinstance(request, wire.Hello):
-                self._hello(identity, request, peer_address)
+                self._hello(identity, request, peer)
             elif client is None:
                 raise RequestError("hello_required", "the first message of a connection is Hello")
+            elif access.is_command(request):
+                self._command(client, request)
             else:
                 self._verbs[type(request)](client, request)
         except wire.WireError as error:
@@ -120,13 +131,25 @@ class Calls:
             traceback.print_exc()
             self._refuse(identity, stream_id, call, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
 
+    def _command(self, client: Client, request: wire.Request) -> None:
+        """An operator's verb. Nothing of it stays unwritten: who asked, for what, and that it was refused.
+
+        What the engine makes of one that is passed on is an event, and so in the log too.
+        """
+        try:
+            self._verbs[type(request)](client, request)
+        except RequestError as error:
+            access.audit(client.peer, client.label, request, f"refused: {error.code}")
+            raise
+        access.audit(client.peer, client.label, request, "carried out or passed on")
+
     def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
         """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
         if call is None and stream_id is not None:
             self._serving.totals.refused += 1
         self._clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
 
-    def _hello(self, identity: bytes, request: wire.Hello, peer_address: str | None) -> None:
+    def _hello(self, identity: bytes, request: wire.Hello, peer: Peer | None) -> None:
         protocol = min(request.protocol_max, wire.PROTOCOL_MAX)
         if protocol < max(request.protocol_min, wire.PROTOCOL_MIN):
             raise RequestError(
@@ -135,7 +158,10 @@ class Calls:
                 f"the client {request.protocol_min} to {request.protocol_max}",
                 "install the same version of rapid-serve on both sides",
             )
-        client = self._clients.hello(identity, request.client, peer_address, request.control)
+        if self._clients.get(identity) is None:
+            access.check_client(self._access, len(self._clients))
+        control = request.control and access.may_control(peer, self._access.operators)
+        client = self._clients.hello(identity, request.client, peer, control)
         hello = self._link.hello
         self._clients.reply(
             identity,
@@ -166,6 +192,7 @@ class Calls:
             raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
         if self.capacity is None:
             raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+        access.check_request(self._access, self._usage(client), request.n, self._config.max_waiting_requests)
         admission.check_queue(
             self._serving.journal,
             request.n + sum(encoding.request.n for encoding in self.encoding.values()),
@@ -179,6 +206,20 @@ class Calls:
         else:
             prompt_ids = admission.encode(request, self._text)
             self._serving.open(client, request, prompt_ids, self._text, self.capacity, self._clock())
+
+    def _usage(self, client: Client) -> access.Usage:
+        """What this client and its user have. A user's are looked for only where they are bounded."""
+        encoding = sum(encoding.client == client.identity for encoding in self.encoding.values())
+        mine = len(client.stream_ids) + encoding
+        if client.peer is None or (self._access.max_requests_per_user is None and self._access.max_queue_share == 1):
+            return access.Usage(mine, mine, 0)
+        user = client.peer.user
+        theirs = {other.identity for other in self._clients if other.peer is not None and other.peer.user == user}
+        encoding = sum(encoding.client in theirs for encoding in self.encoding.values())
+        live = [choice for choice in self._serving.journal.live() if choice.stream.client in theirs]
+        requests = len({choice.stream.id for choice in live})
+        waiting = sum(choice.phase == "waiting" for choice in live)
+        return access.Usage(mine, requests + encoding, waiting + encoding)
 
     def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
         """What became of a prompt that was encoded beside the loop."""
@@ -209,6 +250,7 @@ class Calls:
             raise RequestError("not_found", f"no request {request.id!r} is running")
         if stream.client != client.identity:
             self._control.check_control(client)
+            access.audit(client.peer, client.label, request, "carried out")
         if isinstance(stream, Encoding):
             stream.cancelled = True
         else:

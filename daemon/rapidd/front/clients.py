@@ -4,11 +4,11 @@ A send never blocks and never raises: a client that cannot be reached, or whose 
 its owner reaps it before the next message. Knows no streams and no sockets (`Transport` is the seam).
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, Protocol
 
 from rapidctl import wire
+from rapidd.front.access import Peer
 
 Clock = Callable[[], int]
 """Nanoseconds of the monotonic clock."""
@@ -37,21 +37,16 @@ class Transport(Protocol):
 class Client:
     """One connection that said `Hello`."""
 
-    __slots__ = ("control", "identity", "label", "last_seen_ns", "probed_ns", "stream_ids")
+    __slots__ = ("control", "identity", "label", "last_seen_ns", "peer", "probed_ns", "stream_ids")
 
-    def __init__(self, identity: bytes, label: str, control: bool, now_ns: int) -> None:
+    def __init__(self, identity: bytes, label: str, control: bool, peer: Peer | None, now_ns: int) -> None:
         self.identity = identity
         self.label = label
         self.control = control
+        self.peer = peer
         self.last_seen_ns = now_ns
         self.probed_ns = now_ns
         self.stream_ids: set[str] = set()
-
-
-def peer_uid(peer_address: str | None) -> int | None:
-    """The uid in libzmq's "Peer-Address" of an ipc connection, "localhost:uid:gid:pid"."""
-    parts = (peer_address or "").split(":")
-    return int(parts[1]) if len(parts) == 4 and parts[1].isdecimal() else None
 
 
 class Clients:
@@ -71,16 +66,17 @@ class Clients:
         """The client behind a connection, null before its `Hello`."""
         return self._by_identity.get(identity)
 
-    def hello(self, identity: bytes, name: str, peer_address: str | None, wants_control: bool) -> Client:
-        """Register a connection, or rename it. Operator verbs are for root and the daemon's own user."""
-        uid = peer_uid(peer_address)
-        label = f"{name or 'client'}/{'?' if uid is None else uid}"
-        control = wants_control and uid in (0, os.geteuid())
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._by_identity.values())
+
+    def hello(self, identity: bytes, name: str, peer: Peer | None, control: bool) -> Client:
+        """Register a connection, or rename it."""
+        label = f"{name or 'client'}/{'?' if peer is None else peer.user}"
         client = self._by_identity.get(identity)
         if client is None:
-            client = self._by_identity[identity] = Client(identity, label, control, self._clock())
+            client = self._by_identity[identity] = Client(identity, label, control, peer, self._clock())
         else:
-            client.label, client.control = label, control
+            client.label, client.control, client.peer = label, control, peer
         return client
 
     def reply(self, identity: bytes, message: wire.Reply) -> bool:

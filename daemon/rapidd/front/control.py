@@ -143,7 +143,7 @@ class Control:
             raise RequestError(
                 "not_permitted",
                 "this connection has no control rights",
-                "say Hello with control = true, as root or as the daemon's own user",
+                "say Hello with control = true, as root, the daemon's own user or a member of access.operators",
             )
 
     def _check_rights(self, client: Client, deadline_unix_s: float | None) -> None:

@@ -13,6 +13,7 @@ from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config
 from rapidd.errors import RequestError
+from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
 from rapidd.front.clients import Client, Clients, Clock, Transport
@@ -21,6 +22,7 @@ from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
+from rapidd.reload import changed
 from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
@@ -44,7 +46,7 @@ class Front:
         *,
         clock: Clock,
         wall: Callable[[], float],
-        report: Callable[[ipc.ChildReport], None],
+        report: Callable[[ipc.ChildLine], None],
         encode: Callable[[wire.Generate], None],
     ) -> None:
         self.boot_id = secrets.token_hex(8)
@@ -92,6 +94,7 @@ class Front:
         )
         self.calls = Calls(
             config=config.server,
+            access=config.access,
             endpoint=endpoint,
             front_boot_id=self.boot_id,
             text=text,
@@ -112,7 +115,7 @@ class Front:
 
     def life(self) -> tuple[wire.DaemonState, str]:
         """The daemon's state, and one line about it for people."""
-        left = self._num_left
+        left = self.num_left
         if self.calls.draining or self.calls.stopping:
             return ("draining", f"{left} requests left") if left else ("drained", "")
         life, note = self.link.life, self.link.note
@@ -121,13 +124,24 @@ class Front:
             detail += f" {note.percent:.0f} %"
         return life, detail
 
+    def reload(self, config: Config) -> None:
+        """Take over the hot settings of a configuration that the supervisor has checked."""
+        keys = ", ".join(changed(self._config, config))
+        self._config = config
+        self.calls.configure(config.server, config.access)
+        self.publisher.configure(config.server.snapshot_hz)
+        if self.link.hello is not None:
+            self._know_engine(self.link.hello)
+        self._next_ns = None
+        self.events.emit("config", f"reloaded: {keys}")
+
     def stop(self) -> None:
         """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""
         now_ns = self._clock()
         if self._stop_ns is None:
             self.calls.stopping = True
             self._stop_ns = now_ns + int(self._config.server.drain_timeout_s * 1e9)
-            left = self._num_left
+            left = self.num_left
             self.events.emit("drain", f"shutting down; {left} requests left")
             self._report(ipc.ChildReport("draining", f"{left} requests left"))
         else:
@@ -135,7 +149,8 @@ class Front:
         self.tick()
 
     @property
-    def _num_left(self) -> int:
+    def num_left(self) -> int:
+        """Requests that are live, those being encoded included."""
         return len(self.serving.journal.streams) + len(self.calls.encoding)
 
     @property
@@ -173,7 +188,7 @@ class Front:
             self.serving.fail_all(error)
             self.calls.give_up(error)
             self._aftermath()
-        if not self._num_left:
+        if not self.num_left:
             self.stopped = True
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
@@ -185,6 +200,9 @@ class Front:
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)
+        match self.watch.take_remedy():
+            case ("restart" | "stop" as remedy, text):
+                self._report(ipc.DeviceFault(remedy, text))
         is_lost = self.link.connected and self.link.life == "engine_lost"
         if is_lost != self._engine_was_lost:
             self._engine_was_lost = is_lost
@@ -235,10 +253,10 @@ class Front:
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def client_frame(self, identity: bytes, frames: list[bytes], peer_address: str | None) -> None:
+    def client_frame(self, identity: bytes, frames: list[bytes], peer: Peer | None) -> None:
         """One message on the request socket, without its identity frame."""
         self._next_ns = None
-        self.calls.take(identity, frames, peer_address)
+        self.calls.take(identity, frames, peer)
         self._aftermath()
 
     def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
@@ -286,12 +304,16 @@ class Front:
             self.link.drop()
             self._aftermath()
         change = self.link.greet(identity, hello)
-        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
-        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
+        self._know_engine(hello)
         if change != "known":
             self.watch.follow(hello.device)
             self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
             self.serving.resubmit(after_death=change == "new" and not is_first)
+
+    def _know_engine(self, hello: ipc.EngineHello) -> None:
+        """What depends on the engine and on settings alike."""
+        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
+        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
 
     def _engine_message(self, message: ipc.EngineMessage) -> None:
         match message:

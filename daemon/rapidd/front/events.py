@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rapidctl import wire
+from rapidd import log
 from rapidd.front.clients import Transport
 
 KEPT: Final = 1000
@@ -35,6 +36,10 @@ class EventLog:
         )
         self.next_seq += 1
         self._events.append(event)
+        if kind in ("decision", "applied"):  # with every change of load
+            log.debug(text, event=kind)
+        else:
+            log.event(level, text, event=kind, request_id=event.request_id, epoch=event.epoch)
         self._transport.publish(wire.EVENT_TOPIC + wire.encode(event))
 
     def decide(self, decision: int, epoch: int, source: Any, text: str) -> None:

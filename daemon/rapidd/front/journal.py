@@ -103,7 +103,8 @@ class Stream:
     """One accepted `wire.Generate`. ``template`` is the `ipc.Submit` that its choices have in common."""
 
     __slots__ = (
-        "arrival_ns", "cached_tokens", "choices", "client", "deadline_ns", "digest", "first_ns", "id", "prefill_ns",
+        "arrival_ns", "cached_tokens", "choices", "client", "deadline_ns", "digest", "first_ns", "id", "kills",
+        "prefill_ns",
         "prompt_tokens", "resubmissions", "resumed", "template",
     )  # fmt: skip
 
@@ -122,6 +123,8 @@ class Stream:
         self.prefill_ns: int | None = None
         self.cached_tokens: int | None = None
         self.resubmissions = 0
+        self.kills = 0
+        """Deaths of the engine at which this was the only request that it ran."""
 
     @property
     def live(self) -> list[Choice]:

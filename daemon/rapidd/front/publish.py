@@ -46,7 +46,7 @@ class Publisher:
     ) -> None:
         self._endpoint = endpoint
         self._front_boot_id = front_boot_id
-        self._period_ns = int(1e9 / snapshot_hz)
+        self.configure(snapshot_hz)
         self._transport = transport
         self._clock = clock
         self._wall = wall
@@ -63,6 +63,10 @@ class Publisher:
         self._published_event = -1
         self._seq = 0
         self._topics: set[bytes] = set()
+
+    def configure(self, snapshot_hz: float) -> None:
+        """Snapshots a second while something runs."""
+        self._period_ns = int(1e9 / snapshot_hz)
 
     # --- publishing ------------------------------------------------------------------------------------------
 

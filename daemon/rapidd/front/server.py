@@ -16,17 +16,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Final
 
-import msgspec
 import zmq
 
 from rapidctl import wire
-from rapidd import ipc
+from rapidd import faults, ipc, log
 from rapidd.config import Config
-from rapidd.errors import RequestError
-from rapidd.front import admission
+from rapidd.errors import ConfigError, RequestError
+from rapidd.front import access, admission
 from rapidd.front.admission import TextModel
 from rapidd.front.clients import Clock, Outcome
 from rapidd.front.core import Front
+from rapidd.front.remote import MARK, Remote
 from rapidd.front.waiting import Waiter, has_message
 from rapidd.paths import RuntimeDir
 
@@ -76,15 +76,42 @@ class Server:
             self._requests = self._bind(zmq.ROUTER, runtime.endpoint, send_hwm, wire.MAX_FRAME_BYTES)
             self._metrics = self._bind(zmq.XPUB, runtime.metrics_endpoint, PUBLISH_HWM, wire.MAX_FRAME_BYTES)
             self._engine = self._bind(zmq.ROUTER, runtime.engine_endpoint, 0, -1)
+            self._remote = self._open_remote(config, send_hwm)
         finally:
             os.umask(umask)
+        self._subscribed: dict[zmq.Socket[bytes], set[bytes]] = {}
         descriptors = [self._wake_read.fileno(), *([channel.fileno()] if channel is not None else [])]
-        self._waiter = Waiter((self._requests, self._engine, self._metrics), descriptors)
+        self._sockets = [self._requests, self._engine, self._metrics, *(self._remote.sockets if self._remote else [])]
+        self._waiter = Waiter(self._sockets, descriptors)
         self.front = Front(
             config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report, encode=self._encode
         )
 
-    def _bind(self, kind: int, endpoint: str, send_hwm: int, max_frame_bytes: int) -> zmq.Socket[bytes]:
+    def _open_remote(self, config: Config, send_hwm: int) -> Remote | None:
+        """The sockets on tcp, if there are to be any. Raises `ConfigError`."""
+        if config.tcp.listen is None:
+            return None
+        try:
+            return Remote(
+                self._context,
+                config.tcp,
+                lambda kind, endpoint, secure: self._bind(
+                    kind, endpoint, send_hwm if kind == zmq.ROUTER else PUBLISH_HWM, wire.MAX_FRAME_BYTES, secure
+                ),
+            )
+        except ConfigError:
+            self._encoder.shutdown()
+            self._context.destroy(linger=0)
+            raise
+
+    def _bind(
+        self,
+        kind: int,
+        endpoint: str,
+        send_hwm: int,
+        max_frame_bytes: int,
+        secure: Callable[[zmq.Socket[bytes]], None] = lambda _: None,
+    ) -> zmq.Socket[bytes]:
         """A bound socket; the engine's (``send_hwm`` 0, unlimited) trusts its one peer of the same build."""
         sock = self._context.socket(kind)
         sock.set(zmq.LINGER, LINGER_MS)
@@ -100,6 +127,7 @@ class Server:
             sock.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             sock.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
             sock.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        secure(sock)
         sock.bind(endpoint)
         return sock
 
@@ -126,7 +154,9 @@ class Server:
         if self._requests in ready:
             self._read_requests()
         if self._metrics in ready:
-            self._read_subscriptions()
+            self._read_subscriptions(self._metrics)
+        if self._remote is not None:
+            self._read_remote(self._remote, ready)
         if self._wake_read.fileno() in ready:
             self._read_wakeups()
         if self._clock() >= self.front.next_ns:
@@ -142,14 +172,31 @@ class Server:
             if not more:
                 self.front.engine_frame(identity, frame)
 
-    def _read_subscriptions(self) -> None:
-        for _ in self._messages(self._metrics):
-            self.front.subscription(self._metrics.recv(zmq.NOBLOCK))
+    def _read_subscriptions(self, sock: zmq.Socket[bytes]) -> None:
+        mine = self._subscribed.setdefault(sock, set())
+        for _ in self._messages(sock):
+            frame = sock.recv(zmq.NOBLOCK)
+            (mine.add if frame[:1] == b"\1" else mine.discard)(frame[1:])
+            if frame[:1] == b"\1" or not any(frame[1:] in topics for topics in self._subscribed.values()):
+                self.front.subscription(frame)
 
     def _read_requests(self) -> None:
         for _ in self._messages(self._requests):
             frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
-            self.front.client_frame(frames[0].bytes, [frame.bytes for frame in frames[1:]], _peer_address(frames[-1]))
+            peer = access.peer_of(_peer_address(frames[-1]))
+            self.front.client_frame(frames[0].bytes, [frame.bytes for frame in frames[1:]], peer)
+
+    def _read_remote(self, remote: Remote, ready: "set[zmq.Socket[bytes] | int]") -> None:
+        if remote.handler in ready:
+            for _ in self._messages(remote.handler):
+                remote.answer()
+        if remote.requests in ready:
+            for _ in self._messages(remote.requests):
+                frames = remote.requests.recv_multipart(zmq.NOBLOCK, copy=False)
+                content = [frame.bytes for frame in frames[1:]]
+                self.front.client_frame(MARK + frames[0].bytes, content, remote.peer(frames[-1]))
+        if remote.metrics in ready:
+            self._read_subscriptions(remote.metrics)
 
     def _messages(self, sock: zmq.Socket[bytes]) -> Iterator[None]:
         """Once for each message of a turn, which the caller reads."""
@@ -161,7 +208,15 @@ class Server:
 
     def _read_channel(self, channel: ipc.Channel) -> None:
         for line in channel.lines():
-            self.front.note(msgspec.json.decode(line, type=ipc.SupervisorNote))
+            match ipc.decode_supervisor(line):
+                case ipc.Probe(number):
+                    channel.send(ipc.Pulse(number, self.front.num_left))
+                case ipc.Reload(number, config):
+                    log.start(config.log, "front")
+                    self.front.reload(config)
+                    channel.send(ipc.Reloaded(number))
+                case ipc.SupervisorNote() as note:
+                    self.front.note(note)
 
     # --- signals -----------------------------------------------------------------------------------------------
 
@@ -204,10 +259,16 @@ class Server:
 
     def to_client(self, identity: bytes, frame: bytes) -> Outcome:
         """See `Transport`."""
-        self._waiter.used(self._requests)
+        faults.hit("front.send")
+        if faults.stalls("front.send"):
+            return "full"
+        sock = self._requests
+        if self._remote is not None and identity.startswith(MARK):
+            sock, identity = self._remote.requests, identity[len(MARK) :]
+        self._waiter.used(sock)
         try:
-            self._requests.send(identity, _FIRST)
-            self._requests.send(frame, _LAST)
+            sock.send(identity, _FIRST)
+            sock.send(frame, _LAST)
         except zmq.Again:
             return "full"
         except zmq.ZMQError as error:
@@ -231,15 +292,18 @@ class Server:
         """See `Transport`."""
         self._waiter.used(self._metrics)
         self._metrics.send(frame, zmq.NOBLOCK)
+        if self._remote is not None:
+            self._waiter.used(self._remote.metrics)
+            self._remote.metrics.send(frame, zmq.NOBLOCK)
 
-    def _report(self, report: ipc.ChildReport) -> None:
+    def _report(self, report: ipc.ChildLine) -> None:
         if self._channel is not None:
             self._channel.send(report)
 
     def close(self) -> None:
         """Let the last messages leave, for a bounded time, and give everything back."""
         self._encoder.shutdown(cancel_futures=True)
-        for sock in (self._requests, self._metrics, self._engine):
+        for sock in self._sockets:
             sock.close()
         self._context.term()
         self._wake_read.close()

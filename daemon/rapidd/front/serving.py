@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, get_args
 
 from rapidctl import wire
-from rapidd import ipc
+from rapidd import ipc, log
 from rapidd.errors import RequestError
 from rapidd.front import admission
 from rapidd.front.admission import Capacity, TextModel
@@ -17,6 +17,7 @@ from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
+from rapidd.front.quarantine import Quarantine
 from rapidd.telemetry.histogram import Histogram
 from rapidd.telemetry.latency import LatencyRecorder, judge
 
@@ -55,6 +56,7 @@ class Serving:
         self._latency = latency
         self._clock = clock
         self._refuse_hopeless = refuse_hopeless
+        self._quarantine = Quarantine()
         self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
 
     # --- opening ---------------------------------------------------------------------------------------------
@@ -71,9 +73,12 @@ class Serving:
         """Accept a new stream and submit its choices. Raises `RequestError`."""
         stream = admission.admit(request, prompt_ids, client.identity, text, capacity, arrival_ns)
         self._look_for_hope(stream)
+        self._quarantine.check(stream)
         self.journal.add(stream)
         client.stream_ids.add(stream.id)
         self.totals.accepted += 1
+        if log.debug_is_on():
+            log.debug("request accepted", request_id=stream.id, client=client.label, prompt_tokens=len(prompt_ids))
         self._latency.arrived(stream.arrival_ns)
         accepted = wire.Accepted(id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed)
         if not self._clients.reply(client.identity, accepted):
@@ -234,6 +239,11 @@ class Serving:
             if any(choice.submitted for choice in stream.live):
                 stream.resubmissions += after_death
                 repeated += 1
+            if (sentence := self._quarantine.convict(stream)) is not None:
+                text = f"request {stream.id} killed the engine {stream.kills} times: it and its like are refused"
+                self._events.emit("warning", text, "error", request_id=stream.id)
+                self.fail(stream, sentence)
+                continue
             if stream.resubmissions > MAX_RESUBMISSIONS:
                 self.fail(
                     stream,
@@ -252,7 +262,8 @@ class Serving:
             self._events.emit("resubmitted", f"{repeated} requests go on in the new engine", "warn")
 
     def engine_lost(self) -> None:
-        """Nothing runs until the next engine: every live choice waits."""
+        """Nothing runs until the next engine: every live choice waits. One that ran alone is suspected."""
+        self._quarantine.suspect(self.journal.streams.values())
         for choice in self.journal.live():
             self.journal.set_phase(choice, "waiting")
 
@@ -373,6 +384,9 @@ class Serving:
 
     def _end(self, stream: Stream, message: wire.Finished | wire.Failed) -> None:
         client = self._clients.get(stream.client)
+        if log.debug_is_on():
+            how = message.code if isinstance(message, wire.Failed) else "finished"
+            log.debug(f"request {how}", request_id=stream.id, output_tokens=stream.output_tokens)
         if client is not None:
             client.stream_ids.discard(stream.id)
         self._clients.reply(stream.client, message)

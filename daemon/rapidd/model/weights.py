@@ -15,6 +15,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rapidd import faults
 from rapidd.errors import ModelError
 from rapidd.model.config import ModelSpec
 from rapidd.model.gguf import read_header
@@ -40,8 +41,9 @@ def open_weights(files: ModelFiles, spec: ModelSpec, progress: Progress | None =
 
     Raises `ModelError`, now or when a tensor is read, naming the file and the tensor.
     """
+    faults.hit("loader")
     if files.kind == "gguf":
-        weights: Mapping[str, Tensor] = GgufWeights(read_header(files.path), spec)
+        weights: Mapping[str, Tensor] = GgufWeights(read_header(faults.truncated("loader", files.path)), spec)
     else:
         weights = SafetensorsWeights(files.path)
     return weights if progress is None else _Reported(weights, spec, progress)
@@ -103,7 +105,7 @@ def _shards(folder: Path) -> dict[str, Path]:
 def _open(shard: Path, stack: ExitStack) -> Any:
     """A safetensors file whose header agrees with its length."""
     try:
-        return stack.enter_context(safe_open(str(shard), framework="pt"))
+        return stack.enter_context(safe_open(str(faults.truncated("loader", shard)), framework="pt"))
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{shard} is truncated or no safetensors file: {error}", "fetch it again") from error
 

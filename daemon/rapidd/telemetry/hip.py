@@ -61,6 +61,7 @@ def _sensors(sample: AmdSample, faults: tuple[str, ...]) -> DeviceSensors:
         power_w=sample.power_w,
         power_limit_w=sample.power_limit_w,
         temperature_c=sample.temperature_c,
+        remedy="restart" if faults else "none",
         processes=[DeviceProcess(pid=process.pid, memory_bytes=process.memory_bytes) for process in sample.processes],
         faults=faults,
     )

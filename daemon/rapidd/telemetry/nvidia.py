@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rapidctl.wire import DeviceProcess
-from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Sensors
+from rapidd.telemetry.sensors import REMEDIES, DeviceSensors, NoSensors, Remedy, Sensors
 
 _MEGA: Final = 1e6
 _MILLI: Final = 1e-3
@@ -41,6 +41,9 @@ _XIDS: Final = {
     95: "uncontained memory error",
 }
 """The commonest of NVIDIA's Xid catalog; the number alone is told of others."""
+_REMEDIES: Final[dict[int, Remedy]] = {48: "stop", 64: "stop", 79: "stop", 94: "restart", 95: "stop"}
+"""After the catalog's immediate actions: restart the application, or reset the GPU or the machine. Faults of one
+process's own channels (13, 31, 43, 45) may be another process's, and end ours by themselves when they are ours."""
 
 
 def open_nvidia(ordinal: int, pci_bus_id: str | None, environ: Mapping[str, str] = os.environ) -> Sensors:
@@ -79,6 +82,7 @@ class NvidiaSensors:
         """Some fifteen calls of the driver."""
         nvml, was_lost = self._nvml, bool(self._lost)
         self._lost.clear()
+        xids = self._xids()
         share = self._ask("nvmlDeviceGetUtilizationRates")
         memory = None if self._is_sliced else self._ask("nvmlDeviceGetMemoryInfo")
         sensors = DeviceSensors(
@@ -93,12 +97,13 @@ class NvidiaSensors:
             temperature_c=_scaled(self._ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU), 1.0),
             slowdowns=self._slowdowns(),
             processes=self._processes(),
-            faults=self._xids(),
+            faults=tuple(map(_xid_text, xids, xids.values())),
+            remedy=max((_REMEDIES.get(number, "none") for number in xids), key=REMEDIES.index, default="none"),
         )
         if not self._lost:
             return sensors
         news = () if was_lost else (f"the driver lost the GPU: {self._lost[0]}",)
-        return DeviceSensors(faults=(*sensors.faults, *news))
+        return DeviceSensors(faults=(*sensors.faults, *news), remedy="stop" if news else sensors.remedy)
 
     def close(self) -> None:
         """Let NVML go; the handle is dead after it."""
@@ -130,8 +135,8 @@ class NvidiaSensors:
             return None
         return events
 
-    def _xids(self) -> tuple[str, ...]:
-        """Xids since the reading before; the same one many times is one line."""
+    def _xids(self) -> Counter[int]:
+        """Xids since the reading before, and how often."""
         numbers: Counter[int] = Counter()
         for _ in range(_MAX_EVENTS if self._events is not None else 0):
             event = self._call("nvmlEventSetWait_v2", self._events, 0)
@@ -139,7 +144,7 @@ class NvidiaSensors:
                 break
             if event.eventType == self._nvml.nvmlEventTypeXidCriticalError:
                 numbers[int(event.eventData)] += 1
-        return tuple(map(_xid_text, numbers, numbers.values()))
+        return numbers
 
     def _ask(self, name: str, *arguments: object) -> Any:
         return self._call(name, self._handle, *arguments)

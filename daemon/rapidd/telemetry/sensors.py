@@ -3,11 +3,16 @@
 `watch.sensors_for` chooses who tells. Knows no vendor, no thread and no clock.
 """
 
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct, structs
 
 from rapidctl.wire import DeviceInfo, DeviceProcess
+
+Remedy = Literal["none", "restart", "stop"]
+"""What a fault needs: nothing of us, another engine process, or a reset or another device, which no restart brings."""
+REMEDIES: Final[tuple[Remedy, ...]] = ("none", "restart", "stop")
+"""Weakest first."""
 
 
 class DeviceSensors(Struct, frozen=True, kw_only=True):
@@ -26,6 +31,8 @@ class DeviceSensors(Struct, frozen=True, kw_only=True):
     processes: list[DeviceProcess] | None = None
     faults: tuple[str, ...] = ()
     """What went wrong with the device since the reading before: Xid, RAS. Each is told once, in one line."""
+    remedy: Remedy = "none"
+    """The strongest that one of ``faults`` needs."""
 
 
 class Sensors(Protocol):
@@ -61,7 +68,7 @@ def with_sensors(device: DeviceInfo, sensors: DeviceSensors) -> DeviceInfo:
     The whole of the memory stays the engine's word: of a slice of a GPU the driver may tell the GPU's.
     """
     told = {name: value for name, value in structs.asdict(sensors).items() if value is not None}
-    del told["faults"]
+    del told["faults"], told["remedy"]
     if device.memory_total_bytes is not None:
         told.pop("memory_total_bytes", None)
     return structs.replace(device, **told)

@@ -13,7 +13,7 @@ from rapidctl.wire import DeviceInfo
 from rapidd.telemetry.cpu import CpuSensors
 from rapidd.telemetry.hip import HipSensors
 from rapidd.telemetry.nvidia import open_nvidia
-from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Sensors
+from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Remedy, Sensors
 
 PERIOD_S: Final = 2.0
 FRESH_NS: Final = 5_000_000_000
@@ -56,6 +56,7 @@ class DeviceWatch:
         self._sensors: Sensors | None = None
         self._reading: tuple[int, DeviceInfo, DeviceSensors] | None = None
         self._news: deque[tuple[str, str, str]] = deque()
+        self._remedy: tuple[Remedy, str] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="device sensors", daemon=True)
 
@@ -75,6 +76,11 @@ class DeviceWatch:
         """Hand over what operators should hear of, each once."""
         while self._news:
             emit(*self._news.popleft())
+
+    def take_remedy(self) -> tuple[Remedy, str] | None:
+        """What the device needs since the last call, and why; null: nothing."""
+        remedy, self._remedy = self._remedy, None
+        return remedy
 
     def start(self) -> None:
         """Read every `PERIOD_S` from now on."""
@@ -99,6 +105,8 @@ class DeviceWatch:
         sensors = self._sensors.read()
         self._reading = (self._clock(), device, sensors)
         self._news.extend(("device_error", fault, "error") for fault in sensors.faults)
+        if sensors.remedy != "none":
+            self._remedy = sensors.remedy, "; ".join(sensors.faults)
 
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_S):

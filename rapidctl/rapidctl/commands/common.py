@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
 from rapidctl.errors import TimedOut, Unreachable
 from rapidctl.out import Out
-from rapidctl.wire import check_endpoint
+from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
     from rapidctl.wire import PartitionInfo
@@ -131,7 +131,7 @@ def endpoint(args: argparse.Namespace) -> str:
     Raises `ConfigError` and `EndpointError`.
     """
     if args.endpoint:
-        return check_endpoint(args.endpoint)
+        return check_client_endpoint(args.endpoint)
     from rapidctl import settings  # reads TOML; most scripts name the endpoint
 
     return settings.endpoint_of(settings.load().settings, args.daemon)

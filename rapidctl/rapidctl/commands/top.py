@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rapidctl import settings
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
-from rapidctl.wire import check_endpoint
+from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -80,7 +80,7 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
         source = ReplaySource(Path(args.replay))
         return [Host(source, args.replay, clock=clock, wall=wall, kind="replay", tape=source.tape)]
     first = common.endpoint(args)
-    names = {name: check_endpoint(context.endpoint) for name, context in chosen.contexts.items()}
+    names = {name: check_client_endpoint(context.endpoint) for name, context in chosen.contexts.items()}
     known = {endpoint: name for name, endpoint in names.items()}
     endpoints = [first] if args.endpoint else list(dict.fromkeys([first, *names.values()]))
     return [

@@ -1,33 +1,34 @@
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -s h
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l help
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l endpoint
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -s c
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l context
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l timeout
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l json
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -l color
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'top'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'run'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'status'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'stats'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'requests'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'partition'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'policy'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'profile'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'events'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'drain'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'wait'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'version'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'completion'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'bench'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'record'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'replay'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'export'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'check'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'context'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'config'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'doctor'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema' -a 'schema'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -s h
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l help
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l endpoint
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -s c
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l context
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l timeout
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l json
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l color
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'top'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'run'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'status'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'stats'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'requests'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'partition'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'policy'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'profile'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'events'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'drain'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'wait'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'version'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'completion'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'bench'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'record'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'replay'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'export'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'check'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'context'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'config'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'doctor'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'schema'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'keys'
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l endpoint
@@ -561,3 +562,41 @@ complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l context
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l timeout
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l json
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'make'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'authorize'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'trust'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l out
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l operator
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from authorize' -l file
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from trust' -l color

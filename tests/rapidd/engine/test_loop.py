@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import torch
 import zmq
+from msgspec.structs import replace
 
 from rapidctl.wire import PlanRequest, pack_ids
 from rapidd import ipc
@@ -335,3 +336,29 @@ def test_a_profile_of_another_model_is_refused_with_a_warning(tmp_path_factory: 
         assert bench.greet().partition.profile is None
     finally:
         bench.close()
+
+
+def test_a_probe_of_the_supervisor_is_answered_by_the_loop_with_its_progress(bench: Bench) -> None:
+    """Batches are counted, so that a loop that turns while its device hangs is not taken for a healthy one."""
+    supervisor = ipc.Channel(bench.ours)
+    bench.engine._supervised(ipc.Probe(1))
+    bench.submit(71, [1, 400, 401], max_tokens=3)
+    bench.until(ipc.Step)
+    bench.engine._supervised(ipc.Probe(2))
+    pulses = [pulse for line in supervisor.lines() if isinstance(pulse := ipc.decode_child(line), ipc.Pulse)]
+    assert [pulse.number for pulse in pulses] == [1, 2]
+    assert (pulses[0].requests, pulses[1].requests) == (0, 1)
+    assert (pulses[1].finished or 0) > (pulses[0].finished or 0)
+    assert pulses[1].patience_s > 0
+
+
+def test_a_reload_changes_the_policy_as_an_operator_would_or_nothing(bench: Bench) -> None:
+    engine, supervisor = bench.engine, ipc.Channel(bench.ours)
+    config, epoch = engine._config, engine._control.epoch
+    for number, policy in enumerate(("serial:32", "split:999", config.engine.policy)):
+        engine._supervised(ipc.Reload(number, replace(config, engine=replace(config.engine, policy=policy))))
+    answers = [answer for line in supervisor.lines() if isinstance(answer := ipc.decode_child(line), ipc.Reloaded)]
+    assert [answer.number for answer in answers] == [0, 1, 2]
+    assert [bool(answer.problem) for answer in answers] == [False, True, False]
+    assert "engine.policy" in answers[1].problem
+    assert (engine._control.policy, engine._control.epoch) == (config.engine.policy, epoch + 2)

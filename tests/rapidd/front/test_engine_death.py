@@ -67,20 +67,58 @@ def test_streams_go_on_in_the_next_engine_without_losing_or_repeating_a_token(ri
     ]  # fmt: skip
 
 
-def test_a_request_that_saw_three_engines_die_fails(rig: Rig) -> None:
-    peer, engine = rig.ready()
-    peer.generate()
-    engine.submitted()
-    for boot in (2, 3):
-        engine.die()
-        engine = ScriptedEngine(rig, f"boot-{boot}")
-        engine.hello()
-        engine.submitted()
+def next_engine(rig: Rig, engine: ScriptedEngine, boot: int) -> ScriptedEngine:
+    """The engine dies, and another one comes."""
     engine.die()
-    engine = ScriptedEngine(rig, "boot-4")
+    engine = ScriptedEngine(rig, f"boot-{boot}")
     engine.hello()
-    assert peer.fails().code == "engine_lost"
-    rig.serves()
+    return engine
+
+
+def test_requests_that_saw_three_engines_die_fail_and_nobody_knows_which_is_to_blame(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    for stream_id in ("a", "b"):
+        peer.generate(stream_id)
+        engine.submitted()
+    for boot in (2, 3):
+        engine = next_engine(rig, engine, boot)
+        for _ in "ab":
+            engine.submitted()
+    next_engine(rig, engine, 4)
+    assert {peer.fails().code, peer.fails().code} == {"engine_lost"}
+    rig.serves("a")
+
+
+def test_a_request_that_kills_the_engine_twice_is_refused_from_then_on_whoever_sends_it(rig: Rig) -> None:
+    """It was alone both times, so it is known. Another one is served, as before."""
+    peer, engine = rig.ready()
+    peer.generate("poison", prompt="die!")
+    engine.submitted()
+    engine = next_engine(rig, engine, 2)
+    engine.submitted()
+    next_engine(rig, engine, 3)
+    failed = peer.fails()
+    assert (failed.code, failed.id) == ("quarantined", "poison")
+    other = Peer(rig)
+    other.hello()
+    for fields in ({"prompt": "die!"}, {"prompt": "die!", "priority": 5, "deadline_s": 60.0}):
+        other.send(wire.Generate(id="again", **fields))
+        assert other.fails().code == "quarantined"
+    other.generate("harmless", prompt="live!")
+    events = other.ask(wire.GetEvents(call=1), wire.EventList).events
+    assert any("killed the engine 2 times" in event.text and event.request_id == "poison" for event in events)
+
+
+def test_a_request_that_only_waited_is_not_suspected(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate("running")
+    engine.step(ipc.Token(engine.submitted().rid, ord("x")))
+    peer.expect(wire.Deltas)
+    peer.generate("waiting")
+    engine.submitted()
+    next_engine(rig, engine, 2).submitted()
+    streams = rig.front.serving.journal.streams
+    assert (streams["running"].kills, streams["waiting"].kills) == (1, 0)
 
 
 def test_while_the_engine_restarts_requests_are_accepted_and_wait(rig: Rig) -> None:

@@ -168,6 +168,16 @@ def test_another_gpus_values_are_worse_than_none(nvml: Nvml, gpus: int, environ:
 # --- faults -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("xids", "remedy"), [((), "none"), ((31, 43, 63, 4711), "none"), ((94,), "restart"), ((94, 79, 31), "stop")]
+)
+def test_the_worst_of_the_xids_decides_what_is_done(nvml: Nvml, xids: tuple[int, ...], remedy: str) -> None:
+    sensors = open_nvidia(0, BUS_ID)
+    nvml.events.extend((XID, number) for number in xids)
+    assert sensors.read().remedy == remedy
+    assert sensors.read().remedy == "none"
+
+
 def test_xids_are_told_once_and_the_same_one_in_one_line(nvml: Nvml) -> None:
     sensors = open_nvidia(0, BUS_ID)
     assert nvml.registered == [("handle", XID)]
@@ -201,7 +211,7 @@ def test_a_lost_gpu_has_no_values_and_is_told_once(nvml: Nvml, error: str) -> No
     sensors.read()
     nvml.fails["*"] = error
     text = {"GPU_IS_LOST": "GPU is lost", "RESET_REQUIRED": "GPU requires restart"}[error]
-    assert sensors.read() == DeviceSensors(faults=(f"the driver lost the GPU: {text}",))
+    assert sensors.read() == DeviceSensors(faults=(f"the driver lost the GPU: {text}",), remedy="stop")
     assert sensors.read() == DeviceSensors()
     nvml.fails.clear()
     assert sensors.read().utilization == 0.97
@@ -212,7 +222,7 @@ def test_a_lost_gpu_has_no_values_and_is_told_once(nvml: Nvml, error: str) -> No
 def test_a_gpu_that_is_lost_half_way_through_a_reading_has_no_values(nvml: Nvml) -> None:
     sensors = open_nvidia(0, BUS_ID)
     nvml.fails["nvmlDeviceGetComputeRunningProcesses"] = "GPU_IS_LOST"
-    assert sensors.read() == DeviceSensors(faults=("the driver lost the GPU: GPU is lost",))
+    assert sensors.read() == DeviceSensors(faults=("the driver lost the GPU: GPU is lost",), remedy="stop")
 
 
 def test_closing_gives_events_and_library_back(nvml: Nvml) -> None:

@@ -180,3 +180,13 @@ def test_the_whole_of_the_memory_is_the_engines_word() -> None:
     told = DeviceSensors(memory_total_bytes=99)
     assert with_sensors(GPU, told).memory_total_bytes == 80_000_000_000
     assert with_sensors(replace(GPU, memory_total_bytes=None), told).memory_total_bytes == 99
+
+
+def test_what_a_fault_needs_is_told_once_with_the_reason() -> None:
+    desk = Desk(Scripted(DeviceSensors(faults=("Xid 94", "Xid 31"), remedy="restart"), DeviceSensors()))
+    desk.watch.follow(GPU)
+    desk.watch.poll()
+    assert desk.watch.take_remedy() == ("restart", "Xid 94; Xid 31")
+    assert desk.watch.take_remedy() is None
+    desk.watch.poll()
+    assert desk.watch.take_remedy() is None

@@ -1,0 +1,82 @@
+"""Keys for tcp: files that only their owner reads, and errors that say what to do without telling a secret."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rapidctl import cli, keys
+from rapidctl.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAPIDCTL_KEYS", str(tmp_path / "keys"))
+    return tmp_path / "keys"
+
+
+def test_make_keeps_the_pair_for_its_owner_alone_and_prints_the_public_key_only(
+    own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keys", "make"]) == 0
+    path = own_folder / keys.CLIENT_KEY
+    pair = keys.read(path)
+    said = capsys.readouterr()
+    assert said.out.strip() == pair.public
+    assert pair.secret not in said.out + said.err
+    assert (path.stat().st_mode & 0o777, own_folder.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert cli.main(["keys", "make"]) == 2, "a key is never replaced"
+    assert keys.read(path) == pair
+
+
+def test_authorize_adds_and_changes_a_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, (alice, bob) = tmp_path / "authorized", (keys.make().public, keys.make().public)
+    for words in ([alice, "alice"], [bob, "bob", "--operator"], [alice, "alice2", "--operator"]):
+        assert cli.main(["keys", "authorize", *words, "--file", str(path), "--json"]) == 0
+    assert keys.read_authorized(path) == {
+        alice: keys.Authorized("alice2", True),
+        bob: keys.Authorized("bob", True),
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "may connect" in json.loads(capsys.readouterr().out.splitlines()[0])["text"]
+
+
+@pytest.mark.parametrize("words", [["abc", "alice"], ["A" * 64, "alice"], ["0" * 64, "two words"], ["0" * 64, ""]])
+def test_what_is_no_key_or_no_name_is_refused(words: list[str], tmp_path: Path) -> None:
+    assert cli.main(["keys", "authorize", *words, "--file", str(tmp_path / "a")]) == 2
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("line", ["abc alice", "0" * 64, f"{'0' * 64} alice boss", f"{'0' * 64} alice operator x"])
+def test_a_line_that_is_wrong_lets_nobody_in(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(f"# the team\n{'1' * 64} bob\n{line}\n")
+    with pytest.raises(UsageError, match=":3: a line is KEY NAME"):
+        keys.read_authorized(tmp_path / "a")
+
+
+@pytest.mark.parametrize("text", ["", "public 00\nsecret 00\n", "\0", f"public {'0' * 64}\nsecret {'g' * 64}\n"])
+def test_a_file_without_a_pair_is_named_and_not_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "k").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        keys.read(tmp_path / "k")
+    assert str(tmp_path / "k") in caught.value.message
+    assert "00" not in caught.value.message + caught.value.hint.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://", "tcp://host", "tcp://host:0", "tcp://host:65535", "tcp://:1", "tcp://h:x"]
+)
+def test_an_endpoint_without_host_and_port_is_refused(endpoint: str) -> None:
+    assert cli.main(["status", "--endpoint", endpoint]) == 2
+
+
+def test_a_server_is_trusted_before_it_is_asked(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint = "tcp://localhost:7071"
+    assert cli.main(["status", "--endpoint", endpoint]) == 2
+    assert "rapidctl keys make" in capsys.readouterr().err
+    assert cli.main(["keys", "make"]) == 0
+    assert cli.main(["status", "--endpoint", endpoint]) == 2
+    assert f"rapidctl keys trust {endpoint} KEY" in capsys.readouterr().err
+    assert cli.main(["keys", "trust", endpoint, keys.make().public]) == 0
+    assert cli.main(["status", "--endpoint", endpoint, "--timeout", "100ms"]) == 3
+    assert "no daemon answers" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""Who may command, how much one of them may have, and what is written down of it."""
+
+import grp
+import json
+import logging
+import os
+import pwd
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from rapidctl.wire import ControlReply, Drain, Failed, Finished, Generate, Hello, Sampling, Welcome
+from rapidd import log
+from rapidd.config import AccessConfig, LogConfig
+from rapidd.front import access
+from rapidd.front.access import Peer, Usage, may_control, peer_of
+from support.front import Peer as Client
+from support.front import Rig
+
+
+def limit(rig: Rig, **bounds: object) -> None:
+    rig.front.reload(replace(rig.config, access=AccessConfig(**bounds)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("address", [None, "", "127.0.0.1", "localhost:1:2", "localhost:-1:2:3", "localhost:a:b:c"])
+def test_an_address_that_names_no_process_is_nobody(address: str | None) -> None:
+    assert peer_of(address) is None
+    assert not may_control(peer_of(address), None)
+
+
+def test_root_the_daemons_own_user_and_the_operators_may_command() -> None:
+    group = grp.getgrgid(os.getgid()).gr_name
+    user = pwd.getpwall()[1]
+    groups = {grp.getgrgid(gid).gr_name for gid in os.getgrouplist(user.pw_name, user.pw_gid)}
+    others = next(entry.gr_name for entry in grp.getgrall() if entry.gr_name not in groups)
+    assert peer_of("localhost:0:0:7") == Peer(0, 0, 7)
+    assert may_control(Peer(0, 0, 1), None)
+    assert may_control(Peer(os.geteuid(), 5, 1), None)
+    stranger = Peer(user.pw_uid, user.pw_gid, 1)
+    assert not may_control(stranger, None)
+    assert not may_control(stranger, others)
+    assert may_control(stranger, next(iter(groups)))
+    assert not may_control(Peer(4_000_000_000, 4_000_000_000, 1), group), "a user that this machine does not know"
+    assert not may_control(stranger, "no such group")
+
+
+def test_more_clients_than_allowed_are_refused_and_those_inside_are_served(rig: Rig) -> None:
+    limit(rig, max_clients=2)
+    first, _ = rig.ready()
+    second = Client(rig)
+    second.hello()
+    third = Client(rig)
+    third.send(Hello(client="third"))
+    refused = third.fails()
+    assert (refused.code, refused.retry_after_s) == ("quota_exceeded", 1.0)
+    first.ask(Hello(client="first again"), Welcome)
+    limit(rig, max_clients=9)
+    third.hello()
+    rig.serves()
+
+
+def test_a_connection_has_so_many_requests_and_each_that_ends_makes_room(rig: Rig) -> None:
+    limit(rig, max_requests_per_client=2)
+    peer, engine = rig.ready()
+    peer.generate("a")
+    peer.generate("b")
+    peer.send(Generate(id="c", prompt="hi"))
+    assert peer.fails().code == "quota_exceeded"
+    engine.say(engine.submitted().rid, "ok", "length")
+    peer.expect(Finished)
+    peer.generate("c")
+
+
+def test_a_user_has_so_many_requests_over_all_connections(rig: Rig) -> None:
+    limit(rig, max_requests_per_user=2)
+    peer, _ = rig.ready()
+    peer.generate("a")
+    other = Client(rig)
+    other.hello()
+    other.generate("b")
+    for client in (peer, other):
+        client.send(Generate(id="c", prompt="hi"))
+        refused = client.fails()
+        assert isinstance(refused, Failed)
+        assert (refused.code, refused.id) == ("quota_exceeded", "c")
+        assert "max-requests-per-user" in refused.hint
+
+
+def test_a_user_has_a_share_of_the_queue_and_choices_count(rig: Rig) -> None:
+    rig.config = replace(rig.config, server=replace(rig.config.server, max_waiting_requests=8))
+    limit(rig, max_queue_share=0.5)
+    peer, _ = rig.ready()
+    peer.generate("a", n=3, sampling=Sampling(seed=1))
+    peer.send(Generate(id="b", prompt="hi", n=2))
+    assert "max-queue-share" in peer.fails().hint
+    peer.generate("c")
+
+
+@pytest.mark.parametrize("usage", [Usage(0, 0, 0), Usage(4095, 10_000, 10_000)])
+def test_without_quotas_only_the_connections_own_bound_counts(usage: Usage) -> None:
+    access.check_request(AccessConfig(), usage, 16, 1024)
+
+
+# --- the log
+
+
+class LogLines:
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self.capfd = capfd
+
+    def read(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.capfd.readouterr().err.splitlines()]
+
+
+@pytest.fixture
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
+    yield LogLines(capfd)
+    logging.getLogger("rapidd").handlers.clear()
+
+
+def test_every_action_of_an_operator_is_written_down_with_who_the_kernel_says_they_are(
+    rig: Rig, lines: LogLines
+) -> None:
+    peer, _ = rig.ready()
+    log.start(LogConfig(format="json"), "front")
+    assert peer.ask(Drain(call=1, by="somebody else"), ControlReply).text
+    told = [line for line in lines.read() if line.get("event") == "audit"]
+    assert len(told) == 1
+    assert told[0]["message"] == "operator: Drain carried out or passed on"
+    assert (told[0]["uid"], told[0]["gid"], told[0]["pid"]) == (os.getuid(), os.getgid(), os.getpid())
+    assert (told[0]["by"], told[0]["asked"]) == ("somebody else", "{'on': True}")
+    peer.hello(control=False)
+    peer.send(Drain(call=2))
+    assert peer.fails().code == "not_permitted"
+    (refused,) = [line for line in lines.read() if line.get("event") == "audit"]
+    assert refused["message"] == "operator: Drain refused: not_permitted"
+
+
+def test_lines_about_a_request_are_at_debug_name_it_and_never_its_text(rig: Rig, lines: LogLines) -> None:
+    peer, engine = rig.ready()
+    log.start(LogConfig(format="json", level="info"), "front")
+    peer.generate("quiet", prompt="a secret")
+    engine.say(engine.submitted().rid, "an answer", "length")
+    peer.expect(Finished)
+    assert not [line for line in lines.read() if line.get("request_id")]
+    log.start(LogConfig(format="json", level="debug"), "front")
+    peer.generate("told", prompt="a secret")
+    engine.say(engine.submitted().rid, "an answer", "length")
+    peer.expect(Finished)
+    told = [line for line in lines.read() if "request" in str(line["message"])]
+    assert [line["message"] for line in told] == ["request accepted", "request finished"]
+    assert {line["request_id"] for line in told} == {"told"}
+    assert "secret" not in str(told)
+    assert "answer" not in str(told)

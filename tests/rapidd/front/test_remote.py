@@ -1,0 +1,145 @@
+"""Clients over tcp: only with a key that is authorized, and then as what the file says they are."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from rapidctl import keys, wire
+from rapidctl.wire import ControlReply, Drain
+from rapidd.config import TcpConfig
+from rapidd.errors import ConfigError
+from rapidd.settings import load
+from support.front import Peer, Rig
+from support.net import free_ports
+
+
+class RemotePeer(Peer):
+    """A raw client over tcp, with the server's key and perhaps its own."""
+
+    def __init__(self, rig: Rig, config: TcpConfig, pair: keys.Pair | None, kind: int = zmq.DEALER) -> None:
+        assert config.listen is not None
+        self.rig = rig
+        self.inbox: list[wire.Reply] = []
+        self.socket = rig.context.socket(kind)
+        self.socket.set(zmq.LINGER, 0)
+        if pair is not None:
+            self.socket.curve_serverkey = keys.encode(keys.read(Path(config.key)).public)
+            self.socket.curve_publickey = keys.encode(pair.public)
+            self.socket.curve_secretkey = keys.encode(pair.secret)
+        self.socket.connect(config.listen if kind == zmq.DEALER else wire.metrics_endpoint(config.listen))
+        rig.peers.append(self)
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[tuple[Rig, TcpConfig]]:
+    """A front that listens on tcp too; nobody is authorized yet."""
+    config = TcpConfig(
+        listen=f"tcp://127.0.0.1:{free_ports(2)}",
+        key=str(tmp_path / "key"),
+        authorized_keys=str(tmp_path / "authorized"),
+    )
+    keys.write(tmp_path / "key", keys.make())
+    (tmp_path / "authorized").touch()
+    rig = Rig(tmp_path, tcp=config)
+    yield rig, config
+    rig.close()
+
+
+def authorized(config: TcpConfig, name: str, *, operator: bool = False) -> keys.Pair:
+    pair = keys.make()
+    keys.authorize(Path(config.authorized_keys), pair.public, name, operator=operator)
+    return pair
+
+
+def test_a_key_that_is_authorized_meanwhile_is_let_in_and_its_stream_served(remote: tuple[Rig, TcpConfig]) -> None:
+    rig, config = remote
+    _, engine = rig.ready()
+    peer = RemotePeer(rig, config, authorized(config, "alice"))
+    assert not peer.hello().control, "it was not authorized to command"
+    peer.generate("far")
+    assert "test/key:alice" in {client.label for client in rig.front.clients}
+    engine.say(engine.submitted().rid, "ok", "length")
+    assert peer.stream()[0] == "ok"
+    peer.send(Drain(call=1))
+    assert peer.fails().code == "not_permitted"
+    rig.serves("local")
+
+
+def test_an_operators_key_may_command(remote: tuple[Rig, TcpConfig]) -> None:
+    rig, config = remote
+    rig.ready()
+    peer = RemotePeer(rig, config, authorized(config, "bob", operator=True))
+    assert peer.hello().control
+    assert peer.ask(Drain(call=1), ControlReply).text == "drained"
+
+
+def test_strangers_are_not_let_in_and_others_are_served_meanwhile(remote: tuple[Rig, TcpConfig]) -> None:
+    """Without a key, with a key that nobody authorized, and after the file became unreadable."""
+    rig, config = remote
+    rig.ready()
+    good = authorized(config, "alice")
+    strangers = [RemotePeer(rig, config, None), RemotePeer(rig, config, keys.make())]
+    for stranger in strangers:
+        stranger.send(wire.Hello(client="stranger"))
+    RemotePeer(rig, config, good).hello()
+    Path(config.authorized_keys).write_text("nonsense\n")
+    late = RemotePeer(rig, config, good)
+    late.send(wire.Hello(client="late"))
+    rig.serves("local")
+    for stranger in (*strangers, late):
+        stranger.read()
+        assert stranger.inbox == []
+    assert len(rig.front.clients) == 3  # ready's, alice's, and that of `serves` until it is reaped
+
+
+def test_snapshots_and_events_go_to_remote_subscribers_too(remote: tuple[Rig, TcpConfig]) -> None:
+    rig, config = remote
+    rig.ready()
+    feed = RemotePeer(rig, config, authorized(config, "alice"), zmq.SUB)
+    feed.socket.subscribe(wire.SNAPSHOT_TOPIC)
+    rig.until(lambda: bool(feed.socket.poll(0)), meanwhile=lambda: rig.clock.advance(0.1))
+    assert wire.decode_snapshot(feed.socket.recv()).state == "serving"
+    rig.peers.remove(feed)
+    feed.socket.close()
+
+
+def _no_key(config: TcpConfig) -> TcpConfig:
+    Path(config.key).unlink()
+    return config
+
+
+def _no_list(config: TcpConfig) -> TcpConfig:
+    Path(config.authorized_keys).unlink()
+    return config
+
+
+@pytest.mark.parametrize("spoil", [_no_key, _no_list])
+def test_tcp_without_keys_is_refused_before_anything_is_bound(
+    spoil: Callable[[TcpConfig], TcpConfig], tmp_path: Path
+) -> None:
+    config = TcpConfig(
+        listen=f"tcp://127.0.0.1:{free_ports(2)}",
+        key=str(tmp_path / "key"),
+        authorized_keys=str(tmp_path / "authorized"),
+    )
+    keys.write(tmp_path / "key", keys.make())
+    (tmp_path / "authorized").touch()
+    spoil(config)
+    path = tmp_path / "rapidd.toml"
+    path.write_text(
+        f'[tcp]\nlisten = "{config.listen}"\nkey = "{config.key}"\nauthorized-keys = "{config.authorized_keys}"\n'
+    )
+    with pytest.raises(ConfigError, match="tcp needs keys"):
+        load(path, {})
+
+
+def test_a_credential_of_the_service_manager_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for name in ("curve.key", "authorized-keys"):
+        (tmp_path / name).touch()
+    assert load(None, {"RAPIDD__TCP__LISTEN": "tcp://0.0.0.0:7071"}).config.tcp.listen == "tcp://0.0.0.0:7071"
+    (tmp_path / "curve.key").unlink()
+    with pytest.raises(ConfigError, match=r"curve\.key"):
+        load(None, {"RAPIDD__TCP__LISTEN": "tcp://0.0.0.0:7071"})

@@ -1,0 +1,59 @@
+"""Lines of the log: one each, whatever they hold, for people or for programs."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from rapidd import log
+from rapidd.config import LogConfig
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards() -> Iterator[None]:
+    yield
+    logging.getLogger("rapidd").handlers.clear()
+
+
+def test_a_json_line_has_its_head_and_what_was_given_but_nulls(capsys: pytest.CaptureFixture[str]) -> None:
+    log.start(LogConfig(format="json"), "front")
+    log.warning('two\nlines and a "quote"', request_id="r-1", epoch=None, process="not this one")
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert told.pop("time").endswith("Z")
+    assert told == {
+        "level": "warning",
+        "process": "front",
+        "message": 'two\nlines and a "quote"',
+        "request_id": "r-1",
+    }
+
+
+def test_text_is_one_printable_line_whoever_wrote_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log.start(LogConfig(format="text"), "front")
+    log.error("two\nlines, \x1b[31mred", request_id="r-1")
+    assert capsys.readouterr().err == "rapidd: two lines,  [31mred (request_id r-1)\n"
+
+
+@pytest.mark.parametrize(("level", "told"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])
+def test_a_level_hides_what_is_below_it(level: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log.start(LogConfig(level=level, format="text"), "front")  # type: ignore[arg-type]
+    for write, text in ((log.debug, "d"), (log.info, "i"), (log.warning, "w"), (log.error, "e")):
+        write(text)
+    assert capsys.readouterr().err.replace("rapidd: ", "").replace("\n", "") == told
+    assert log.debug_is_on() == (level == "debug")
+
+
+def test_json_is_chosen_where_stderr_is_the_journals() -> None:
+    status = os.fstat(2)
+    assert log._is_journal({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+    assert not log._is_journal({"JOURNAL_STREAM": "1:1"})
+    assert not log._is_journal({})
+
+
+def test_a_program_that_asked_for_no_log_hears_of_trouble_only(capsys: pytest.CaptureFixture[str]) -> None:
+    log.info("nothing to see")
+    log.warning("trouble")
+    assert capsys.readouterr().err == "rapidd: trouble\n"
