@@ -198,8 +198,77 @@ def test_no_daemon_is_critical_and_a_strange_one_unknown(
     assert ran.stdout.startswith("RAPID CRITICAL - ")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "latncy"],
+        ["check", "kv", "-w", "much"],
+        ["--color", "never", "check", "--strange"],
+        ["check", "-w", "0.5"],
+        ["check", "kv", "-w", "nan"],
+        ["check", "kv", "-w", "0.9", "-c", "0.5"],
+    ],
+)
+def test_arguments_that_cannot_be_used_are_unknown_and_not_critical(words: list[str], rapidctl: Rapidctl) -> None:
+    ran = rapidctl(*words)
+    assert ran.code == CODES["UNKNOWN"]
+    assert ran.stdout.startswith("RAPID UNKNOWN - ")
+
+
+def test_what_cannot_be_parsed_is_no_document_either(rapidctl: Rapidctl) -> None:
+    ran = rapidctl("check", "latncy", "--json")
+    assert (ran.code, ran.stdout) == (CODES["UNKNOWN"], "")
+
+
 def test_every_subject_has_limits_that_make_sense() -> None:
     assert all(0 < warning < critical for warning, critical in LIMITS.values())
+
+
+# --- the fleet ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Peer]:
+    """A second daemon, which is draining."""
+    (tmp_path / "edge").mkdir()
+    with Peer(tmp_path / "edge") as running:
+        draining = replace(samples.SNAPSHOT, state="draining")
+        running.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=draining)]
+        yield running
+
+
+def test_hosts_tell_of_every_daemon_by_itself(
+    peer: Peer, edge: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.delenv("RAPIDCTL_ENDPOINT")
+    for name, endpoint in (("lab", peer.endpoint), ("edge", edge.endpoint), ("gone", f"ipc://{tmp_path}/gone.sock")):
+        rapidctl("context", "add", name, endpoint)
+    rapidctl("context", "use", "edge")
+    ran = rapidctl("hosts", "--json")
+    first, lab, gone = ran.document("hosts")["hosts"]
+    assert ran.code == 1, "not all of them serve"
+    assert (first["name"], first["state"]) == ("edge", "draining"), "the chosen one comes first"
+    assert (lab["name"], lab["state"], lab["mode"], lab["decoding"], lab["problem"]) == (
+        "lab",
+        "serving",
+        "split",
+        3,
+        "",
+    )
+    assert "no daemon answers" in gone["problem"]
+    assert {value for key, value in gone.items() if key not in ("name", "endpoint", "problem")} == {None}
+    table = rapidctl("hosts").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "edge", "lab", "gone"]
+
+
+def test_one_host_by_its_address_and_none_at_all(
+    peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.05)
+    ran = rapidctl("hosts", "--endpoint", peer.endpoint, "--json")
+    assert (ran.code, len(ran.document("hosts")["hosts"])) == (0, 1)
+    assert rapidctl("hosts", "--endpoint", f"ipc://{tmp_path}/gone.sock").code == 3
 
 
 # --- doctor, contexts, settings -----------------------------------------------------------------------------------

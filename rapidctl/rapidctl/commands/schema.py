@@ -30,6 +30,17 @@ _CHOICE: Final = msgspec.defstruct(
     [("index", int), ("text", str), ("token_ids", Ids), ("finish_reason", str), ("stop", str | int | None)],
     forbid_unknown_fields=True,
 )
+_HOST: Final = msgspec.defstruct(
+    "Host",
+    [
+        ("name", str), ("endpoint", str), ("problem", str), ("state", wire.DaemonState | None), ("model", Text),
+        ("policy", Text), ("epoch", int | None), ("mode", wire.Mode | None), ("decode_units", int | None),
+        ("prefill_units", int | None), ("decode_busy", Number), ("prefill_busy", Number), ("waiting", int | None),
+        ("prefilling", int | None), ("decoding", int | None), ("kv_used", Number), ("ttft_p95_s", Number),
+        ("itl_p95_s", Number), ("both_met", Number),
+    ],
+    forbid_unknown_fields=True,
+)  # fmt: skip
 DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "status": {
         "state": wire.DaemonState, "detail": str, "boot_id": str, "front_boot_id": str, "version": str,
@@ -83,6 +94,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "context ls": {"contexts": list[dict[str, Any]]},
     "context use": {"file": str, "context": str},
     "context add": {"file": str, "context": str},
+    "hosts": {"window_s": float, "hosts": list[_HOST]},
     "config path": {"path": str},
     "config init": {"path": str},
     "config show": {"settings": dict[str, Any], "origin": dict[str, str]},

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rapidctl import settings
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
-from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -79,14 +78,12 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
 
         source = ReplaySource(Path(args.replay))
         return [Host(source, args.replay, clock=clock, wall=wall, kind="replay", tape=source.tape)]
-    first = common.endpoint(args)
-    names = {name: check_client_endpoint(context.endpoint) for name, context in chosen.contexts.items()}
-    known = {endpoint: name for name, endpoint in names.items()}
-    endpoints = [first] if args.endpoint else list(dict.fromkeys([first, *names.values()]))
+    endpoints = common.endpoints(args)
+    first = next(iter(endpoints))
     return [
         Host(
             LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control and endpoint == first,
-            name=known.get(endpoint, "default") if len(endpoints) > 1 else "",
+            name=name if len(endpoints) > 1 else "",
         )
-        for endpoint in endpoints
+        for endpoint, name in endpoints.items()
     ]  # fmt: skip

@@ -45,6 +45,7 @@ _rapidctl() {
     "context ls") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "context use") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "context add") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "hosts") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "config") words="-h --help --endpoint -c --context --timeout --json --color path show init" ;;
     "config path") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "config show") words="-h --help --endpoint -c --context --timeout --json --color --origin" ;;

@@ -510,6 +510,14 @@ complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_su
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l timeout
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l json
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -l endpoint
