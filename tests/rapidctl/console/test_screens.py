@@ -103,6 +103,21 @@ async def test_dry_runs_of_every_plan_are_asked_for_on_sight_and_again_on_demand
         assert at.source.commands() == [], "a dry run needs no rights"
 
 
+async def test_on_a_small_terminal_the_plan_in_force_is_in_sight_and_the_rest_a_key_away() -> None:
+    async with desk(80, 24) as at:
+        at.source.predict = predicted
+        await at.press("3")
+        await at.settle()
+        assert "▸ split 160/144" in at.text
+        assert "plan, 7 more" in at.text
+        assert "not legal: chunk all" not in at.text
+        await at.press("g")
+        assert "not legal: chunk all" in at.text, "serial, the first one"
+        await at.press("G")
+        await at.settle()
+        assert "split 272/32" in at.text
+
+
 async def test_without_a_profile_the_reason_stands_in_place_of_figures() -> None:
     async with desk() as at:
         await at.press("3")
