@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from rapidctl.client import Call, Client, Feed, Reply, Stream, StreamEvent, wait
 from rapidctl.errors import ProtocolMismatch, RapidctlError
+from rapidctl.tape import Exchange
 from rapidctl.wire import (
     Event,
     Generate,
@@ -72,7 +73,7 @@ class Streamed(NamedTuple):
     at_s: float
 
 
-Update = Connection | Received | Event | Answer | Streamed
+Update = Connection | Received | Event | Exchange | Answer | Streamed
 
 
 class Source(Protocol):

@@ -18,8 +18,8 @@ from rapidctl import cli, settings, wire
 from rapidctl.commands.check import CODES, LIMITS, Level, judge
 from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.export import COLUMNS
-from rapidctl.tape import FileTape, Record, Recorder
-from rapidctl.wire import Failed, Snapshot
+from rapidctl.tape import Exchange, FileTape, Record, Recorder
+from rapidctl.wire import Accepted, Failed, Generate, Snapshot
 from support import samples
 from support.command import Rapidctl
 from support.console import event, snapshot
@@ -102,6 +102,22 @@ def test_a_recording_can_be_printed(tape: Path, rapidctl: Rapidctl) -> None:
     for line in lines:
         msgspec.json.decode(line, type=document_type(f"replay {json.loads(line)['type']}"))
     assert json.loads(lines[21])["event"]["text"] == "ana: split 160"
+
+
+def test_a_recorded_prompt_is_printed_too_and_is_no_row_of_the_table(tmp_path: Path, rapidctl: Rapidctl) -> None:
+    path = tmp_path / "a.tape"
+    exchange = Exchange(
+        sent_s=1.0, request=Generate(id="r-1", prompt="why"), partition=samples.PARTITION, problem="", end_s=2.0,
+        accepted=(1.1, Accepted(id="r-1", prompt_tokens=1, seed=1)), deltas=[(1.5, replace(samples.DELTA, id="r-1"))],
+        finished=(2.0, replace(samples.FINISHED, id="r-1")), changes=[],
+    )  # fmt: skip
+    with Recorder(path) as recorder:
+        recorder.add(Record(0.0, snapshot()))
+        recorder.add(Record(2.0, exchange))
+    last = rapidctl("replay", str(path), "--json").stdout.splitlines()[-1]
+    found = msgspec.json.decode(last, type=document_type("replay exchange"))
+    assert found.exchange == exchange  # type: ignore[attr-defined]
+    assert len(rapidctl("export", str(path)).stdout.splitlines()) == 2
 
 
 def test_replaying_in_the_console_needs_a_terminal(tape: Path, rapidctl: Rapidctl) -> None:

@@ -28,6 +28,9 @@ def add_parser(commands: common.Commands) -> None:
     feed.add_argument("--demo", action="store_true", help="a make-believe daemon: no daemon is needed")
     feed.add_argument("--replay", metavar="FILE", help="a recording instead of a daemon")
     parser.add_argument("--control", action="store_true", help="start unlocked: changes are possible")
+    parser.add_argument(
+        "--with-text", action="store_true", help="recordings (R) also hold the prompts sent from here and their answers"
+    )
     add_display_options(parser)
 
 
@@ -72,7 +75,17 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
     if args.demo:
         from rapidctl.demo.source import DemoSource
 
-        return [Host(DemoSource(), "demo", clock=clock, wall=wall, kind="demo", control=chosen.control)]
+        return [
+            Host(
+                DemoSource(),
+                "demo",
+                clock=clock,
+                wall=wall,
+                kind="demo",
+                control=chosen.control,
+                with_text=args.with_text,
+            )
+        ]
     if args.replay is not None:
         from rapidctl.replay import ReplaySource
 
@@ -83,7 +96,7 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
     return [
         Host(
             LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control and endpoint == first,
-            name=name if len(endpoints) > 1 else "",
+            name=name if len(endpoints) > 1 else "", with_text=args.with_text,
         )
         for endpoint, name in endpoints.items()
     ]  # fmt: skip

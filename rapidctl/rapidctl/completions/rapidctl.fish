@@ -40,6 +40,7 @@ complete -c rapidctl -n '__fish_seen_subcommand_from top' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l demo
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l replay
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l control
+complete -c rapidctl -n '__fish_seen_subcommand_from top' -l with-text
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l screen
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l no-mouse
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l ascii

@@ -91,7 +91,7 @@ def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
     if not found.legal:
         return line((name, style), (f"  not legal: {found.note}", "$muted"))
     cells = (
-        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>10}{count(found.prefill_tokens_per_s):>14}"
+        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>13}{count(found.prefill_tokens_per_s):>11}"
     )
     verdicts: dict[bool | None, Part] = {
         None: (f"  {UNKNOWN}", "$muted"),
