@@ -45,7 +45,6 @@ FIGURES: Final[dict[str, Callable[[Snapshot], Cell]]] = {
 """What is said of each daemon, by key."""
 COLUMNS: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "STATE": ("state", str), "MODEL": ("model", known), "MODE": ("mode", known),
-    ">D UNITS": ("decode_units", number), ">P UNITS": ("prefill_units", number),
     ">D BUSY": ("decode_busy", percent), ">P BUSY": ("prefill_busy", percent),
     ">WAIT": ("waiting", number), ">DEC": ("decoding", number), ">KV": ("kv_used", percent),
     ">TTFT P95": ("ttft_p95_s", seconds), ">ITL P95": ("itl_p95_s", seconds), ">MET": ("both_met", percent),

@@ -148,7 +148,8 @@ def exchange(run: Run) -> Exchange:
 def replayed(found: Exchange, at_s: float) -> Run:
     """The run as it stood at that moment."""
     run = Run(found.request, found.partition, found.sent_s)
-    for came_s, event in filter(None, (found.accepted, *found.deltas, found.finished)):
+    came: list[tuple[float, Accepted | Delta | Finished] | None] = [found.accepted, *found.deltas, found.finished]
+    for came_s, event in filter(None, came):
         if came_s <= at_s:
             run.take(Streamed(found.request.id, event, came_s))
     if found.end_s <= at_s:
