@@ -1,7 +1,8 @@
 """`rapidctl`: the argument tree, dispatch, and the exit code of everything that can happen.
 
 0 ok · 1 refused or degraded · 2 usage · 3 unreachable · 4 timeout · 5 not permitted · 6 protocol · 70 our bug ·
-130 interrupt; a reader that closed the pipe is 0. Knows no message and no socket: commands do the work.
+130 interrupt; a reader that closed the pipe is 0. `check` has codes of its own. Knows no message and no socket:
+commands do the work.
 """
 
 import argparse
@@ -22,7 +23,7 @@ EXIT_INTERRUPT: Final = 130
 
 COMMANDS: Final = (
     "top", "run", "status", "stats", "requests", "partition", "policy", "profile", "events", "drain", "wait", "version",
-    "completion", "bench", "record", "replay", "export", "check", "context", "config", "doctor", "schema",
+    "completion", "bench", "record", "replay", "export", "check", "context", "hosts", "config", "doctor", "schema",
     "keys",
 )  # fmt: skip
 EPILOG: Final = """exit codes: 0 ok, 1 refused or degraded, 2 usage, 3 no daemon, 4 timeout, 5 not permitted,
@@ -46,16 +47,29 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def named_command(words: Sequence[str]) -> str | None:
+    """The command that a command line names, past the common options before it; null: none, or none that exists."""
+    rest = iter(words)
+    for word in rest:
+        if word in common.VALUE_OPTIONS:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word if word in COMMANDS else None
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(next((word for word in words if word in COMMANDS), None))
+    name = named_command(words)
+    parser = build_parser(name)
     try:
         args = parser.parse_args(words)
         if "run" not in args:
             args = parser.parse_args([*words, "top"])
     except SystemExit as stop:  # argparse has said why
-        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+        code = stop.code if isinstance(stop.code, int) else EXIT_USAGE
+        return _unknown(words) if name == "check" and code == EXIT_USAGE else code
     _never_fail_to_encode()
     out = Out(json=args.json, color=args.color)
     try:
@@ -80,6 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.excepthook(*sys.exc_info())
         out.error("this is a bug in rapidctl; please report it with the lines above")
         return EXIT_BUG
+
+
+def _unknown(words: Sequence[str]) -> int:
+    """`check` with arguments that cannot be used is UNKNOWN to Nagios, which reads stdout; 2 would be CRITICAL."""
+    from rapidctl.commands import check
+
+    if "--json" not in words:
+        print("RAPID UNKNOWN - the arguments cannot be used, see: rapidctl check --help")
+    return check.CODES["UNKNOWN"]
 
 
 def _never_fail_to_encode() -> None:

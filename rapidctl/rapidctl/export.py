@@ -15,9 +15,11 @@ Cell = float | int | str | None
 WINDOW_S: Final = 10.0
 
 
-def _of_window(read: Callable[[LatencyWindow], Cell]) -> Callable[[Snapshot], Cell]:
+def of_window(read: Callable[[LatencyWindow], Cell], window_s: float = WINDOW_S) -> Callable[[Snapshot], Cell]:
+    """A figure of one of the latency windows."""
+
     def of(snapshot: Snapshot) -> Cell:
-        window = latency_window(snapshot, WINDOW_S)
+        window = latency_window(snapshot, window_s)
         return None if window is None else read(window)
 
     return of
@@ -48,17 +50,17 @@ COLUMNS: Final[dict[str, Callable[[Snapshot], Cell]]] = {
     "prefilling": lambda s: s.requests.prefilling,
     "decoding": lambda s: s.requests.decoding,
     "kv_used": kv_used,
-    "ttft_p50_s": _of_window(lambda w: w.ttft_s.p50),
-    "ttft_p95_s": _of_window(lambda w: w.ttft_s.p95),
-    "ttft_n": _of_window(lambda w: w.ttft_s.n),
-    "itl_p50_s": _of_window(lambda w: w.itl_s.p50),
-    "itl_p95_s": _of_window(lambda w: w.itl_s.p95),
-    "itl_n": _of_window(lambda w: w.itl_s.n),
-    "both_met": _of_window(lambda w: w.both_met),
-    "arrived_per_s": _of_window(lambda w: w.arrived_per_s),
-    "finished_per_s": _of_window(lambda w: w.finished_per_s),
-    "output_tokens_per_s": _of_window(lambda w: w.output_tokens_per_s),
-    "prompt_tokens_per_s": _of_window(lambda w: w.prompt_tokens_per_s),
+    "ttft_p50_s": of_window(lambda w: w.ttft_s.p50),
+    "ttft_p95_s": of_window(lambda w: w.ttft_s.p95),
+    "ttft_n": of_window(lambda w: w.ttft_s.n),
+    "itl_p50_s": of_window(lambda w: w.itl_s.p50),
+    "itl_p95_s": of_window(lambda w: w.itl_s.p95),
+    "itl_n": of_window(lambda w: w.itl_s.n),
+    "both_met": of_window(lambda w: w.both_met),
+    "arrived_per_s": of_window(lambda w: w.arrived_per_s),
+    "finished_per_s": of_window(lambda w: w.finished_per_s),
+    "output_tokens_per_s": of_window(lambda w: w.output_tokens_per_s),
+    "prompt_tokens_per_s": of_window(lambda w: w.prompt_tokens_per_s),
     "power_w": lambda s: None if s.device is None else s.device.power_w,
     "temperature_c": lambda s: None if s.device is None else s.device.temperature_c,
     "clock_hz": lambda s: None if s.device is None else s.device.clock_hz,

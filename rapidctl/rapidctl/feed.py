@@ -27,16 +27,20 @@ class Feed:
     """Subscribes to the daemon behind a request ``endpoint``; works whether or not it is there yet.
 
     ``client`` serves replays: without one, holes are only counted. ``since``: replay from this event on; null
-    starts with the next one published. Unreadable frames raise `rapidctl.wire.WireError`.
+    starts with the next one published. ``gap_s``: after a snapshot none is taken for so long, and then the newest.
+    Unreadable frames raise `rapidctl.wire.WireError`.
     """
 
-    def __init__(self, endpoint: str, *, client: "Client | None" = None, since: int | None = None) -> None:
+    def __init__(
+        self, endpoint: str, *, client: "Client | None" = None, since: int | None = None, gap_s: float = 0.0
+    ) -> None:
         self.snapshot: Snapshot | None = None
         """The newest, kept when the daemon goes away: look at `age_s`."""
         self.lost_events = 0
         """Events that were published and can no longer be had."""
         self.front_boots = 0
         """How many boots of the front were seen; a second one means that it was restarted."""
+        self.gap_s = gap_s
         self._client = client
         self._events: list[Event] = []
         self._front_boot_id: str | None = None
@@ -47,7 +51,8 @@ class Feed:
         self._snapshot_socket = _subscribe(wire.SNAPSHOT_TOPIC)
         self._snapshot_socket.conflate = True  # one frame a message, or nothing would arrive
         self._event_socket = _subscribe(wire.EVENT_TOPIC)
-        for socket in self.sockets:
+        self._sockets = [self._snapshot_socket, self._event_socket]
+        for socket in self._sockets:
             keys.secure(socket, endpoint)
             socket.connect(address)
 
@@ -59,13 +64,18 @@ class Feed:
 
     def close(self) -> None:
         """Unsubscribe."""
-        for socket in self.sockets:
+        for socket in self._sockets:
             socket.close()
 
     @property
     def sockets(self) -> list["zmq.Socket[bytes]"]:
-        """For `rapidctl.client.wait`."""
-        return [self._snapshot_socket, self._event_socket]
+        """For `rapidctl.client.wait`: without the snapshots while they are held back."""
+        return [self._event_socket] if self.held_s > 0 else self._sockets
+
+    @property
+    def held_s(self) -> float:
+        """Seconds until the next snapshot is taken; 0: as soon as it comes."""
+        return 0.0 if self._arrived_s is None else max(0.0, self._arrived_s + self.gap_s - time.monotonic())
 
     @property
     def age_s(self) -> float | None:
@@ -105,7 +115,7 @@ class Feed:
 
     def _receive(self) -> bool:
         arrived = False
-        if (frame := _receive_now(self._snapshot_socket)) is not None:
+        if self.held_s == 0 and (frame := _receive_now(self._snapshot_socket)) is not None:
             self.snapshot = wire.decode_snapshot(frame)
             self._arrived_s = time.monotonic()
             self._booted(self.snapshot.front_boot_id)

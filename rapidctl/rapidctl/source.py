@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from rapidctl.client import Call, Client, Feed, Reply, Stream, StreamEvent, wait
 from rapidctl.errors import ProtocolMismatch, RapidctlError
+from rapidctl.tape import Exchange
 from rapidctl.wire import (
     Event,
     Generate,
@@ -35,6 +36,8 @@ NAP_S: Final = 1.0
 """Longest sleep of the thread: leases are renewed every 2 s, and messages wake it at once."""
 MEND_S: Final = 2.0
 """Pause before a connection that speaks another protocol is tried again."""
+SNAPSHOT_GAP_S: Final = 0.1
+"""The console draws at most ten times a second: of a faster feed it takes the newest, and keeps its time for keys."""
 CALL_TIMEOUT_S: Final = 3.0
 REPLAY_S: Final = 0.05
 """How long the feed may wait for missed events at a time; it asks again a second later."""
@@ -70,7 +73,7 @@ class Streamed(NamedTuple):
     at_s: float
 
 
-Update = Connection | Received | Event | Answer | Streamed
+Update = Connection | Received | Event | Exchange | Answer | Streamed
 
 
 class Source(Protocol):
@@ -242,7 +245,7 @@ class _Link:
         self._updates = updates
         self._client = Client(endpoint, name="rapidctl-top")
         self._client.open()
-        self._feed = Feed(endpoint, client=self._client, since=0)
+        self._feed = Feed(endpoint, client=self._client, since=0, gap_s=SNAPSHOT_GAP_S)
         self._streams: list[Stream] = []
         self._seen: Snapshot | None = None
         self._said: Connection | None = None
@@ -257,7 +260,7 @@ class _Link:
         self._client.close()
 
     def sleep(self, wake_fd: int) -> None:
-        wait(self._feed, self._client, timeout_s=NAP_S, fds=[wake_fd])
+        wait(self._feed, self._client, timeout_s=min(NAP_S, self._feed.held_s or NAP_S), fds=[wake_fd])
 
     def obey(self, order: Generate | _Abandon) -> None:
         match order:

@@ -3,11 +3,13 @@
 A tape is a run of blocks of a few seconds. A block has a small head (when its snapshots came, which events deserve a
 jump) and a compressed body; reading a moment decompresses one block. A file is a magic line and the blocks, nothing
 else: it can be appended to for days, and one that was cut off is read up to the cut. Snapshots and events carry
-no prompt and no output text, so neither does a tape. Times are seconds of the recorder's monotonic clock.
+no prompt and no output text, so neither does a tape, unless it was asked to hold the `Exchange`s of a console.
+Times are seconds of the recorder's monotonic clock.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
@@ -21,9 +23,27 @@ import msgspec
 
 from rapidctl.book import HISTORY_S
 from rapidctl.errors import RapidctlError
-from rapidctl.wire import EVENT_TOPIC, SNAPSHOT_TOPIC, Event, Snapshot, WireError, decode_event, decode_snapshot, encode
+from rapidctl.wire import (
+    EVENT_TOPIC,
+    SNAPSHOT_TOPIC,
+    Accepted,
+    Delta,
+    Event,
+    Finished,
+    Generate,
+    PartitionInfo,
+    Snapshot,
+    WireError,
+    decode_event,
+    decode_snapshot,
+    encode,
+)
 
 MAGIC: Final = b"rapidctl tape 1\n"
+EXCHANGE_TOPIC: Final = b"x"
+"""Before an `Exchange`, as the wire's topics stand before snapshots and events."""
+FILE_MODE: Final = 0o600
+"""Of recordings: they name clients, and may hold text."""
 BLOCK_S: Final = 5.0
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 """A longer block is no block of ours: 20 snapshots of 64 requests are half a megabyte."""
@@ -43,11 +63,28 @@ class TapeError(RapidctlError):
     """A file that is no tape, or cannot be read or written."""
 
 
+class Exchange(msgspec.Struct, kw_only=True):
+    """A prompt that was sent from the console, and all that came of it and when. The only record that holds text."""
+
+    sent_s: float
+    request: Generate
+    partition: PartitionInfo | None
+    """When it was sent."""
+    accepted: tuple[float, Accepted] | None
+    deltas: list[tuple[float, Delta]]
+    finished: tuple[float, Finished] | None
+    problem: str
+    """Why there is no `Finished`."""
+    end_s: float
+    changes: list[int]
+    """Before which inter-token gap another plan came into force."""
+
+
 class Record(NamedTuple):
-    """A snapshot or an event and when it came."""
+    """A snapshot, an event or an exchange that ended, and when it came."""
 
     at_s: float
-    item: Snapshot | Event
+    item: Snapshot | Event | Exchange
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):
@@ -67,9 +104,11 @@ class Head(msgspec.Struct, array_like=True):
     marks: list[Mark]
 
 
+_TOPICS: Final[dict[type, bytes]] = {Snapshot: SNAPSHOT_TOPIC, Event: EVENT_TOPIC, Exchange: EXCHANGE_TOPIC}
 Packed = list[tuple[float, bytes]]
 _head_encoder = msgspec.msgpack.Encoder()
 _head_decoder = msgspec.msgpack.Decoder(Head)
+_exchange_decoder = msgspec.msgpack.Decoder(Exchange)
 _body_decoder: msgspec.msgpack.Decoder[Packed] = msgspec.msgpack.Decoder(Packed)
 
 
@@ -84,11 +123,10 @@ class Builder:
     def add(self, record: Record) -> None:
         """Take the next record; times never go back."""
         at_s, item = record
-        topic = SNAPSHOT_TOPIC if isinstance(item, Snapshot) else EVENT_TOPIC
-        self.packed.append((at_s, topic + encode(item)))
+        self.packed.append((at_s, _TOPICS[type(item)] + encode(item)))
         if isinstance(item, Snapshot):
             self._frames_s.append(at_s)
-        elif (kind := mark_kind(item)) is not None:
+        elif isinstance(item, Event) and (kind := mark_kind(item)) is not None:
             self._marks.append(Mark(at_s, kind))
 
     @property
@@ -275,7 +313,7 @@ class Recorder:
         self.snapshots = 0
         self._open = Builder()
         try:
-            self._file = path.open("xb")
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb")
             self._file.write(MAGIC)
         except FileExistsError:
             raise TapeError(f"{path} exists already", "name another file, or remove it") from None
@@ -323,6 +361,8 @@ def _decode(at_s: float, frame: bytes) -> Record:
     try:
         if frame.startswith(SNAPSHOT_TOPIC):
             return Record(at_s, decode_snapshot(frame))
+        if frame.startswith(EXCHANGE_TOPIC):
+            return Record(at_s, _exchange_decoder.decode(memoryview(frame)[len(EXCHANGE_TOPIC) :]))
         return Record(at_s, decode_event(frame))
-    except WireError as error:
+    except (WireError, ValueError) as error:
         raise TapeError(f"the recording holds a message that this rapidctl cannot read: {error}") from error

@@ -618,3 +618,26 @@ def test_every_shell_gets_every_command(shell: str, rapidctl: Rapidctl) -> None:
     script = rapidctl("completion", shell).stdout
     for name in (*cli.COMMANDS, "predict", "decode-units"):
         assert name in script
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["status"], "status"),
+        (["-c", "check", "status"], "status"),
+        (["--endpoint", "ipc:///run", "--timeout", "3s", "run", "status"], "run"),
+        (["--context=record", "events", "-f"], "events"),
+        (["-c", "check"], None),
+        (["--demo"], None),
+        (["nothing", "status"], None),
+    ],
+)
+def test_a_command_is_told_from_the_value_of_an_option(words: list[str], name: str | None) -> None:
+    assert cli.named_command(words) == name
+
+
+def test_every_common_option_that_takes_a_value_is_known_as_one() -> None:
+    actions = common.common_options(None)._actions
+    assert {name for action in actions if action.nargs is None for name in action.option_strings} == set(
+        common.VALUE_OPTIONS
+    )

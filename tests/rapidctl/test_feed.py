@@ -70,6 +70,29 @@ def test_after_a_stall_only_the_newest_snapshot_is_left(peer: Peer) -> None:
         assert feed.age_s is not None
 
 
+def test_of_a_feed_faster_than_wanted_the_newest_is_taken_when_it_is_time(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("rapidctl.feed.time.monotonic", lambda: now[0])
+    with Feed(peer.endpoint, gap_s=0.1) as feed:
+        peer.subscribed(2)
+        peer.publish(snapshot(0))
+        while not feed.poll(1.0):
+            pass
+        assert len(feed.sockets) == 1, "snapshots are not waited for: whoever sleeps on it sleeps on"
+        peer.publish(*(snapshot(seq) for seq in range(1, 9)), event(7))
+        assert take(feed, 1) == [7], "events always come"
+        now[0] += 0.04
+        assert not feed.poll(0)
+        assert feed.held_s == pytest.approx(0.06)
+        now[0] += 0.07
+        while feed.snapshot is None or feed.snapshot.seq < 8:
+            feed.poll(1.0)
+            now[0] += 0.11
+        assert len(feed.sockets) == 2
+
+
 def test_a_dead_daemon_shows_as_age(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("rapidctl.feed.time.monotonic", lambda: now[0])

@@ -18,8 +18,8 @@ from rapidctl import cli, settings, wire
 from rapidctl.commands.check import CODES, LIMITS, Level, judge
 from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.export import COLUMNS
-from rapidctl.tape import FileTape, Record, Recorder
-from rapidctl.wire import Failed, Snapshot
+from rapidctl.tape import Exchange, FileTape, Record, Recorder
+from rapidctl.wire import Accepted, Failed, Generate, Snapshot
 from support import samples
 from support.command import Rapidctl
 from support.console import event, snapshot
@@ -102,6 +102,22 @@ def test_a_recording_can_be_printed(tape: Path, rapidctl: Rapidctl) -> None:
     for line in lines:
         msgspec.json.decode(line, type=document_type(f"replay {json.loads(line)['type']}"))
     assert json.loads(lines[21])["event"]["text"] == "ana: split 160"
+
+
+def test_a_recorded_prompt_is_printed_too_and_is_no_row_of_the_table(tmp_path: Path, rapidctl: Rapidctl) -> None:
+    path = tmp_path / "a.tape"
+    exchange = Exchange(
+        sent_s=1.0, request=Generate(id="r-1", prompt="why"), partition=samples.PARTITION, problem="", end_s=2.0,
+        accepted=(1.1, Accepted(id="r-1", prompt_tokens=1, seed=1)), deltas=[(1.5, replace(samples.DELTA, id="r-1"))],
+        finished=(2.0, replace(samples.FINISHED, id="r-1")), changes=[],
+    )  # fmt: skip
+    with Recorder(path) as recorder:
+        recorder.add(Record(0.0, snapshot()))
+        recorder.add(Record(2.0, exchange))
+    last = rapidctl("replay", str(path), "--json").stdout.splitlines()[-1]
+    found = msgspec.json.decode(last, type=document_type("replay exchange"))
+    assert found.exchange == exchange  # type: ignore[attr-defined]
+    assert len(rapidctl("export", str(path)).stdout.splitlines()) == 2
 
 
 def test_replaying_in_the_console_needs_a_terminal(tape: Path, rapidctl: Rapidctl) -> None:
@@ -198,8 +214,77 @@ def test_no_daemon_is_critical_and_a_strange_one_unknown(
     assert ran.stdout.startswith("RAPID CRITICAL - ")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "latncy"],
+        ["check", "kv", "-w", "much"],
+        ["--color", "never", "check", "--strange"],
+        ["check", "-w", "0.5"],
+        ["check", "kv", "-w", "nan"],
+        ["check", "kv", "-w", "0.9", "-c", "0.5"],
+    ],
+)
+def test_arguments_that_cannot_be_used_are_unknown_and_not_critical(words: list[str], rapidctl: Rapidctl) -> None:
+    ran = rapidctl(*words)
+    assert ran.code == CODES["UNKNOWN"]
+    assert ran.stdout.startswith("RAPID UNKNOWN - ")
+
+
+def test_what_cannot_be_parsed_is_no_document_either(rapidctl: Rapidctl) -> None:
+    ran = rapidctl("check", "latncy", "--json")
+    assert (ran.code, ran.stdout) == (CODES["UNKNOWN"], "")
+
+
 def test_every_subject_has_limits_that_make_sense() -> None:
     assert all(0 < warning < critical for warning, critical in LIMITS.values())
+
+
+# --- the fleet ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Peer]:
+    """A second daemon, which is draining."""
+    (tmp_path / "edge").mkdir()
+    with Peer(tmp_path / "edge") as running:
+        draining = replace(samples.SNAPSHOT, state="draining")
+        running.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=draining)]
+        yield running
+
+
+def test_hosts_tell_of_every_daemon_by_itself(
+    peer: Peer, edge: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.delenv("RAPIDCTL_ENDPOINT")
+    for name, endpoint in (("lab", peer.endpoint), ("edge", edge.endpoint), ("gone", f"ipc://{tmp_path}/gone.sock")):
+        rapidctl("context", "add", name, endpoint)
+    rapidctl("context", "use", "edge")
+    ran = rapidctl("hosts", "--json")
+    first, lab, gone = ran.document("hosts")["hosts"]
+    assert ran.code == 1, "not all of them serve"
+    assert (first["name"], first["state"]) == ("edge", "draining"), "the chosen one comes first"
+    assert (lab["name"], lab["state"], lab["mode"], lab["decoding"], lab["problem"]) == (
+        "lab",
+        "serving",
+        "split",
+        3,
+        "",
+    )
+    assert "no daemon answers" in gone["problem"]
+    assert {value for key, value in gone.items() if key not in ("name", "endpoint", "problem")} == {None}
+    table = rapidctl("hosts").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "edge", "lab", "gone"]
+
+
+def test_one_host_by_its_address_and_none_at_all(
+    peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.05)
+    ran = rapidctl("hosts", "--endpoint", peer.endpoint, "--json")
+    assert (ran.code, len(ran.document("hosts")["hosts"])) == (0, 1)
+    assert rapidctl("hosts", "--endpoint", f"ipc://{tmp_path}/gone.sock").code == 3
 
 
 # --- doctor, contexts, settings -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rapidctl.player import SPEEDS, Player
-from rapidctl.tape import BLOCK_S, FileTape, MemoryTape, Record, Recorder, TapeError
+from rapidctl.tape import BLOCK_S, Exchange, FileTape, MemoryTape, Record, Recorder, TapeError
 from rapidctl.wire import Event, Snapshot
 from support import samples
 
@@ -119,7 +119,7 @@ def test_a_recording_that_was_cut_off_is_read_up_to_the_cut(tmp_path: Path, shar
     whole = recorded(tmp_path / "whole")
     (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share)])
     tape = FileTape(tmp_path / "cut")
-    kept = [record.item.seq for record in tape]
+    kept = [record.item.seq for record in tape if not isinstance(record.item, Exchange)]
     assert tape.cut
     assert kept == list(range(len(kept)))
     assert 0 < len(kept) < 200

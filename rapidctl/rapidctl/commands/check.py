@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from rapidctl.book import kv_used, latency_window
 from rapidctl.commands import common
-from rapidctl.errors import RapidctlError, TimedOut, Unreachable
+from rapidctl.errors import RapidctlError, TimedOut, Unreachable, UsageError
 from rapidctl.out import Out, percent, seconds
 from rapidctl.wire import EndpointError, GetSnapshot, Snapshot
 
@@ -37,7 +38,8 @@ def add_parser(commands: common.Commands) -> None:
         "for monitoring: Nagios codes and performance data",
         "Without a subject: is it serving. latency: share of the last minute's requests that missed an objective.\n"
         "units: busy share of the busier lane. queue: waiting requests. kv: share of blocks in use.\n"
-        "A daemon that does not answer is CRITICAL; what cannot be judged is UNKNOWN.",
+        "A daemon that does not answer is CRITICAL; what cannot be judged is UNKNOWN, and so are arguments that\n"
+        "cannot be used.",
     )
     parser.add_argument("subject", nargs="?", choices=LIMITS, help="what to judge (serving)")
     parser.add_argument("-w", "--warning", metavar="X", type=float, help="from here on WARNING")
@@ -47,6 +49,7 @@ def add_parser(commands: common.Commands) -> None:
 def run(args: Namespace, out: Out) -> int:
     """Judge."""
     try:
+        _check_limits(args.subject, args.warning, args.critical)
         with common.connect(args) as client:
             found = judge(client.call(GetSnapshot(call=0)).snapshot, args.subject, args.warning, args.critical)
     except (Unreachable, TimedOut) as error:
@@ -60,6 +63,15 @@ def run(args: Namespace, out: Out) -> int:
         data = " ".join(f"{name}={value:g}" for name, value in found.perfdata.items() if value is not None)
         out.text(f"RAPID {found.level} - {found.text}" + (f" | {data}" if data else ""))
     return CODES[found.level]
+
+
+def _check_limits(subject: str | None, warning: float | None, critical: float | None) -> None:
+    """Limits that could never do what was meant are refused. Raises `UsageError`."""
+    given = [limit for limit in (warning, critical) if limit is not None]
+    if given and subject is None:
+        raise UsageError("-w and -c need a subject: latency, units, queue or kv")
+    if any(math.isnan(limit) for limit in given) or (len(given) == 2 and given[0] > given[1]):
+        raise UsageError("-w and -c must be numbers, and -w not above -c")
 
 
 def judge(snapshot: Snapshot, subject: str | None, warning: float | None, critical: float | None) -> Found:

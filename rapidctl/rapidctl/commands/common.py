@@ -21,6 +21,8 @@ Run = Callable[[argparse.Namespace, Out], int]
 
 OUTCOME_TIMEOUT_S: Final = 60.0
 """How long commands that wait for an outcome wait unless told."""
+VALUE_OPTIONS: Final = ("--endpoint", "-c", "--context", "--timeout", "--color")
+"""Common options whose value is the next word."""
 _UNITS_S: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -135,6 +137,21 @@ def endpoint(args: argparse.Namespace) -> str:
     from rapidctl import settings  # reads TOML; most scripts name the endpoint
 
     return settings.endpoint_of(settings.load().settings, args.daemon)
+
+
+def endpoints(args: argparse.Namespace) -> dict[str, str]:
+    """What there is to watch, names by endpoint: one that is named by address, else every context, the chosen first.
+
+    Raises `ConfigError` and `EndpointError`.
+    """
+    first = endpoint(args)
+    if args.endpoint:
+        return {first: "default"}
+    from rapidctl import settings
+
+    contexts = settings.load().settings.contexts
+    named = {check_client_endpoint(context.endpoint): name for name, context in contexts.items()}
+    return {first: named.get(first, "default"), **named}
 
 
 def outcome_deadline_s(args: argparse.Namespace) -> float:

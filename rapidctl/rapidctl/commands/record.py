@@ -26,7 +26,8 @@ def add_parser(commands: common.Commands) -> None:
         "record",
         run,
         "write snapshots and events to a new file, until ^C or the time is over",
-        "Recordings hold names of models and clients, and no text of prompts or answers.\n"
+        "Recordings hold names of models and clients, and no text of prompts or answers: the daemon publishes none.\n"
+        "Those sent from the console are recorded there when asked: rapidctl top --with-text, then R.\n"
         "Look at one with: rapidctl replay FILE",
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="a file that does not exist yet")

@@ -1,4 +1,4 @@
-"""`rapidctl replay`: a recording in the console, or with ``--json`` as one line a snapshot and event."""
+"""`rapidctl replay`: a recording in the console, or with ``--json`` as one line a snapshot, event and exchange."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rapidctl.commands import common, top
 from rapidctl.out import Out
 from rapidctl.tape import FileTape
-from rapidctl.wire import Snapshot
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,7 +28,7 @@ def run(args: Namespace, out: Out) -> int:
         return top.run(args, out)
     with closing(FileTape(Path(args.replay))) as tape:
         for at_s, item in tape:
-            kind = "snapshot" if isinstance(item, Snapshot) else "event"
+            kind = type(item).__name__.lower()
             out.document({"type": kind, "at_s": at_s, kind: item})
     if tape.cut:
         out.note("rapidctl: the recording was cut off: its last seconds are missing")

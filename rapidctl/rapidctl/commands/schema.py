@@ -9,6 +9,7 @@ import msgspec
 from rapidctl import wire
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
+from rapidctl.tape import Exchange
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -30,6 +31,17 @@ _CHOICE: Final = msgspec.defstruct(
     [("index", int), ("text", str), ("token_ids", Ids), ("finish_reason", str), ("stop", str | int | None)],
     forbid_unknown_fields=True,
 )
+_HOST: Final = msgspec.defstruct(
+    "Host",
+    [
+        ("name", str), ("endpoint", str), ("problem", str), ("state", wire.DaemonState | None), ("model", Text),
+        ("policy", Text), ("epoch", int | None), ("mode", wire.Mode | None), ("decode_units", int | None),
+        ("prefill_units", int | None), ("decode_busy", Number), ("prefill_busy", Number), ("waiting", int | None),
+        ("prefilling", int | None), ("decoding", int | None), ("kv_used", Number), ("ttft_p95_s", Number),
+        ("itl_p95_s", Number), ("both_met", Number),
+    ],
+    forbid_unknown_fields=True,
+)  # fmt: skip
 DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "status": {
         "state": wire.DaemonState, "detail": str, "boot_id": str, "front_boot_id": str, "version": str,
@@ -77,12 +89,14 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "record": {"file": str, "snapshots": int, "recorded_s": float, "bytes": int},
     "replay snapshot": {"type": Literal["snapshot"], "at_s": float, "snapshot": wire.Snapshot},
     "replay event": {"type": Literal["event"], "at_s": float, "event": wire.Event},
+    "replay exchange": {"type": Literal["exchange"], "at_s": float, "exchange": Exchange},
     "export": {"file": str, "rows": int},
     "check": {"subject": str, "level": Literal["OK", "WARNING", "CRITICAL", "UNKNOWN"], "text": str,
               "perfdata": dict[str, Number]},
     "context ls": {"contexts": list[dict[str, Any]]},
     "context use": {"file": str, "context": str},
     "context add": {"file": str, "context": str},
+    "hosts": {"window_s": float, "hosts": list[_HOST]},  # type: ignore[valid-type]
     "config path": {"path": str},
     "config init": {"path": str},
     "config show": {"settings": dict[str, Any], "origin": dict[str, str]},

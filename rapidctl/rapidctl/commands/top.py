@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rapidctl import settings
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
-from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -29,6 +28,9 @@ def add_parser(commands: common.Commands) -> None:
     feed.add_argument("--demo", action="store_true", help="a make-believe daemon: no daemon is needed")
     feed.add_argument("--replay", metavar="FILE", help="a recording instead of a daemon")
     parser.add_argument("--control", action="store_true", help="start unlocked: changes are possible")
+    parser.add_argument(
+        "--with-text", action="store_true", help="recordings (R) also hold the prompts sent from here and their answers"
+    )
     add_display_options(parser)
 
 
@@ -73,20 +75,28 @@ def _hosts(args: Namespace, chosen: Settings) -> list[Host]:
     if args.demo:
         from rapidctl.demo.source import DemoSource
 
-        return [Host(DemoSource(), "demo", clock=clock, wall=wall, kind="demo", control=chosen.control)]
+        return [
+            Host(
+                DemoSource(),
+                "demo",
+                clock=clock,
+                wall=wall,
+                kind="demo",
+                control=chosen.control,
+                with_text=args.with_text,
+            )
+        ]
     if args.replay is not None:
         from rapidctl.replay import ReplaySource
 
         source = ReplaySource(Path(args.replay))
         return [Host(source, args.replay, clock=clock, wall=wall, kind="replay", tape=source.tape)]
-    first = common.endpoint(args)
-    names = {name: check_client_endpoint(context.endpoint) for name, context in chosen.contexts.items()}
-    known = {endpoint: name for name, endpoint in names.items()}
-    endpoints = [first] if args.endpoint else list(dict.fromkeys([first, *names.values()]))
+    endpoints = common.endpoints(args)
+    first = next(iter(endpoints))
     return [
         Host(
             LiveSource(endpoint), endpoint, clock=clock, wall=wall, control=chosen.control and endpoint == first,
-            name=known.get(endpoint, "default") if len(endpoints) > 1 else "",
+            name=name if len(endpoints) > 1 else "", with_text=args.with_text,
         )
-        for endpoint in endpoints
+        for endpoint, name in endpoints.items()
     ]  # fmt: skip

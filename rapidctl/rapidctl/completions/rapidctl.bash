@@ -2,13 +2,13 @@ _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     next="${path:+$path }$word"
-    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
       [[ "$known" == "$next" ]] && path="$next"
     done
   done
   case "$path" in
-    "") words="-h --help --endpoint -c --context --timeout --json --color top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys" ;;
-    "top") words="-h --help --endpoint -c --context --timeout --json --color --demo --replay --control --screen --no-mouse --ascii --theme" ;;
+    "") words="-h --help --endpoint -c --context --timeout --json --color top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys" ;;
+    "top") words="-h --help --endpoint -c --context --timeout --json --color --demo --replay --control --with-text --screen --no-mouse --ascii --theme" ;;
     "run") words="-h --help --endpoint -c --context --timeout --json --color --system --no-chat --max-tokens --min-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --logprobs --stop --stop-token-id --ignore-eos --n --priority --deadline --id --slo-class --no-resume" ;;
     "status") words="-h --help --endpoint -c --context --timeout --json --color --watch -n" ;;
     "stats") words="-h --help --endpoint -c --context --timeout --json --color latency units queue kv device work --watch -n" ;;
@@ -45,6 +45,7 @@ _rapidctl() {
     "context ls") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "context use") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "context add") words="-h --help --endpoint -c --context --timeout --json --color" ;;
+    "hosts") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "config") words="-h --help --endpoint -c --context --timeout --json --color path show init" ;;
     "config path") words="-h --help --endpoint -c --context --timeout --json --color" ;;
     "config show") words="-h --help --endpoint -c --context --timeout --json --color --origin" ;;

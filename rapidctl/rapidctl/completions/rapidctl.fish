@@ -1,34 +1,35 @@
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -s h
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l help
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l endpoint
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -s c
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l context
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l timeout
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l json
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -l color
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'top'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'run'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'status'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'stats'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'requests'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'partition'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'policy'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'profile'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'events'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'drain'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'wait'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'version'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'completion'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'bench'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'record'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'replay'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'export'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'check'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'context'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'config'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'doctor'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'schema'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context config doctor schema keys' -a 'keys'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s h
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l help
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l endpoint
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s c
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l context
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l timeout
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l json
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l color
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'top'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'run'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'status'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'stats'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'requests'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'partition'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'policy'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'profile'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'events'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'drain'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'wait'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'version'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'completion'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'bench'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'record'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'replay'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'export'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'check'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'context'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'hosts'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'config'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'doctor'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'schema'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'keys'
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l endpoint
@@ -40,6 +41,7 @@ complete -c rapidctl -n '__fish_seen_subcommand_from top' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l demo
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l replay
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l control
+complete -c rapidctl -n '__fish_seen_subcommand_from top' -l with-text
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l screen
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l no-mouse
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l ascii
@@ -510,6 +512,14 @@ complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_su
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l timeout
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l json
 complete -c rapidctl -n '__fish_seen_subcommand_from context; and __fish_seen_subcommand_from add' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from hosts' -l color
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from path show init' -l endpoint

@@ -13,10 +13,11 @@ from typing import Final
 from rapidctl.book import STALE_AFTER_S, Book
 from rapidctl.console.operator import Operator
 from rapidctl.console.prompts import Prompts
+from rapidctl.console.run import exchange, replayed
 from rapidctl.console.view import Fleet, Kind, Past, View
 from rapidctl.player import Player
 from rapidctl.source import Answer, Connection, Received, Source, Streamed, Update
-from rapidctl.tape import MemoryTape, Record, Recorder, Tape, TapeError
+from rapidctl.tape import Exchange, MemoryTape, Record, Recorder, Tape, TapeError
 from rapidctl.wire import Event, GetRequests, RequestList, RequestRow, Snapshot
 
 ROWS_EVERY_S: Final = 1.0
@@ -27,7 +28,10 @@ REPLAY_LOG_LINES: Final = 100_000
 
 
 class Host:
-    """``name``: of its context. ``tape``: of a recording; null: a live feed is taped here."""
+    """``name``: of its context. ``tape``: of a recording; null: a live feed is taped here.
+
+    ``with_text``: recordings also hold the prompts that are sent from here, and their answers.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Host:
         kind: Kind = "live",
         control: bool = False,
         tape: Tape | None = None,
+        with_text: bool = False,
     ) -> None:
         self.name = name
         self.kind: Kind = kind
@@ -47,12 +52,17 @@ class Host:
         self.connection = Connection(endpoint, connected=False)
         self.operator = Operator(source, clock, unlocked=control)
         self.prompts = Prompts(source, self.operator)
+        self.with_text = with_text
         self.player: Player | None = None
         self.recorder: Recorder | None = None
         self._clock = clock
         self._wall = wall
         self._memory = MemoryTape()
         self.tape: Tape = tape or self._memory
+        self._exchanges: list[Exchange] = []
+        """Of a recording."""
+        self._rewound = (0, 0.0)
+        """How many of them had begun at the moment shown, and how far the last one was."""
         self._rows: list[RequestRow] | None = None
         self._rows_ticket = 0
         self._rows_asked_s = 0.0
@@ -99,6 +109,9 @@ class Host:
                 self.book.version += 1
             case Streamed():
                 self.prompts.take(update, self.book.snapshot)
+                self._keep_text(update)
+            case Exchange():
+                self._exchanges.append(update)
             case Connection():
                 self._connected(update)
 
@@ -106,6 +119,9 @@ class Host:
         if self.kind == "replay":
             return
         self._memory.add(record)
+        self._record(record)
+
+    def _record(self, record: Record) -> None:
         if self.recorder is not None:
             try:
                 self.recorder.add(record)
@@ -118,6 +134,14 @@ class Host:
         latest, at_s = self.book.snapshot, self.book.received_s
         if latest is not None and at_s is not None and event.at_unix_s > latest.at_unix_s - HISTORY_AFTER_S:
             self._keep(Record(at_s, event))
+
+    def _keep_text(self, streamed: Streamed) -> None:
+        """An answer that ended, into a recording that was asked to hold text."""
+        if self.recorder is None or not self.with_text:
+            return
+        for run in self.prompts.runs:
+            if run.request.id == streamed.id and run.over:
+                self._record(Record(max(streamed.at_s, self.book.received_s or 0.0), exchange(run)))
 
     def _connected(self, connection: Connection) -> None:
         if connection.connected != self.connection.connected:
@@ -165,6 +189,8 @@ class Host:
         if self.player is not None:
             now = self.player.position_s
             received_s, snapshot = _moment(self.player)
+        if self.kind == "replay":
+            self._rewind_prompts(now)
         age_s = None if received_s is None else max(0.0, now - received_s)
         return View(
             book=self.book,
@@ -181,10 +207,23 @@ class Host:
             kind=self.kind,
             past=self._past(),
             live_stale=self.kind != "replay" and self.book.stale(self._clock()),
-            recording="" if self.recorder is None else self.recorder.path.name,
+            recording=self._recording(),
             fleet=fleet,
             requests=self._rows if self.player is None else None,
         )
+
+    def _rewind_prompts(self, now: float) -> None:
+        """Show the recorded answer that was begun last, as far as it had come."""
+        begun = [found for found in self._exchanges if found.sent_s <= now]
+        moment = (len(begun), min(now, begun[-1].end_s)) if begun else (0, 0.0)
+        if moment != self._rewound:
+            self._rewound = moment
+            self.prompts.runs = [replayed(begun[-1], now)] if begun else []
+
+    def _recording(self) -> str:
+        if self.recorder is None:
+            return ""
+        return ("+text " if self.with_text else "") + self.recorder.path.name
 
     def _past(self) -> Past | None:
         player = self.player

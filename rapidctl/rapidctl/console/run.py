@@ -7,6 +7,7 @@ from typing import Literal
 from rapidctl.console.text import printable
 from rapidctl.errors import RapidctlError
 from rapidctl.source import Streamed
+from rapidctl.tape import Exchange
 from rapidctl.wire import (
     Accepted,
     Delta,
@@ -43,6 +44,8 @@ class Run:
         """Before which gap another plan came into force."""
         self.token_ids: list[int] = []
         self.stopping = False
+        self.heard: list[Streamed] = []
+        """All that came, as it came: what a recording of it needs."""
         self._plan = None if partition is None else _signature(partition.plan)
         self._last_ns: int | None = None
 
@@ -64,6 +67,7 @@ class Run:
 
     def take(self, streamed: Streamed, plan: PlanInfo | None = None) -> None:
         """The next thing that came, and the plan in force then as far as known."""
+        self.heard.append(streamed)
         if plan is not None and _signature(plan) != self._plan:
             if self._plan is not None and self.tokens:
                 self.changes.append(len(self.gaps_s))
@@ -122,6 +126,41 @@ class Run:
             if self._last_ns is not None:
                 self.gaps_s.append(max(0, stamp - self._last_ns) / 1e9)
             self._last_ns = stamp
+
+
+def exchange(run: Run) -> Exchange:
+    """A run that is over, for a recording."""
+    found = Exchange(
+        sent_s=run.sent_s, request=run.request, partition=run.partition, accepted=None, deltas=[], finished=None,
+        problem=run.problem, end_s=run.heard[-1].at_s, changes=run.changes,
+    )  # fmt: skip
+    for _, event, at_s in run.heard:
+        match event:
+            case Accepted():
+                found.accepted = at_s, event
+            case Delta():
+                found.deltas.append((at_s, event))
+            case Finished():
+                found.finished = at_s, event
+    return found
+
+
+def replayed(found: Exchange, at_s: float) -> Run:
+    """The run as it stood at that moment."""
+    run = Run(found.request, found.partition, found.sent_s)
+    came: list[tuple[float, Accepted | Delta | Finished] | None] = [found.accepted, *found.deltas, found.finished]
+    for came_s, event in filter(None, came):
+        if came_s <= at_s:
+            run.take(Streamed(found.request.id, event, came_s))
+    if found.end_s <= at_s:
+        run.problem = printable(found.problem)
+    run.changes = [before for before in found.changes if before <= len(run.gaps_s)]
+    return run
+
+
+def asked(request: Generate) -> str:
+    """The prompt's text, without a system prompt."""
+    return request.messages[-1].content if request.messages else request.prompt or ""
 
 
 def _signature(plan: PlanInfo) -> tuple[str, int, int]:

@@ -89,7 +89,8 @@ class Travels(Core):
             host.recorder = None
         else:
             name = time.strftime("rapid-%Y%m%d-%H%M%S.tape", time.localtime(self._wall()))
-            self.push_screen(Ask("RECORD TO", "a new file; it holds no prompt and no answer", name), self._record)
+            text = "prompts sent from here, and answers, too" if host.with_text else "it holds no prompt and no answer"
+            self.push_screen(Ask("RECORD TO", f"a new file; {text}", name), self._record)
         self.draw(force=True)
 
     def _record(self, text: str | None) -> None:

@@ -12,19 +12,16 @@ from rapidctl.console.widgets.gaps import gap_strip
 from rapidctl.errors import Refused
 from rapidctl.source import Answer, Streamed
 from rapidctl.wire import (
-    ChoiceResult,
     Delta,
-    Finished,
     Generate,
     PartitionInfo,
     PlanRequest,
-    Quantiles,
     ReleasePartition,
     SetPartition,
-    Timing,
     pack_ids,
 )
 from support.console import Clock, ScriptedSource, desk, event, moved, override_info, partition, snapshot
+from support.run import streamed
 
 HYBRID, SPLIT = PlanRequest(mode="hybrid"), PlanRequest(mode="split", decode_units=160)
 
@@ -72,21 +69,6 @@ class World:
         self.source.stream(request.id, *streamed(request, tokens))
         self.tick()
         self.tick()
-
-
-def streamed(request: Generate, tokens: list[int]) -> list[Delta | Finished]:
-    deltas = [
-        Delta(id=request.id, index=index, token_ids=pack_ids([token]), text=f"{token} ", at_mono_ns=[index * 10**7])
-        for index, token in enumerate(tokens)
-    ]
-    text = "".join(delta.text for delta in deltas)
-    choice = ChoiceResult(index=0, finish_reason="length", text=text, token_ids=pack_ids(tokens))
-    timing = Timing(queued_s=0.0, prefill_s=0.1, ttft_s=0.1, e2e_s=1.0, itl_s=Quantiles(n=0))
-    last = Finished(
-        id=request.id, choices=[choice], prompt_tokens=3, cached_tokens=0, output_tokens=len(tokens), timing=timing,
-        mode="hybrid",
-    )  # fmt: skip
-    return [*deltas, last]
 
 
 def test_each_answer_streams_under_its_plan_and_then_the_override_is_released() -> None:

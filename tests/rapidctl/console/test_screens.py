@@ -6,7 +6,9 @@ from msgspec.structs import replace
 from rapidctl.console.app import Console
 from rapidctl.console.ascii import plain
 from rapidctl.console.host import Host
+from rapidctl.console.screens.fleet import COLUMNS, fitting, fleet_line
 from rapidctl.console.theme import THEMES
+from rapidctl.console.view import Fleet
 from rapidctl.console.whatif import Guess, WhatIf, knee, plans
 from rapidctl.console.widgets.area import area
 from rapidctl.console.widgets.details import ahead, details
@@ -101,6 +103,21 @@ async def test_dry_runs_of_every_plan_are_asked_for_on_sight_and_again_on_demand
         await at.press("P")
         assert len(at.source.asked) == 2 * asked
         assert at.source.commands() == [], "a dry run needs no rights"
+
+
+async def test_on_a_small_terminal_the_plan_in_force_is_in_sight_and_the_rest_a_key_away() -> None:
+    async with desk(80, 24) as at:
+        at.source.predict = predicted
+        await at.press("3")
+        await at.settle()
+        assert "▸ split 160/144" in at.text
+        assert "plan, 7 more" in at.text
+        assert "not legal: chunk all" not in at.text
+        await at.press("g")
+        assert "not legal: chunk all" in at.text, "serial, the first one"
+        await at.press("G")
+        await at.settle()
+        assert "split 272/32" in at.text
 
 
 async def test_without_a_profile_the_reason_stands_in_place_of_figures() -> None:
@@ -215,6 +232,26 @@ async def test_every_daemon_has_its_own_liveness_and_one_can_be_looked_at() -> N
         assert "new ◌ NO DATA" in at.text
         await at.press("N")
         assert "lab ● LIVE" in at.text
+
+
+@pytest.mark.parametrize("width", [12, 36, 56, 76, 116, 156])
+def test_the_fleet_table_keeps_what_fits_and_says_most_with_least(width: int) -> None:
+    columns = fitting(width)
+    line = fleet_line(view_fleet(), 60.0, columns)
+    assert line.cell_length <= width + 1 or columns == [COLUMNS[0]]
+    kept = {column.title for column in columns}
+    assert all(column.title in kept for column in COLUMNS if column.rank < max(found.rank for found in columns))
+    if width >= 76:
+        assert {"FEED", "MODE", "BUSY D/P", "TTFT95", "ITL95", "MET"} <= kept
+        assert "split 160/144" in line.plain
+
+
+def view_fleet() -> Fleet:
+    """A daemon's line as the console makes it."""
+    clock = Clock()
+    host = host_of(ScriptedSource(clock), name="lab")
+    host.book.add(snapshot(1), clock.now)
+    return host.fleet(current=True)
 
 
 async def test_leaving_a_daemon_gives_its_rights_back() -> None:

@@ -30,6 +30,7 @@ from support.console import (
     view,
     wall,
 )
+from support.run import streamed
 
 
 async def live_minute(at: Desk) -> None:
@@ -131,6 +132,40 @@ async def test_recording_from_the_console_can_be_replayed(tmp_path: Path) -> Non
     assert [record.item.seq for record in tape if isinstance(record.item, Snapshot)] == list(range(231, 291))
     assert [mark.kind for mark in tape.marks()] == ["operator"]
     tape.close()
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+async def test_prompts_are_recorded_only_when_asked_and_come_again_as_they_came(
+    tmp_path: Path, with_text: bool
+) -> None:
+    path = tmp_path / "a.tape"
+    async with desk() as at:
+        at.app.host.with_text = with_text
+        await at.press("R")
+        assert ("prompts sent from here" in at.text) is with_text
+        at.app.screen.query_one("#asked").value = str(path)  # type: ignore[attr-defined]
+        await at.press("enter")
+        assert "REC " + ("+text " if with_text else "") + "a.tape" in at.text
+        await live_minute(at)
+        await at.press("4", *"why", "enter")
+        sent_s = at.clock.now
+        for number, found in enumerate(streamed(at.source.generated[-1], [11, 12])):
+            at.clock.now += 1
+            at.source.stream(found.id, found)
+            await at.show(snapshot(300 + number))
+        await at.press("ctrl+q")
+    tape = FileTape(path)
+    assert [type(record.item).__name__ for record in tape].count("Exchange") == with_text
+    tape.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    async with replaying(path) as at:
+        await at.settle()
+        await at.press("space", "4")
+        for passed_s, words in ((-1, ""), (1, "11"), (2, "11 12"), (3, "finished")):
+            at.app.host.hold().seek(sent_s + passed_s)
+            await at.settle()
+            assert (words in at.text) is (with_text or not words)
+            assert ("why" in at.text) is (with_text and passed_s > 0)
 
 
 async def test_a_file_that_exists_is_not_recorded_over(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Final, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,10 +21,25 @@ from rapidctl.console.widgets.panel import label_border
 from rapidctl.out import UNKNOWN, percent
 
 KEYS = (("?", "help"), ("esc", "back"), ("j k", "select"), ("enter", "look at it"), ("N", "next"), ("q", "quit"))
-HEAD = (
-    f"  {'NAME':<16} {'FEED':<14} {'MODEL':<24} {'MODE':<12} {'BUSY D/P':>9} {'WAIT':>5} {'DEC':>5} {'KV':>5} "
-    f"{'TTFT95':>7} {'ITL95':>6} {'MET':>5}  ENDPOINT"
-)
+
+
+class Column(NamedTuple):
+    """A column. The higher its ``rank``, the earlier it gives way where the terminal is narrow."""
+
+    title: str
+    width: int
+    rank: int
+    right: bool = True
+
+
+COLUMNS: Final = (
+    Column("NAME", 14, 0, right=False), Column("FEED", 14, 1, right=False), Column("MODEL", 24, 10, right=False),
+    Column("MODE", 13, 3, right=False), Column("BUSY D/P", 9, 5), Column("WAIT", 5, 7), Column("DEC", 5, 8),
+    Column("KV", 5, 9), Column("TTFT95", 7, 6), Column("ITL95", 6, 4), Column("MET", 5, 2),
+    Column("ENDPOINT", 24, 11, right=False),
+)  # fmt: skip
+_MARK_WIDTH: Final = 2
+"""Before the name: which daemon is shown."""
 
 
 class FleetScreen(Page):
@@ -50,9 +66,11 @@ class FleetScreen(Page):
         super().show(view)
         table = self.query_one(Lines)
         width = table.scrollable_content_region.width
+        columns = fitting(width)
+        head = " ".join(cell(column, column.title) for column in columns)
         table.put(
-            [Line(found.name, fleet_line(found, view.window_s, width)) for found in view.fleet],
-            line((clip(HEAD, width), "$label")),
+            [Line(found.name, fleet_line(found, view.window_s, columns)) for found in view.fleet],
+            line((" " * _MARK_WIDTH + head, "$label")),
         )
         label_border(table, f"HOSTS {len(view.fleet)}  latency of the last {view.window_s:.0f} s")
 
@@ -62,30 +80,60 @@ class FleetScreen(Page):
             self.post_message(self.Chosen(name))
 
 
-def fleet_line(found: Fleet, window_s: float, width: int) -> Content:
+def fitting(width: int) -> list[Column]:
+    """The columns that a table so wide has room for."""
+    columns = list(COLUMNS)
+    while _MARK_WIDTH + sum(column.width + 1 for column in columns) - 1 > width and len(columns) > 1:
+        columns.remove(max(columns, key=lambda column: column.rank))
+    return columns
+
+
+def cell(column: Column, text: str) -> str:
+    """The text, cut or filled up to the column's width."""
+    return clip(text, column.width).rjust(column.width) if column.right else fit(text, column.width)
+
+
+def fleet_line(found: Fleet, window_s: float, columns: Sequence[Column]) -> Content:
     """One daemon; what is old is marked and its figures are those of then."""
-    snapshot = found.snapshot
-    head = f"{'▸' if found.current else ' '} {fit(found.name, 16)} "
-    if snapshot is None:
-        return line(head, (fit("◌ no data", 14), "$bad"), clip(f" {found.endpoint}", max(1, width - 33)))
+    texts = figures(found, window_s)
+    parts: list[Part] = [f"{'▸' if found.current else ' '} "]
+    for column in columns:
+        text = cell(column, texts.get(column.title, UNKNOWN)) + " "
+        parts.append((text, feed(found)[1] if column.title == "FEED" else "$muted" if found.stale else ""))
+    return line(*parts)
+
+
+def feed(found: Fleet) -> tuple[str, str]:
+    """How fresh its figures are, or what it does instead of serving; and the style of that."""
+    if found.snapshot is None:
+        return "◌ no data", "$bad"
     if found.stale:
-        feed: Part = (fit(f"◌ STALE {decimal(found.age_s, 0)} s", 14), "bold $bad")
-    elif snapshot.state != "serving":
-        feed = (fit(f"! {snapshot.state}", 14), "bold $warning")
-    else:
-        feed = (fit("● live" if found.age_s is not None else "▶ recording", 14), "$good")
-    partition, requests = snapshot.partition, snapshot.requests
-    busy = "/".join(percent(stats.busy) for stats in snapshot.lanes) or UNKNOWN
-    mode = UNKNOWN
-    if partition is not None:
-        plan = partition.plan
-        mode = f"{plan.mode} {plan.decode_units}/{plan.prefill_units}" if plan.mode == "split" else plan.mode
-    window = latency_window(snapshot, window_s)
-    ttft, itl, met = (None, None, None) if window is None else (window.ttft_s.p95, window.itl_s.p95, window.both_met)
-    model = UNKNOWN if snapshot.model is None else snapshot.model.name
-    rest = (
-        f" {fit(model, 24)} {fit(mode, 12)} {busy:>9} {requests.waiting:>5} {requests.decoding:>5} "
-        f"{percent(kv_used(snapshot)):>5} {milliseconds(ttft):>7} {milliseconds(itl):>6} {percent(met):>5}  "
-    )
-    left = max(1, width - len(head) - 14 - len(rest))
-    return line(head, feed, (rest + clip(found.endpoint, left), "$muted" if found.stale else ""))
+        return f"◌ STALE {decimal(found.age_s, 0)} s", "bold $bad"
+    if found.snapshot.state != "serving":
+        return f"! {found.snapshot.state}", "bold $warning"
+    return ("● live" if found.age_s is not None else "▶ recording"), "$good"
+
+
+def figures(found: Fleet, window_s: float) -> dict[str, str]:
+    """What is known of it, by column."""
+    snapshot = found.snapshot
+    known = {"NAME": found.name, "FEED": feed(found)[0], "ENDPOINT": found.endpoint}
+    if snapshot is None:
+        return known
+    if snapshot.partition is not None:
+        plan = snapshot.partition.plan
+        known["MODE"] = f"{plan.mode} {plan.decode_units}/{plan.prefill_units}" if plan.mode == "split" else plan.mode
+    if snapshot.model is not None:
+        known["MODEL"] = snapshot.model.name
+    if (window := latency_window(snapshot, window_s)) is not None:
+        known |= {
+            "TTFT95": milliseconds(window.ttft_s.p95),
+            "ITL95": milliseconds(window.itl_s.p95),
+            "MET": percent(window.both_met),
+        }
+    return known | {
+        "BUSY D/P": "/".join(percent(stats.busy) for stats in snapshot.lanes) or UNKNOWN,
+        "WAIT": str(snapshot.requests.waiting),
+        "DEC": str(snapshot.requests.decoding),
+        "KV": percent(kv_used(snapshot)),
+    }

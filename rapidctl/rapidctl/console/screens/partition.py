@@ -29,6 +29,7 @@ KEYS = (
 class Partition(Page):
     """The partition's own screen."""
 
+    AUTO_FOCUS = "#guesses"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("P", "predict", "ask what each plan would do; changes nothing", id="part.predict"),
     ]
@@ -65,6 +66,7 @@ class Partition(Page):
             self._host = view.host
             self.action_predict()
         super().show(view)
+        self.query_one(Guesses).show(view)
 
     def answered(self, answer: Answer) -> None:
         """A dry run's result."""

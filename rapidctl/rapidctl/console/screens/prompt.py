@@ -15,8 +15,9 @@ from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from rapidctl.console.form import FormError, PromptSettings, prompt_settings
-from rapidctl.console.run import Run
+from rapidctl.console.run import Run, asked
 from rapidctl.console.screens.base import Page
+from rapidctl.console.text import printable
 from rapidctl.console.view import View
 from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.gaps import Gaps, nth_run
@@ -98,6 +99,8 @@ class Prompt(Page):
         model = None if view.snapshot is None else view.snapshot.model
         plain = "  no chat template: sent as it is" if model is not None and model.has_chat_template is False else ""
         self.query_one("#prompt", Input).border_title = f"PROMPT  {'—' if model is None else model.name}{plain}"
+        if view.kind == "replay" and view.prompts.run is not None:
+            self.put_text(printable(asked(view.prompts.run.request), lines=True))
         verdict = view.prompts.verdict()
         self.query_one("#verdict", Static).set_class(not verdict, "-hidden")
         self.query_one("#verdict", Static).update(verdict)

@@ -9,7 +9,7 @@ from typing import Final
 from textual.content import Content
 
 from rapidctl.book import HISTORY_S, MODES
-from rapidctl.console.text import Part, clock, line
+from rapidctl.console.text import Part, clock, line, unit_count
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
 
@@ -27,7 +27,9 @@ class Area(Panel):
         self._made: tuple[object, list[Content]] = (None, [])
 
     def title(self, view: View) -> str:  # noqa: D102
-        total = "" if view.partition is None else f"  {view.partition.units_total} {view.partition.unit_name}"
+        total = (
+            "" if view.partition is None else f"  {unit_count(view.partition.units_total, view.partition.unit_name)}"
+        )
         return f"UNITS OVER 30 MIN{total}  decode below, prefill above, ▒ both on all"
 
     def keys(self, view: View) -> str:  # noqa: D102

@@ -23,7 +23,7 @@ class Gaps(Panel):
 
     def title(self, view: View) -> str:  # noqa: D102
         slo = None if view.snapshot is None else view.snapshot.slo.itl_s
-        return f"INTER-TOKEN ms  one bar a token, SLO {milliseconds(slo)}, ┊ another plan"
+        return f"ITL ms  one bar a token, SLO {milliseconds(slo)}, ┊ another plan"
 
     def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
         slo = None if view.snapshot is None else view.snapshot.slo.itl_s

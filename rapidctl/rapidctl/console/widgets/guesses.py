@@ -2,52 +2,81 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from textual.content import Content
 
 from rapidctl.book import lane, main_work
 from rapidctl.console.text import Part, clip, count, decimal, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.whatif import Guess, WhatIf, is_running, knee
-from rapidctl.console.widgets.panel import Panel
+from rapidctl.console.widgets.lines import Line, Lines
+from rapidctl.console.widgets.panel import Panel, label_border
 from rapidctl.out import UNKNOWN, duration, percent
 from rapidctl.wire import PartitionInfo
 
+HEAD: Final = "  ITL p95  TTFT p95 ms  prefill/s  SLO"
 
-class Guesses(Panel):
-    """A line a plan."""
+
+class Guesses(Lines):
+    """A line a plan; what does not fit is scrolled to, and the head says how much that is."""
 
     def __init__(self, whatif: WhatIf, *, id: str) -> None:  # noqa: A002
-        super().__init__(id=id)
+        super().__init__(id=id, selectable=False)
         self._whatif = whatif
+        self._frame = ("", "")
+        self._view: View | None = None
+        self._in_force: int | None = None
+        """The row of the plan in force, once it was brought into sight."""
 
-    def title(self, view: View) -> str:  # noqa: D102
+    def on_resize(self) -> None:
+        """How many lines fit is another number now."""
+        if self._view is not None:
+            self._in_force = None
+            self.show(self._view)
+
+    def show(self, view: View) -> None:
+        """Take a new frame."""
+        self._view = view
+        width, height = self.scrollable_content_region.size
+        table, lines = guess_lines(self._whatif, view.partition, width)
+        more = max(0, len(lines) + 1 - height) if table else 0
+        head = line((f"  {f'plan, {more} more' if more else 'plan':<14}{HEAD}", "$label")) if table else None
+        self.put([Line("", content) for content in lines], head)
         asked = self._whatif.asked_s
         when = "" if asked is None else f"  asked {duration(max(0.0, view.now_s - asked))} ago"
-        return f"WHAT IF  dry runs by the daemon{when}"
+        frame = (f"WHAT IF  dry runs by the daemon{when}", f"{'j k scroll  ' if more else ''}P ask again  o override")
+        if frame != self._frame:
+            label_border(self, *frame)
+            self._frame = frame
+        if view.partition is not None and table:
+            self._bring_into_sight(view.partition)
 
-    def keys(self, view: View) -> str:  # noqa: D102
-        return "P ask again  o override"
+    def _bring_into_sight(self, info: PartitionInfo) -> None:
+        """The plan in force, when it becomes another one; in between the reader scrolls."""
+        guesses = self._whatif.guesses()
+        row = next((row for row, guess in enumerate(guesses) if is_running(guess.plan, info)), None)
+        if row != self._in_force:
+            self._in_force = row
+            if row is not None:
+                self.bring_into_sight(row)
 
-    def lines(self, view: View, width: int, height: int) -> list[Content]:  # noqa: D102
-        if view.partition is None:
-            return [line(("no engine: nothing to predict", "$muted"))]
-        return guess_lines(self._whatif, view.partition, width, height)
 
-
-def guess_lines(whatif: WhatIf, info: PartitionInfo, width: int, height: int) -> list[Content]:
-    """The table, cut to what fits; the plan in force is marked."""
+def guess_lines(whatif: WhatIf, info: PartitionInfo | None, width: int) -> tuple[bool, list[Content]]:
+    """Whether there is a table; its lines, the plan in force marked, or why there is none."""
+    if info is None:
+        return False, [line(("no engine: nothing to predict", "$muted"))]
     if whatif.asked_s is None:
-        return [line(("P asks the daemon what each plan would do; nothing is changed", "$muted"))]
+        return False, [line(("P asks the daemon what each plan would do; nothing is changed", "$muted"))]
     if whatif.problem:
-        return [line((clip(f"! {whatif.problem}", width), "$bad"))]
+        return False, [line((clip(f"! {whatif.problem}", width), "$bad"))]
     guesses = whatif.guesses()
     notes = {guess.prediction.note for guess in guesses if guess.prediction is not None}
     known = any(guess.prediction is not None and guess.prediction.itl_p95_s is not None for guess in guesses)
     if notes and not known:
-        return [line((clip(f"no figures: {sorted(notes)[0]}", width), "$muted"))]
-    head = line(("  plan            ITL p95  TTFT p95 ms  prefill/s  SLO", "$label"))
+        return False, [line((clip(f"no figures: {sorted(notes)[0]}", width), "$muted"))]
     best = knee(guesses)
-    return [head, *(_line(guess, info, best) for guess in guesses)][:height]
+    return True, [_line(guess, info, best) for guess in guesses]
 
 
 def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
@@ -62,7 +91,7 @@ def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
     if not found.legal:
         return line((name, style), (f"  not legal: {found.note}", "$muted"))
     cells = (
-        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>10}{count(found.prefill_tokens_per_s):>14}"
+        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>13}{count(found.prefill_tokens_per_s):>11}"
     )
     verdicts: dict[bool | None, Part] = {
         None: (f"  {UNKNOWN}", "$muted"),

@@ -59,6 +59,10 @@ class Lines(ScrollView, can_focus=True):
         """Scroll to the newest line unless the reader scrolled away from it."""
         self.scroll_end(animate=False)
 
+    def bring_into_sight(self, row: int) -> None:
+        """Scroll as far as needed for a row to be seen."""
+        self.scroll_to_region(Region(0, row, 1, 1 + self._head_height), animate=False, force=True)
+
     def action_move(self, by: int) -> None:
         """Move the selection, or scroll where nothing can be selected."""
         if not self._lines:
@@ -71,7 +75,7 @@ class Lines(ScrollView, can_focus=True):
         row = before + by
         row = min(len(ids) - 1, max(0, row))
         self.selected = ids[row]
-        self.scroll_to_region(Region(0, row, 1, 1 + self._head_height), animate=False)
+        self.bring_into_sight(row)
         self.refresh()
         self.post_message(self.Moved())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from textual.content import Content
 
@@ -18,6 +18,9 @@ Lane = Literal["decode", "prefill"]
 _LEGEND = line(("D", "$decode"), " decode ", ("P", "$prefill"), " prefill ", ("B", "$shared"), " both · idle")
 _FEW_UNITS = 16
 """Up to this many units are drawn one by one with their numbers."""
+
+NO_PROFILE: Final = "no profile: rapidd calibrate"
+"""Also what a policy gives as its reason when that is why; it is not said twice."""
 
 
 class Units(Panel):
@@ -141,6 +144,6 @@ def pressing_line(view: View, info: PartitionInfo, width: int) -> Content | None
         return line((clip(text, width), "bold $warning"))
     if info.unsupported is not None:
         return line((clip(f"no split here: {info.unsupported}", width), "$muted"))
-    if info.profile is None:
-        return line((clip("no profile: rapidd calibrate", width), "$muted"))
+    if info.profile is None and info.plan.reason != NO_PROFILE:
+        return line((clip(NO_PROFILE, width), "$muted"))
     return None
