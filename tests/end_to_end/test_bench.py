@@ -92,8 +92,7 @@ def test_a_trace_is_replayed_to_its_recorded_lengths(measure: Measure, tmp_path:
     assert [line["measured"] for line in lines] == [False] * 2 + [True] * 4
     assert summary["cached_tokens"] == sum(line["cached_tokens"] for line in lines[2:])
     assert summary["cached_tokens"] >= 4 * 16  # the block that all of them begin with
-    # Snapshots come four times a second: of a run as short as this they may have seen nothing but idle time.
-    assert sum(run["realised"]["modes"].values()) > 0
+    # What was realised is not looked at: snapshots come four times a second, and may have missed so short a run.
     assert run["generator"]["delivery_s"]["n"] == sum(line["output_tokens"] for line in lines)
     assert svg.read_text().startswith("<svg")
 

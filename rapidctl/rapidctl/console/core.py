@@ -111,7 +111,9 @@ class Core(App[int]):
         return [screen for screen in self.screen_stack if isinstance(screen, Shows) and screen.is_mounted]
 
     def tick(self) -> None:
-        """Take in what arrived and draw if anything changed."""
+        """Take in what arrived and draw if anything changed. Nothing while the app ends: screens lose their parts."""
+        if not self.is_running:
+            return
         answers: list[Answer] = []
         for host in self.hosts:
             polled = host.poll()

@@ -1,5 +1,6 @@
 """Control and prompts: what may be sent, when, and what is said about its end."""
 
+import pytest
 from textual.widgets import Button, Input, Static
 
 from rapidctl.console.change import UNKNOWN_AFTER_S
@@ -152,6 +153,19 @@ async def test_a_predicted_breach_wants_the_word() -> None:
         at.app.screen.query_one("#apply", Button).press()
         await at.settle()
         assert len(at.source.commands()) == 1
+
+
+async def test_nothing_is_drawn_while_the_app_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick that came while the dialog's parts were being removed ended the app with an error."""
+    async with desk(control=True) as at:
+        await opened(at)
+        await at.press("y")
+        await at.app.screen.query_one("#status").remove()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(at.app), "is_running", property(lambda _: False))
+            at.app._shown = ()
+            at.app.tick()
+        await at.press("escape")
 
 
 async def test_what_the_daemon_calls_illegal_cannot_be_applied() -> None:
