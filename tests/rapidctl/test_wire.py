@@ -1,5 +1,6 @@
 """Public messages: frames of every release stay readable, and bad frames get the refusal that fits."""
 
+import ast
 import math
 from pathlib import Path
 from typing import get_args
@@ -223,3 +224,18 @@ def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAPIDCTL_ENDPOINT", "ipc:///tmp/mine.sock")
     assert wire.default_endpoint() == "ipc:///tmp/mine.sock"
     assert wire.metrics_endpoint("ipc:///tmp/mine.sock") == "ipc:///tmp/mine-metrics.sock"
+
+
+# --- the package --------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_of_its_modules_is_the_packages_too() -> None:
+    defined: set[str] = set()
+    for path in Path(wire.__path__[0]).glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                    defined.add(name)
+                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                    defined.add(name)
+    assert {name for name in defined if not name.startswith("_")} == set(wire.__all__)

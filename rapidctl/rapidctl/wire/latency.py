@@ -1,0 +1,66 @@
+"""Distributions of latency, and the objectives they are held against."""
+
+from typing import Final
+
+from msgspec import Struct
+
+LATENCY_EDGES_S: Final = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper ends (inclusive) of the buckets of `BucketCounts`: finest where objectives are, 10 to 50 ms and 0.1 to 2 s."""
+
+
+class Quantiles(Struct, kw_only=True):
+    """Of one distribution over one window. All null when ``n`` is 0."""
+
+    n: int
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class LatencyWindow(Struct, kw_only=True):
+    """Latency of the last ``window_s`` seconds. Met shares are of finished requests, null without any."""
+
+    window_s: float
+    ttft_s: Quantiles
+    itl_s: Quantiles
+    tpot_s: Quantiles
+    e2e_s: Quantiles
+    ttft_met: float | None = None
+    itl_met: float | None = None
+    both_met: float | None = None
+    arrived_per_s: float = 0.0
+    finished_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+    prompt_tokens_per_s: float = 0.0
+
+
+class BucketCounts(Struct, kw_only=True):
+    """One distribution since the front's boot. ``counts[i]``: values in the i-th bucket of `LATENCY_EDGES_S` alone,
+    not below; the last one counts what is beyond the last edge. ``total``: sum of the values."""
+
+    n: int
+    total: float
+    counts: list[int]
+
+
+class LatencyTotals(Struct, kw_only=True):
+    """Latencies and tokens since the front's boot: what a collector needs that scrapes at its own pace."""
+
+    ttft_s: BucketCounts
+    itl_s: BucketCounts
+    tpot_s: BucketCounts
+    e2e_s: BucketCounts
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Slo(Struct, kw_only=True):
+    """TTFT SLO of a request = max(``ttft_floor_s``, ``ttft_per_1k_s`` x prompt tokens / 1000)."""
+
+    itl_s: float
+    ttft_floor_s: float
+    ttft_per_1k_s: float
