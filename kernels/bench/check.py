@@ -5,7 +5,7 @@ import traceback
 from typing import Any
 
 import torch
-from common import BF16, GROWING, TILES, error, make_cache
+from common import BF16, GROWING, SLIM_TILES, TILES, error, make_cache
 from torch import Tensor
 
 from rapid_kernels import make_ragged
@@ -24,7 +24,9 @@ from rapid_kernels.gpu.elementwise import (
     silu_mul,
     silu_mul_reference,
 )
-from rapid_kernels.gpu.matmul import skinny_matmul, skinny_matmul_reference
+from rapid_kernels.gpu.kernels import multiply
+from rapid_kernels.gpu.matmul import skinny_matmul_reference
+from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
 from rapid_kernels.gpu.prefill import make_prompt_plan, padded_sizes, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT
@@ -57,20 +59,23 @@ def check_matmul(report: Report, part: int, of: int) -> None:
     """Every tile, ragged shapes, every bucket's edge rows, both types, chained or not; the same bits twice."""
     workspace = Workspace("cuda")
     workspace.parts.fill_(float("nan"))
-    for seed, tile in list(enumerate(TILES))[part::of]:
+    for seed, tile in list(enumerate((*TILES, *SLIM_TILES)))[part::of]:
         torch.manual_seed(seed)
         for (n, k), units, gated in itertools.product(
             ((6144, 4096), (1000, 576), (4096, 14336)), (8, 24, 132), (False, True)
         ):
+            if isinstance(tile, SlimTile) and tile.block_n // (1 + gated) < 64:
+                continue
+            most = MAX_ROWS if isinstance(tile, SlimTile) else tile.block_m
             dtype = torch.float16 if k == 576 else BF16
             weight = torch.randn(n, k, dtype=dtype, device="cuda") / k**0.5
-            for m in {1, 7, 16, tile.block_m // 2 + 1, tile.block_m}:
+            for m in {1, 7, 16, most // 2 + 1, most}:
                 x = torch.randn(m, k, dtype=dtype, device="cuda")
                 poison(m, n // (1 + gated), dtype=dtype)
-                y = skinny_matmul(x, weight, units, workspace, tile, gated)
+                y = multiply(x, weight, units, workspace, tile, gated, False)
                 case = (m, n, k, units, gated, tile)
                 report.close("matmul", case, y, skinny_matmul_reference(x, weight, gated))
-                again = skinny_matmul(x, weight, units, workspace, tile, gated, chained=True)
+                again = multiply(x, weight, units, workspace, tile, gated, True)
                 if not torch.equal(y, again):
                     report.failed.append(f"matmul differs between runs: {case}")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rapid_kernels.gpu.attention import DecodePlan, make_plan
 from rapid_kernels.gpu.matmul import Tile
+from rapid_kernels.gpu.matmul_hopper import SHARING_BYTES, SlimTile
 from rapid_kernels.gpu.workspace import Workspace
 
 LAYERS, WIDTH, HEADS, KV_HEADS, DIM, FFN, VOCAB = 32, 4096, 32, 8, 128, 14336, 128256
@@ -37,6 +38,12 @@ TILES = (
     Tile(128, 128, 64, 6, 8),
     Tile(128, 64, 128, 4, 4),
     Tile(128, 256, 64, 4, 8),
+)
+
+SLIM_TILES = (
+    *(SlimTile(n, k, 200 << 10) for n, k in ((64, 64), (64, 128), (128, 64), (128, 128))),
+    *(SlimTile(n, k, SHARING_BYTES) for n, k in ((64, 64), (64, 128), (128, 64))),
+    *(SlimTile(n, 64, SHARING_BYTES, per_unit=2) for n in (64, 128)),
 )
 
 

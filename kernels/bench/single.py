@@ -12,6 +12,7 @@ from common import (
     HEADS,
     KV_HEADS,
     SHAPES,
+    SLIM_TILES,
     TILES,
     WORKLOADS,
     Cache,
@@ -26,7 +27,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from rapid_kernels import make_ragged
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention, plan_decode
 from rapid_kernels.gpu.elementwise import silu_mul
-from rapid_kernels.gpu.matmul import Tile, skinny_matmul
+from rapid_kernels.gpu.kernels import multiply
+from rapid_kernels.gpu.matmul import Tile
+from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
 from rapid_kernels.gpu.prefill import PromptTile, make_prompt_plan, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import HopperTile, hopper_prompt_attention
 from rapid_kernels.gpu.read import READ_TILES, read_all
@@ -67,7 +70,7 @@ def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
     return {"read_tb_s": read, "matmul_tflop_s": 2 * 8192**3 / ms / 1e9}
 
 
-def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | None) -> float:
+def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | SlimTile | None) -> float:
     """Of one call, rotating over weights that do not fit the L2 cache together. ``tile`` None: the library."""
     n, k = SHAPES[shape]
     copies = max(2, -(-(160 << 20) // (n * k * 2)))
@@ -82,7 +85,7 @@ def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | None) -> fl
                 if gated:
                     silu_mul(y)
             else:
-                skinny_matmul(x, weight, partition.units, workspace(), tile, gated, True)
+                multiply(x, weight, partition.units, workspace(), tile, gated, True)
 
     return timed(partition.stream, work) / copies
 
@@ -96,10 +99,12 @@ def tb_s(m: int, shape: str, ms: float) -> float:
 def tune(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
     """Every tile on every shape."""
     rows = []
-    for m, shape, units in itertools.product((16, 64, 96), SHAPES, (24, 32, 48, 64, 132)):
+    for m, shape, units in itertools.product((1, 16, 32, 64, 96), SHAPES, (24, 32, 48, 64, 132)):
         block_m = 64 if m <= 64 else 128
+        gated = shape == "gate_up"
+        slim = [t for t in SLIM_TILES if m <= MAX_ROWS and t.block_n >= 64 * (1 + gated)]
         results = []
-        for tile in (None, *(t for t in TILES if t.block_m == block_m)):
+        for tile in (None, *slim, *(t for t in TILES if t.block_m == block_m)):
             try:
                 ms = matmul_ms(partitions[units], m, shape, tile)
             except Exception as problem:
@@ -112,7 +117,7 @@ def tune(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
         results.sort(key=lambda r: r[0])
         text = "  ".join(f"{tb_s(m, shape, ms):.2f} {short(tile)}" for ms, tile in results[:4])
         library = next((tb_s(m, shape, ms) for ms, tile in results if tile is None), 0)
-        table = tile_for(m, SHAPES[shape][0], units)
+        table = tile_for(m, SHAPES[shape][0], units, gated, hopper=True)
         chosen = next(tb_s(m, shape, ms) for ms, tile in results if tile == table)
         print(
             f"M {m:3} {shape:8} {units:3} SMs: library {library:.2f}, table {chosen:.2f} {short(table)} | {text}",
@@ -121,10 +126,12 @@ def tune(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
     return rows
 
 
-def short(tile: Tile | None) -> str:
+def short(tile: Tile | SlimTile | None) -> str:
     """For tables."""
     if tile is None:
         return "library"
+    if isinstance(tile, SlimTile):
+        return f"slim {tile.block_n}x{tile.block_k}x{tile.memory >> 10}K" + (" pair" if tile.per_unit == 2 else "")
     ending = ("" if tile.bulk else " by pointers") + (" ahead" if tile.prefetched else "")
     return f"{tile.block_n}x{tile.block_k}x{tile.stages}{ending}"
 
@@ -136,7 +143,7 @@ def matmuls(partitions: dict[int, Partition], read: dict[int, float]) -> list[di
         line = f"M {m:3} {shape:8}"
         for units, partition in partitions.items():
             library = tb_s(m, shape, matmul_ms(partition, m, shape, None))
-            tile = tile_for(m, SHAPES[shape][0], units)
+            tile = tile_for(m, SHAPES[shape][0], units, shape == "gate_up", hopper=True)
             ours = tb_s(m, shape, matmul_ms(partition, m, shape, tile)) if tile else library
             found.append({"m": m, "shape": shape, "units": units, "ours": ours, "library": library})
             share = f" {100 * ours / read[units]:3.0f}%" if units in read else ""

@@ -27,7 +27,7 @@ from torch.nn.functional import linear
 
 from rapid_kernels.gpu.attention import decode_attention, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
-from rapid_kernels.gpu.matmul import skinny_matmul
+from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.tuning import decode_tile_for, tile_for
 
 
@@ -52,10 +52,10 @@ class Model:
         """Logits [rows, VOCAB] of one decode step."""
 
         def product(x: Tensor, weight: Tensor, shape: str) -> Tensor:
-            tile = None if library else tile_for(len(ids), len(weight), units)
             gated = shape == "gate_up"
+            tile = None if library else tile_for(len(ids), len(weight), units, gated, hopper=True)
             if tile is not None:
-                return skinny_matmul(x, weight, units, workspace(), tile, gated, chained)
+                return multiply(x, weight, units, workspace(), tile, gated, chained)
             y = linear(x, weight)
             return silu_mul(y) if gated else y
 

@@ -5,6 +5,7 @@ table; AMD's chips and NVIDIA's older ones get the tiles that load by pointers. 
 what it should.
 """
 
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +20,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.experimental.gluon import language as gl  # noqa: E402
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction  # noqa: E402
 
-from rapid_kernels.gpu import attention, elementwise, matmul, prefill, prefill_hopper, read, tuning  # noqa: E402
+from rapid_kernels.gpu import attention, elementwise, matmul, matmul_hopper, prefill, prefill_hopper, read, tuning  # noqa: E402
 
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
@@ -54,6 +55,21 @@ def matmul_jobs(tile: matmul.Tile, gated: bool) -> list[Job]:
         ),
         (matmul.finish_matmul_kernel, finish_arguments, finish, {"num_warps": 4}),
     ]
+
+
+def slim_matmul_jobs(tile: matmul_hopper.SlimTile, gated: bool) -> list[Job]:
+    jobs: list[Job] = []
+    for rows in (16, 32):
+        blocks = [rows, tile.block_k], [tile.block_n // (1 + gated), tile.block_k]
+        layouts = [gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16) for block in blocks]
+        arguments = {"x": f"tensordesc<bf16{blocks[0]},{layouts[0]!r}>"}
+        arguments |= {"weight": f"tensordesc<bf16{blocks[1]},{layouts[1]!r}>", "y": "*bf16", "parts": "*fp32"}
+        constants = {"K": 4096, "ROWS": rows, "STAGES": tile.stages(rows), "PARTS": 1 + gated, "CHAINED": True}
+        registers = {"maxnreg": 128} if tile.memory <= matmul_hopper.SHARING_BYTES else {}
+        warps = {"num_warps": 4}
+        arguments |= {"m": "i32", "N": "i32"}
+        jobs.append((matmul_hopper.slim_matmul_kernel, arguments, constants | warps, warps | registers))
+    return jobs
 
 
 def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
@@ -192,15 +208,32 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
 
 
+SLIM_TILES = {tuning.SLIM, tuning.SLIM_NARROW, tuning.SLIM_PAIR}
+
+
+def test_hopper_matmul_of_the_fewest_rows(tmp_path: Path) -> None:
+    """Tiles for two programs a unit leave room for both, in shared memory and in its 65,536 registers."""
+    for tile, gated in itertools.product(sorted(SLIM_TILES, key=str), (False, True)):
+        if tile.block_n // (1 + gated) < 64:
+            continue
+        jobs = slim_matmul_jobs(tile, gated)
+        check(jobs, HOPPER, tmp_path)
+        if tile.memory <= matmul_hopper.SHARING_BYTES:
+            binary = compiled(jobs[0], HOPPER)
+            assert 2 * (binary.metadata.shared + 1024) <= 228 * 1024
+            assert ".maxnreg 128" in binary.asm["ptx"]
+
+
 def test_hopper_matmul(tmp_path: Path) -> None:
     tiles = {tuning.WIDE, tuning.MIDDLE, tuning.BROAD, tuning.NARROW, tuning.TALL}
     chosen = {
-        tuning.tile_for(rows, n, units)
+        tuning.tile_for(rows, n, units, gated, hopper)
         for rows in (1, 16, 17, 64, 65, 128, 129)
         for n in (4096, 6144, 28672, 128256)
         for units in range(8, 133)
+        for gated, hopper in itertools.product((False, True), repeat=2)
     }
-    assert chosen - {None} == tiles
+    assert chosen - {None} == tiles | SLIM_TILES
     jobs = [job for tile in sorted(tiles, key=str) for job in matmul_jobs(tile, gated=True)]
     check(jobs, HOPPER, tmp_path)
 

@@ -14,6 +14,7 @@ from rapid_kernels import CacheLayout, make_ragged, select
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention, make_plan
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
+from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
 from rapid_kernels.gpu.prefill import padded_sizes
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels
@@ -32,6 +33,14 @@ def test_matmul_refuses() -> None:
         skinny_matmul(torch.zeros(64, 4).t(), weight, 2, workspace, TILE)
     with pytest.raises(ValueError, match="workspace too small"):
         skinny_matmul(x, weight, 2, Workspace("cpu", 64), TILE)
+
+
+@pytest.mark.parametrize(("rows", "block_n", "gated"), [(33, 128, False), (1, 64, True)])
+def test_matmul_of_the_fewest_rows_refuses(rows: int, block_n: int, gated: bool) -> None:
+    with pytest.raises(ValueError, match=f"{rows} rows in {1 + gated} sums do not fit SlimTile"):
+        slim_matmul(
+            torch.zeros(rows, 64), torch.zeros(128, 64), 2, Workspace("cpu", 64), SlimTile(block_n, 64, 1 << 16), gated
+        )
 
 
 @pytest.mark.parametrize("block_tokens", [0, 8, 24])

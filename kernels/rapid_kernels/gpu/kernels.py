@@ -16,11 +16,13 @@ from torch.nn.functional import linear
 from rapid_kernels.gpu.attention import DecodePlan, decode_attention, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
+from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
 from rapid_kernels.gpu.prefill import PromptPlan, make_prompt_plan, padded_sizes, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
 from rapid_kernels.gpu.tuning import (
     AMD,
     AMD_DECODE,
+    CHAINED_ROWS,
     CHAINED_UNITS,
     HOPPER_PROMPT,
     PROMPT,
@@ -47,7 +49,7 @@ class GpuScratch(Scratch):
 class GpuKernels:
     """``bulk``: tiles by the bulk copy engine and chained launches, as tuned on Hopper; else tiles by pointers.
 
-    ``hopper``: prompt chunks by the kernel that only Hopper runs; else, and with a window, by pointers.
+    ``hopper``: also the kernels that only Hopper runs, for prompt chunks without a window and for the fewest rows.
     """
 
     def __init__(self, *, bulk: bool, hopper: bool) -> None:
@@ -99,19 +101,19 @@ class GpuKernels:
 
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """See `Kernels`."""
-        tile = self._tile(x, weight, ragged)
+        tile = self._tile(x, weight, ragged, gated=False)
         if tile is None:
             return linear(x, weight.data, bias)
-        y = skinny_matmul(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, chained=self._chained(ragged))
+        y = multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, False, self._chained(ragged))
         return y if bias is None else y.add_(bias)
 
     def gated_linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
         """See `Kernels`."""
         chained = self._chained(ragged)
-        tile = self._tile(x, weight, ragged) if bias is None else None
+        tile = self._tile(x, weight, ragged, gated=True) if bias is None else None
         if tile is None:
             return silu_mul(self.linear(x, weight, bias, ragged), chained)
-        return skinny_matmul(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, True, chained)
+        return multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, True, chained)
 
     def rope_and_cache(
         self,
@@ -164,17 +166,29 @@ class GpuKernels:
         return prompt_attention(q, kv, ragged, plan, PROMPT, window)
 
     def _chained(self, ragged: Ragged) -> bool:
-        """Long kernels gain nothing by it, nor do those on most of a device."""
-        return self._bulk and ragged.num_decode == ragged.num_rows and ragged.units < CHAINED_UNITS
+        """Long kernels gain nothing by it, nor do most of those on most of a device."""
+        few = ragged.units < CHAINED_UNITS or (self._hopper and ragged.num_rows <= CHAINED_ROWS)
+        return self._bulk and ragged.num_decode == ragged.num_rows and few
 
-    def _tile(self, x: Tensor, weight: Matrix, ragged: Ragged) -> Tile | None:
+    def _tile(self, x: Tensor, weight: Matrix, ragged: Ragged, gated: bool) -> Tile | SlimTile | None:
         """How to multiply; None: by the library. Triton 3.6 cannot pipeline a loop over a single step of a row."""
         rows, columns = x.shape
         if not self._bulk:
-            tile: Tile | None = AMD if rows <= AMD.block_m else None
+            tile: Tile | SlimTile | None = AMD if rows <= AMD.block_m else None
+        elif columns % BULK_NUMBERS == 0:
+            tile = tile_for(rows, len(weight.data), ragged.units, gated, self._hopper)
         else:
-            tile = tile_for(rows, len(weight.data), ragged.units) if columns % BULK_NUMBERS == 0 else None
+            tile = None
         return tile if tile is not None and columns > tile.block_k else None
+
+
+def multiply(
+    x: Tensor, weight: Tensor, units: int, workspace: Workspace, tile: Tile | SlimTile, gated: bool, chained: bool
+) -> Tensor:
+    """`skinny_matmul` by the kernel that the tile is for."""
+    if isinstance(tile, SlimTile):
+        return slim_matmul(x, weight, units, workspace, tile, gated, chained)
+    return skinny_matmul(x, weight, units, workspace, tile, gated, chained)
 
 
 def _scratch(ragged: Ragged) -> GpuScratch:

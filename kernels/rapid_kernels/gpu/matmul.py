@@ -247,7 +247,6 @@ def skinny_matmul(
     if not weight.is_contiguous() or x.stride(1) != 1:
         raise ValueError(f"not contiguous: x has strides {x.stride()}, the weight {weight.stride()}")
     k_steps = triton.cdiv(k, tile.block_k)
-    steps = triton.cdiv(n, tile.block_n) * k_steps
     programs = _programs(triton.cdiv(n, tile.block_n), k_steps, units * tile.per_unit)
     # Programs that do not fill the units must not start early: they would crowd on those that are free first.
     early = chained and programs == units * tile.per_unit
@@ -266,12 +265,29 @@ def skinny_matmul(
         tile.block_m, tile.block_n, tile.block_k, tile.stages, tile.bulk, gated, early, tile.prefetched,
         num_warps=tile.warps, **options(early),
     )  # fmt: skip
+    finish_matmul(y, workspace, m, n, programs, k_steps, tile.block_m, tile.block_n, gated, chained)
+    return y
+
+
+def finish_matmul(
+    y: Tensor,
+    workspace: Workspace,
+    m: int,
+    n: int,
+    programs: int,
+    k_steps: int,
+    block_m: int,
+    block_n: int,
+    gated: bool,
+    chained: bool,
+) -> None:
+    """Add up the tiles of y that stretches of ``programs`` cut, if any; a tile takes ``k_steps`` steps."""
+    steps = triton.cdiv(n, block_n) * k_steps
     if any(p * steps // programs % k_steps for p in range(1, programs)):
         finish_matmul_kernel[(programs - 1, triton.cdiv(m, FINISHED_ROWS))](
-            y, workspace.parts, m, n, programs, k_steps, tile.block_m, tile.block_n, FINISHED_ROWS, gated, chained,
+            y, workspace.parts, m, n, programs, k_steps, block_m, block_n, FINISHED_ROWS, gated, chained,
             num_warps=4, **options(chained),
         )  # fmt: skip
-    return y
 
 
 def _programs(tiles: int, k_steps: int, most: int) -> int:

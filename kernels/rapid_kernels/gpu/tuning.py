@@ -6,6 +6,7 @@ ahead. Many units are limited by memory and by what every launch costs: narrow t
 
 from rapid_kernels.gpu.attention import DecodeTile
 from rapid_kernels.gpu.matmul import Tile
+from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SHARING_BYTES, SlimTile
 from rapid_kernels.gpu.prefill import PromptTile
 from rapid_kernels.gpu.prefill_hopper import HopperTile
 
@@ -14,8 +15,13 @@ MIDDLE = Tile(64, 128, 128, 4, 4, prefetched=6)
 BROAD = Tile(64, 128, 128, 4, 4)
 NARROW = Tile(64, 64, 128, 6, 4)
 TALL = Tile(128, 128, 64, 6, 8)
+SLIM = SlimTile(128, 128, 200 << 10)
+SLIM_NARROW = SlimTile(64, 128, SHARING_BYTES)
+SLIM_PAIR = SlimTile(128, 64, SHARING_BYTES, per_unit=2)
 CHAINED_UNITS = 100
 """Chained launches gain 1 to 5 % of a decode step below so many units."""
+CHAINED_ROWS = 16
+"""With so few rows they gain on any units, by the weights that `rapid_kernels.gpu.matmul_hopper` brings early."""
 
 AMD = Tile(64, 128, 64, 2, 4, bulk=False)
 """Compiles within every CDNA chip's limits; never measured."""
@@ -30,8 +36,8 @@ HOPPER_PROMPT = HopperTile(queries=64, keys=64, stages=2)
 """Two programs a unit: one's softmax hides behind the other's products."""
 
 
-def tile_for(rows: int, n: int, units: int) -> Tile | None:
-    """The tile for ``rows`` of x by a weight of ``n`` rows on so many Hopper units; None: the library is faster."""
+def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool) -> Tile | SlimTile | None:
+    """The tile for ``rows`` of x by a weight of ``n`` rows on so many units; None: the library is faster."""
     if rows > 128:
         return None
     if rows > 64:
@@ -39,13 +45,22 @@ def tile_for(rows: int, n: int, units: int) -> Tile | None:
         if units < 32:
             return TALL if n <= 8192 else None
         return TALL if units < 100 and n <= 32768 else None
-    if (rows <= 16 and n > 8192) or (rows <= 32 and units >= 100):
+    if hopper and rows <= (CHAINED_ROWS if units >= CHAINED_UNITS else MAX_ROWS):
+        return slim_tile_for(rows, n, units, gated)
+    if rows <= 32 and units >= 100:
         return None
     if units < 32:
         return WIDE if n > 4096 else MIDDLE
     if units < 64:
         return MIDDLE
-    return BROAD if rows <= 16 or n > 8192 else NARROW
+    return BROAD if n > 8192 else NARROW
+
+
+def slim_tile_for(rows: int, n: int, units: int, gated: bool) -> SlimTile:
+    """The same for the fewest rows on Hopper units."""
+    if units >= CHAINED_UNITS and n <= 8192 and not gated:
+        return SLIM_NARROW
+    return SLIM_PAIR if units < 28 and rows <= CHAINED_ROWS else SLIM
 
 
 def decode_tile_for(units: int) -> DecodeTile:
