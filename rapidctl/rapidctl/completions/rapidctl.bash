@@ -1,3 +1,4 @@
+[[ -n "${ZSH_VERSION-}" ]] && autoload -U +X bashcompinit && bashcompinit
 _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
