@@ -3,6 +3,7 @@
 import argparse
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -611,6 +612,20 @@ def test_completion_knows_the_tree(bash_script: str) -> None:
     assert complete(bash_script, "--json", "partition", "") >= {"show", "predict", "set", "auto", "log"}
     assert complete(bash_script, "partition", "set", "--de") == {"--decode-units"}
     assert complete(bash_script, "stats", "l") == {"latency"}
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_by_the_same_function(bash_script: str) -> None:
+    """It used to complain of an "unrecognized modifier" at every tab: ``${words[@]:1:NAME}`` is another thing there."""
+    script = f"""autoload -Uz compinit && compinit -D
+{bash_script}
+emulate ksh -c 'COMP_WORDS=(rapidctl --json partition set --de); COMP_CWORD=4; _rapidctl'
+print -l -- $COMPREPLY"""
+    ran = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stderr == ""
+    offered = set(ran.stdout.split())  # the words of this command; which of them fit is for zsh's own matching
+    assert "--decode-units" in offered
+    assert "--demo" not in offered
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

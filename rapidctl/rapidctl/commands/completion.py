@@ -70,7 +70,7 @@ def _bash(words: Words) -> str:
     return f"""[[ -n "${{ZSH_VERSION-}}" ]] && autoload -U +X bashcompinit && bashcompinit
 _rapidctl() {{
   local word path="" next words="" known
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+  for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
     next="${{path:+$path }}$word"
     for known in {paths}; do
       [[ "$known" == "$next" ]] && path="$next"
