@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from rapidctl.client import Client
 from rapidctl.errors import Refused
 from rapidctl.wire import GetPartition, PlanRequest, ReleasePartition, SetPartition, SetPolicy
 from support.daemon import WAIT_S, Daemon
-from support.process import ROOT, environment
+from support.process import ROOT, environment, python_module
 
 SLICES = ROOT / "tests/data/traces"
 PATIENT = ("--max-lateness", "1m")
@@ -171,7 +170,7 @@ def test_policies_are_compared_under_the_same_arrivals_and_the_daemon_s_is_put_b
 
 
 def test_ctrl_c_prints_what_there_is_and_puts_the_policy_back(daemon: Daemon) -> None:
-    command = [sys.executable, "-P", "-m", "rapidctl.cli", "--endpoint", daemon.endpoint, "bench", "compare"]
+    command = python_module("rapidctl.cli", "--endpoint", daemon.endpoint, "bench", "compare")
     load = ["--shape", "30/4@50", "--seconds", "10m", "--policy", "shared", "--policy", "serial:64"]
     running = subprocess.Popen(
         [*command, *load], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -6,7 +6,6 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,6 @@ from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
 from support.command import Rapidctl
 from support.peer import Peer
-
-
-@pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
-
-
-@pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    return Rapidctl(capsys)
-
 
 READING = [
     ["status"],

@@ -29,13 +29,6 @@ COMPLETIONS = Path(cli.__file__).parent / "completions"
 
 
 @pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
-
-
-@pytest.fixture
 def tape(tmp_path: Path) -> Path:
     """Ten seconds, with an event in the middle."""
     path = tmp_path / "ten.tape"
@@ -45,11 +38,6 @@ def tape(tmp_path: Path) -> Path:
             if tick == 20:
                 recorder.add(Record(tick / 4, event(1, "override", "ana: split 160")))
     return path
-
-
-@pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    return Rapidctl(capsys)
 
 
 # --- recordings -----------------------------------------------------------------------------------------------------
