@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from rapidctl.client import Client
 from rapidctl.errors import Refused
 from rapidctl.wire import GetPartition, PlanRequest, ReleasePartition, SetPartition, SetPolicy
 from support.daemon import WAIT_S, Daemon
-from support.process import ROOT, environment
+from support.process import ROOT, environment, python_module
 
 SLICES = ROOT / "tests/data/traces"
 PATIENT = ("--max-lateness", "1m")
@@ -92,9 +91,21 @@ def test_a_trace_is_replayed_to_its_recorded_lengths(measure: Measure, tmp_path:
     assert [line["measured"] for line in lines] == [False] * 2 + [True] * 4
     assert summary["cached_tokens"] == sum(line["cached_tokens"] for line in lines[2:])
     assert summary["cached_tokens"] >= 4 * 16  # the block that all of them begin with
-    # What was realised is not looked at: snapshots come four times a second, and may have missed so short a run.
     assert run["generator"]["delivery_s"]["n"] == sum(line["output_tokens"] for line in lines)
     assert svg.read_text().startswith("<svg")
+
+
+def test_what_was_realised_is_what_the_daemon_ran(daemon: Daemon, measure: Measure) -> None:
+    """Bounded by time, not by requests: an engine tells its times once a second at least, however fast the machine."""
+    set_policy(daemon, "shared")
+    (run,) = measure("run", "--shape", "20/20@10", "--seconds", "2")["runs"]
+    set_policy(daemon, "auto")
+    realised = run["realised"]
+    assert realised["policy"] == "shared"
+    assert realised["modes"]["shared"] > 0
+    assert set(realised["modes"]) <= {"idle", "transition", "shared"}
+    assert sum(realised["modes"].values()) == pytest.approx(1)
+    assert {sample[1] for sample in realised["samples"]} == {"shared"}
 
 
 def test_no_run_finds_the_prompts_of_another_in_the_cache(measure: Measure) -> None:
@@ -159,7 +170,7 @@ def test_policies_are_compared_under_the_same_arrivals_and_the_daemon_s_is_put_b
 
 
 def test_ctrl_c_prints_what_there_is_and_puts_the_policy_back(daemon: Daemon) -> None:
-    command = [sys.executable, "-P", "-m", "rapidctl.cli", "--endpoint", daemon.endpoint, "bench", "compare"]
+    command = python_module("rapidctl.cli", "--endpoint", daemon.endpoint, "bench", "compare")
     load = ["--shape", "30/4@50", "--seconds", "10m", "--policy", "shared", "--policy", "serial:64"]
     running = subprocess.Popen(
         [*command, *load], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

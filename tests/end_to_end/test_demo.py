@@ -2,26 +2,17 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rapidd.errors import ModelError
 from rapidd.model.resolve import find_default
-from support.process import WAIT_S, environment
+from support.process import python_module, run
 
 
 def demo(*options: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rapidd.demo", *options],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=4 * WAIT_S,
-        check=False,
-    )
+    return run(python_module("rapidd.demo", *options))
 
 
 def test_without_a_terminal_it_shows_the_status_and_one_answer_and_stops_the_daemon() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +10,7 @@ from rapidctl.client import Client
 from rapidctl.errors import Refused
 from rapidctl.wire import GetStatus
 from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, serve_command, story, until_running
-from support.process import environment, wait_for_end
+from support.process import run, wait_for_end
 
 TOKENS = 300
 
@@ -61,14 +60,7 @@ def drain(daemon: Daemon, client: Client) -> None:
 
 def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_unharmed(daemon: Daemon) -> None:
     before = daemon.status()
-    second = subprocess.run(
-        serve_command(daemon.endpoint, "--model", str(MODEL)),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    second = run(serve_command(daemon.endpoint, "--model", str(MODEL)))
     assert second.returncode == 78
     assert f"is served by another rapidd (pid {daemon.pid})" in second.stderr
     assert "--listen" in second.stderr

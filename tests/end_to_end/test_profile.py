@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from support.daemon import MODEL, Daemon, rapidctl, rapidctl_json
-from support.process import environment
+from support.process import python_module, run
 
 
 def test_a_daemon_finds_what_was_calibrated_for_it_and_corrects_it(
     folder: Callable[[], Path], started: Callable[..., Daemon]
 ) -> None:
-    state, run = folder(), folder()
+    state = folder()
     options = ("--model", str(MODEL), "--dtype", "float32", "--kv-blocks", "64")
-    command = [sys.executable, "-P", "-m", "rapidd.cli", "calibrate", *options, "--seconds", "1"]
-    done = subprocess.run(
-        [*command, "--listen", f"ipc://{run}/request.sock", "--note", "of a test"],
-        env=environment(RAPIDD_STATE_DIR=str(state)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where = ("--listen", f"ipc://{folder()}/request.sock")
+    command = python_module("rapidd.cli", "calibrate", *options, *where, "--seconds", "1", "--note", "of a test")
+    done = run(command, RAPIDD_STATE_DIR=str(state))
     assert done.returncode == 0, done.stderr
     assert f"written to {state}/profiles/" in done.stdout
 

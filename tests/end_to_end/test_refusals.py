@@ -10,23 +10,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from support.daemon import MODEL, WAIT_S, serve_command
-from support.process import environment
+from support.daemon import MODEL, serve_command
+from support.process import run
 
 Break = Callable[[Path], object]
 
 
 def serve(folder: Path, *options: str, wrap: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
     """A daemon that is expected to give up."""
-    return subprocess.run(
-        [*wrap, *serve_command(f"ipc://{folder}/run/request.sock", *options)],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    return run([*wrap, *serve_command(f"ipc://{folder}/run/request.sock", *options)])
 
 
 def check_refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:

@@ -2,26 +2,17 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from support.daemon import MODEL, WAIT_S, Daemon
+from support.daemon import MODEL, Daemon
 from support.net import free_ports
-from support.process import environment
+from support.process import python_module, run
 
 
 def rapidctl(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """The command with a user's own folder of keys."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rapidctl.cli", *arguments],
-        env=environment(RAPIDCTL_KEYS=str(folder)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    return run(python_module("rapidctl.cli", *arguments), RAPIDCTL_KEYS=str(folder))
 
 
 def test_keys_are_made_exchanged_and_used(started: Callable[..., Daemon], tmp_path: Path) -> None:

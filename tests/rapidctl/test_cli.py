@@ -3,9 +3,9 @@
 import argparse
 import os
 import pty
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,6 @@ from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
 from support.command import Rapidctl
 from support.peer import Peer
-
-
-@pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
-
-
-@pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    return Rapidctl(capsys)
-
 
 READING = [
     ["status"],
@@ -611,6 +597,20 @@ def test_completion_knows_the_tree(bash_script: str) -> None:
     assert complete(bash_script, "--json", "partition", "") >= {"show", "predict", "set", "auto", "log"}
     assert complete(bash_script, "partition", "set", "--de") == {"--decode-units"}
     assert complete(bash_script, "stats", "l") == {"latency"}
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_by_the_same_function(bash_script: str) -> None:
+    """It used to complain of an "unrecognized modifier" at every tab: ``${words[@]:1:NAME}`` is another thing there."""
+    script = f"""autoload -Uz compinit && compinit -D
+{bash_script}
+emulate ksh -c 'COMP_WORDS=(rapidctl --json partition set --de); COMP_CWORD=4; _rapidctl'
+print -l -- $COMPREPLY"""
+    ran = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stderr == ""
+    offered = set(ran.stdout.split())  # the words of this command; which of them fit is for zsh's own matching
+    assert "--decode-units" in offered
+    assert "--demo" not in offered
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

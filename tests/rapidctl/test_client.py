@@ -19,12 +19,6 @@ from support.peer import Peer
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
 def client(peer: Peer) -> Iterator[Client]:
     with Client(peer.endpoint) as connected:
         yield connected

@@ -1,8 +1,5 @@
 """How a device's sensors read: units for people, unknown values left out or dashed, and every word also as JSON."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -14,13 +11,6 @@ from support.console import desk
 from support.peer import Peer
 
 BARE = wire.DeviceInfo(kind="cpu", name="Some CPU", units=2, unit_name="core", memory_total_bytes=None)
-
-
-@pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
 
 
 def show_status(peer: Peer, shown: wire.DeviceInfo | None) -> list[str]:

@@ -1,6 +1,5 @@
 """The published side: only the newest snapshot, every event once and in order, and never old data in disguise."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from rapidctl.client import Client, Feed
 from rapidctl.wire import Event, Snapshot
 from support import samples
 from support.peer import Peer
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        yield running
 
 
 def event(seq: int, boot: str = "front-1") -> Event:

@@ -29,13 +29,6 @@ COMPLETIONS = Path(cli.__file__).parent / "completions"
 
 
 @pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
-
-
-@pytest.fixture
 def tape(tmp_path: Path) -> Path:
     """Ten seconds, with an event in the middle."""
     path = tmp_path / "ten.tape"
@@ -45,11 +38,6 @@ def tape(tmp_path: Path) -> Path:
             if tick == 20:
                 recorder.add(Record(tick / 4, event(1, "override", "ana: split 160")))
     return path
-
-
-@pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    return Rapidctl(capsys)
 
 
 # --- recordings -----------------------------------------------------------------------------------------------------
@@ -365,11 +353,13 @@ def test_schemas_are_json_schema_of_all_documents_or_of_one(rapidctl: Rapidctl) 
     assert rapidctl("schema", "nothing").code == 2
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_files_are_those_that_the_command_prints(shell: str, rapidctl: Rapidctl) -> None:
+@pytest.mark.parametrize(
+    ("shell", "name"), [("bash", "rapidctl.bash"), ("zsh", "rapidctl.bash"), ("fish", "rapidctl.fish")]
+)
+def test_the_completion_files_are_those_that_the_command_prints(shell: str, name: str, rapidctl: Rapidctl) -> None:
     """``UPDATE_PICTURES=1``, as `make docs` sets it, writes them anew."""
     printed = rapidctl("completion", shell).stdout
-    stored = COMPLETIONS / f"rapidctl.{shell}"
+    stored = COMPLETIONS / name
     if os.environ.get("UPDATE_PICTURES"):
         stored.parent.mkdir(exist_ok=True)
         stored.write_text(printed)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,12 @@ import pytest
 from rapidctl import __version__
 from rapidd.policy.profile import save_profile
 from rapidd.settings import FIELDS
-from support.process import WAIT_S, environment
+from support.process import python_module, run
 from support.profiles import PROFILE
 
 
 def rapidd(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rapidd.cli", *arguments],
-        env=environment(**environ),
-        capture_output=True,
-        text=True,
-        timeout=2 * WAIT_S,
-        check=False,
-    )
+    return run(python_module("rapidd.cli", *arguments), **environ)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rapidd.child import Child
 from rapidd.errors import EndpointInUse
 from rapidd.ipc import Channel, ChildReport
 from rapidd.paths import RuntimeDir
-from support.process import ROOT, WAIT_S, environment, wait_for_end
+from support.process import ROOT, WAIT_S, environment, python_module, run, wait_for_end
 
 Event = dict[str, Any]
 
@@ -267,14 +267,7 @@ def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_goes_on(daemon
     assert daemon.process is not None
     with pytest.raises(EndpointInUse, match=f"{daemon.endpoint} is served by another rapidd .pid {daemon.process.pid}"):
         RuntimeDir(daemon.endpoint).lock(0.0)
-    second = subprocess.run(
-        [sys.executable, "-P", "-m", "rapidd.cli", "serve", "--listen", daemon.endpoint],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    second = run(python_module("rapidd.cli", "serve", "--listen", daemon.endpoint))
     assert second.returncode == 78
     assert f"pid {daemon.process.pid}" in second.stderr
     assert "--listen" in second.stderr

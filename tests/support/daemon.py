@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import psutil
 from rapidctl.client import Client, Stream, new_id
 from rapidctl.errors import Refused, TimedOut, Unreachable
 from rapidctl.wire import Delta, Event, Finished, Generate, GetEvents, GetStatus, Sampling, Status, unpack_ids
-from support.process import ROOT, environment, wait_for_end
+from support.process import ROOT, environment, python_module, run, wait_for_end
 
 MODEL = ROOT / "tests/data/stories260K_hf"
 WAIT_S = 90.0
@@ -159,7 +158,7 @@ def is_idle(status: Status) -> bool:
 
 def serve_command(endpoint: str, *options: str) -> list[str]:
     """``rapidd serve`` as a command."""
-    return [sys.executable, "-P", "-m", "rapidd.cli", "serve", "--listen", endpoint, *options]
+    return python_module("rapidd.cli", "serve", "--listen", endpoint, *options)
 
 
 @contextmanager
@@ -174,15 +173,7 @@ def running(folder: Path, *options: str, **environ: str) -> Iterator[Daemon]:
 
 def rapidctl(daemon: Daemon, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command against ``daemon``."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rapidctl.cli", "--endpoint", daemon.endpoint, *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    return run(python_module("rapidctl.cli", "--endpoint", daemon.endpoint, *arguments))
 
 
 def rapidctl_json(daemon: Daemon, *arguments: str) -> dict[str, Any]:

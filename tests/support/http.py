@@ -7,14 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from support.daemon import MODEL, WAIT_S
-from support.process import environment
+from support.process import environment, python_module
 
 TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 NAME = "stories"
@@ -132,7 +131,7 @@ def events(response: http.client.HTTPResponse) -> Iterator[Any]:
 @contextmanager
 def http_server(endpoint: str, *options: str, **environ: str) -> Iterator[HttpServer]:
     """A server that is ended with the block."""
-    command = [sys.executable, "-P", "-m", "rapidd.cli", "http", "--endpoint", endpoint, "--port", "0", *options]
+    command = python_module("rapidd.cli", "http", "--endpoint", endpoint, "--port", "0", *options)
     with subprocess.Popen(
         command, env=environment(**environ), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -8,6 +8,8 @@ from array import array
 from collections import deque
 from hashlib import blake2b
 
+from msgspec.structs import replace
+
 from rapidctl.wire import SloClass
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
@@ -16,6 +18,16 @@ from rapidd.policy.plan import Plan
 
 VOCAB = 50
 BLOCK_TOKENS = 4
+
+SERIAL = Plan("serial", 2, 2, 6)
+SERIAL_ALL = Plan("serial", 2, 2, "all")
+HYBRID = Plan("hybrid", 2, 2, 6)
+SHARED = Plan("shared", 2, 2, None)
+SPLIT = Plan("split", 1, 1, None)
+DUE = replace(HYBRID, by_deadline=True)
+DUE_SPLIT = replace(SPLIT, by_deadline=True)
+PAUSED = replace(DUE, chunk=0)
+PLANS = [SERIAL, SERIAL_ALL, HYBRID, SHARED, SPLIT, DUE, DUE_SPLIT, PAUSED]
 
 
 def next_token(prefix: list[int]) -> int:
@@ -134,3 +146,31 @@ class Machine:
             if not launched and not any(worked):
                 break
         assert not list(self.scheduler.requests), "requests are left but nothing runs"
+
+
+def busy_machine(plan: Plan, kv_blocks: int = 60, **options: int) -> Machine:
+    """One request decoding, then a prompt of 20 tokens arrives."""
+    machine = Machine(kv_blocks, **options)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 30))
+    while not machine.scheduler.num_decoding:
+        machine.launch(plan)
+        machine.complete("prefill")
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, list(range(10, 30)), 3))
+    return machine
+
+
+def kinds(machine: Machine, plan: Plan, turns: int = 40) -> list[str]:
+    """What ran, batch by batch, when each batch ends before the next turn."""
+    seen: list[str] = []
+    for _ in range(turns):
+        seen += [batch.kind for batch in machine.launch(plan)]
+        for lane in LANES:
+            machine.complete(lane)
+    return seen
+
+
+def first_rows(machine: Machine, plan: Plan) -> list[int]:
+    """Whose prompts the next batch holds, when nothing else runs."""
+    (batch,) = machine.launch(plan)
+    return [row.request.rid for row in batch.rows if row.known_ids]

@@ -2,11 +2,16 @@
 
 import os
 import select
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 30.0
 """Longest wait for something that must happen; only a failing test ever waits so long."""
+RUN_S = 120.0
+"""The same for a command that may load a model, on a busy machine."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -15,6 +20,24 @@ def environment(**extra: str) -> dict[str, str]:
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("rapidctl", "daemon", "kernels"))
     alone = {"PYTHONPATH": roots, "PYTHONSAFEPATH": "1", "RAPIDD_STATE_DIR": "/nonexistent"}
     return {**inherited, "RAPIDCTL_CONFIG": os.devnull, **alone, **extra}
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """``python -m NAME`` as a command, wherever it is run from."""
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
+def run(command: Sequence[str], **environ: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, whatever that is, with nothing to read."""
+    return subprocess.run(
+        command,
+        env=environment(**environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
 
 
 def wait_for_end(descriptor: int) -> bool:

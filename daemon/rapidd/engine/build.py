@@ -28,12 +28,13 @@ from rapidd.engine.devices import open_backend
 from rapidd.engine.identity import profile_key
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
-from rapidd.engine.loop import Engine, Wake
+from rapidd.engine.loop import Engine
 from rapidd.engine.meter import Meter, Peaks
 from rapidd.engine.observe import Limits
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import load_of
+from rapidd.engine.wake import Wake
 from rapidd.engine.work import Costs
 from rapidd.errors import ConfigError, DeviceError
 from rapidd.model.config import ModelSpec
@@ -106,21 +107,48 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     """Everything up to a finished warm-up. Raises `RapiddError` for what the configuration cannot have."""
     wake = Wake()
     backend = open_backend(config.engine, wake.set)
-    defaults = backend.defaults
     try:
         control = Control(config.engine.policy, backend.table)
     except ValueError as error:
         raise ConfigError([f"engine.policy: {error}"]) from error
     parts = assemble(config, backend, report, with_peaks=True)
-    loaded, dtype, sizes, model = parts.loaded, parts.dtype, parts.sizes, parts.model
-    kv_blocks, lanes = parts.kv_blocks, parts.lanes
     named = config.policy.profile
     found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
     calibration = Calibration(found)
     if calibration.cost is not None:
         control.know(Predictor(calibration.cost, calibration.correction.factor, calibration.correction.error))
+    limits = Limits(
+        slo=resolve_slo(config.slo, backend.info.kind),
+        max_chunk_s=config.engine.max_chunk_s or backend.defaults.max_chunk_s,
+        max_chunk_tokens=backend.defaults.max_chunk_tokens,
+    )
+    scheduler, pace = _make_scheduler(config, parts, calibration, limits)
+    patience_s = PATIENCE * _warm_up_lanes(parts, pace)
+    for lane in parts.lanes.values():
+        lane.forget(Meter(Costs.of(parts.loaded.spec, parts.dtype.itemsize), parts.peaks))
+    return Engine(
+        hello=_hello(config, parts, scheduler),
+        link=FrontLink(directory.engine_endpoint),
+        channel=channel,
+        scheduler=scheduler,
+        lanes=parts.lanes,
+        control=control,
+        pace=pace,
+        calibration=calibration,
+        limits=limits,
+        wake=wake,
+        kv_bytes=(parts.kv_blocks + 1) * parts.model.cache_layout(1, parts.sizes.block_tokens).bytes_per_block,
+        memory_used=backend.memory_used,
+        config=config,
+        patience_s=patience_s,
+    )
+
+
+def _make_scheduler(config: Config, parts: Parts, calibration: Calibration, limits: Limits) -> tuple[Scheduler, Pace]:
+    """The scheduler, and the pace that bounds its chunks and knows its load."""
+    defaults, sizes, most = parts.backend.defaults, parts.sizes, limits.max_chunk_tokens
     pace = Pace(
-        max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
+        max_chunk_s=limits.max_chunk_s,
         lone_chunk_s=config.engine.max_chunk_s or defaults.lone_chunk_s,
         itl_slo_s=config.slo.itl_s or defaults.itl_slo_s,
         block_tokens=sizes.block_tokens,
@@ -128,57 +156,29 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         load=lambda: load_of(scheduler),
     )
     scheduler = Scheduler(
-        kv_blocks=kv_blocks + 1,
+        kv_blocks=parts.kv_blocks + 1,
         block_tokens=sizes.block_tokens,
         max_running=sizes.num_slots,
         max_model_len=sizes.max_model_len,
-        bound=lambda plan, units, decoding, context: min(
-            pace.bound(plan, units, decoding, context), defaults.max_chunk_tokens
-        ),
-        lone_bound=lambda plan, units, context: min(pace.lone_bound(plan, units, context), defaults.max_chunk_tokens),
+        bound=lambda plan, units, decoding, context: min(pace.bound(plan, units, decoding, context), most),
+        lone_bound=lambda plan, units, context: min(pace.lone_bound(plan, units, context), most),
         key=secrets.token_bytes(16),
     )
-    num_tokens = _warm_up_tokens(backend, sizes, kv_blocks)
-    first, then = backend.warm_up_plans()
-    for length in (num_tokens, *(tail for tail in defaults.warmup_tails if tail < num_tokens)):
-        _warm_up(lanes, first, None, sizes.block_tokens, length)
-    began_s = time.monotonic()
-    _warm_up(lanes, then, pace, sizes.block_tokens, num_tokens)
-    patience_s = PATIENCE * (time.monotonic() - began_s)
-    for lane in lanes.values():
-        lane.forget(Meter(Costs.of(loaded.spec, dtype.itemsize), parts.peaks))
-    hello = ipc.EngineHello(
+    return scheduler, pace
+
+
+def _hello(config: Config, parts: Parts, scheduler: Scheduler) -> ipc.EngineHello:
+    sizes, peaks = parts.sizes, parts.peaks
+    return ipc.EngineHello(
         build=__version__,
         boot_id=secrets.token_hex(8),
         pid=os.getpid(),
-        model=_describe(config, loaded, dtype, sizes.max_model_len),
-        device=replace(
-            backend.info, peak_flops_per_s=parts.peaks.flops_per_s, peak_bytes_per_s=parts.peaks.bytes_per_s
-        ),
+        model=_describe(config, parts.loaded, parts.dtype, sizes.max_model_len),
+        device=replace(parts.backend.info, peak_flops_per_s=peaks.flops_per_s, peak_bytes_per_s=peaks.bytes_per_s),
         max_model_len=sizes.max_model_len,
         kv_block_tokens=sizes.block_tokens,
         kv_blocks=scheduler.pool.total,
-        eos_token_ids=list(loaded.spec.eos_token_ids),
-    )
-    return Engine(
-        hello=hello,
-        link=FrontLink(directory.engine_endpoint),
-        channel=channel,
-        scheduler=scheduler,
-        lanes=lanes,
-        control=control,
-        pace=pace,
-        calibration=calibration,
-        limits=Limits(
-            slo=resolve_slo(config.slo, backend.info.kind),
-            max_chunk_s=config.engine.max_chunk_s or defaults.max_chunk_s,
-            max_chunk_tokens=defaults.max_chunk_tokens,
-        ),
-        wake=wake,
-        kv_bytes=(kv_blocks + 1) * model.cache_layout(1, sizes.block_tokens).bytes_per_block,
-        memory_used=backend.memory_used,
-        config=config,
-        patience_s=patience_s,
+        eos_token_ids=list(parts.loaded.spec.eos_token_ids),
     )
 
 
@@ -216,6 +216,18 @@ def _kv_blocks(config: Config, backend: Backend, model: Llama, sizes: Sizes) -> 
             ]
         )
     return blocks
+
+
+def _warm_up_lanes(parts: Parts, pace: Pace) -> float:
+    """Run every shape of batch once; then tell ``pace`` how long batches take. Seconds of the latter together."""
+    backend, lanes, block_tokens = parts.backend, parts.lanes, parts.sizes.block_tokens
+    num_tokens = _warm_up_tokens(backend, parts.sizes, parts.kv_blocks)
+    first, then = backend.warm_up_plans()
+    for length in (num_tokens, *(tail for tail in backend.defaults.warmup_tails if tail < num_tokens)):
+        _warm_up(lanes, first, None, block_tokens, length)
+    began_s = time.monotonic()
+    _warm_up(lanes, then, pace, block_tokens, num_tokens)
+    return time.monotonic() - began_s
 
 
 def _warm_up_tokens(backend: Backend, sizes: Sizes, kv_blocks: int) -> int:

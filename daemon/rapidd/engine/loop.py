@@ -7,9 +7,7 @@ nothing. Knows neither torch nor the device: `rapidd.engine.build` makes the lan
 
 from __future__ import annotations
 
-import os
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -17,22 +15,24 @@ from typing import Final
 import zmq
 from msgspec.structs import replace
 
-from rapidctl import wire
-from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
+from rapidctl.wire import Placement
 from rapidd import faults, ipc, log
 from rapidd.config import Config
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
+from rapidd.engine.messages import to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
-from rapidd.engine.request import LANES, Lane, Request, SamplingParams
+from rapidd.engine.report import kv_stats, partition_info, placement, prefill_tokens_per_s, request_states
+from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import Drop
-from rapidd.engine.scheduler import Outcome, Scheduler
+from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import learn
+from rapidd.engine.wake import Wake
 from rapidd.errors import RequestError
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
-from rapidd.policy.plan import Plan, State
+from rapidd.policy.plan import State
 from rapidd.telemetry.latency import resolve_slo
 from rapidd.telemetry.recent import Recent
 
@@ -42,28 +42,6 @@ CHECK_NS: Final = 10_000_000_000
 """An idle engine checks the block pool's invariants this often."""
 
 SCHEDULINGS_KEPT: Final = 256
-
-
-class Wake:
-    """A descriptor that workers write to when a batch is done."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        """For pollers."""
-        return self._fd
-
-    def set(self) -> None:
-        """From any thread."""
-        os.eventfd_write(self._fd, 1)
-
-    def clear(self) -> None:
-        """Before looking for what happened."""
-        try:
-            os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return
 
 
 class Engine:
@@ -185,9 +163,12 @@ class Engine:
         log.start(config.log, "engine")
         return ""
 
+    @property
+    def _busy(self) -> bool:
+        return not all(lane.idle for lane in self._lanes.values())
+
     def _timeout_ms(self) -> int:
-        busy = not all(lane.idle for lane in self._lanes.values())
-        period = STATE_BUSY_NS if busy else STATE_IDLE_NS
+        period = STATE_BUSY_NS if self._busy else STATE_IDLE_NS
         return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
 
     # --- the front
@@ -297,14 +278,13 @@ class Engine:
             self._applying = False
             self._lanes["decode"].adopt(plan.mode, plan.decode_units)
             self._lanes["prefill"].adopt(plan.mode, plan.prefill_units)
-            self._placement = self._probe(now)
+            self._placement = placement(self._lanes, transition=self._applying)
             self._control.notices.append(
                 self._make_notice("applied", "info", f"{plan.describe()} runs", None, self._placement)
             )
-        stamp = now
         for request in self._scheduler.running:
             if request.prefill_start_ns is None:
-                request.prefill_start_ns = stamp
+                request.prefill_start_ns = now
 
     def _policy_state(self, now: int) -> State:
         return policy_state(self._scheduler, self._control, self._limits, now)
@@ -312,7 +292,7 @@ class Engine:
     def _account(self, now: int) -> None:
         """Attribute the time since the last turn to what ran in it."""
         plan = self._control.plan
-        if plan is None or all(lane.idle for lane in self._lanes.values()):
+        if plan is None or not self._busy:
             mode = "idle"
         else:
             mode = "transition" if self._applying else plan.mode
@@ -347,11 +327,11 @@ class Engine:
 
     def _publish_state(self) -> None:
         now = self._clock()
-        busy = not all(lane.idle for lane in self._lanes.values())
+        busy = self._busy
         if now - self._state_ns < (STATE_BUSY_NS if busy else STATE_IDLE_NS):
             return
         self._state_ns = now
-        self._placement = self._probe(now)
+        self._placement = placement(self._lanes, transition=self._applying)
         self._link.send(self._state(now))
         if self._front is not None and not self._is_ready:
             # Before it knew of this engine the front would have refused every request, and shown no partition.
@@ -361,109 +341,17 @@ class Engine:
             self._check_ns = now
             self._scheduler.check()
 
-    def _probe(self, now: int) -> Placement:
-        lanes = [self._lanes[name].placement() for name in LANES]
-        overlap = len(set(lanes[0].units) & set(lanes[1].units))
-        return Placement(lanes=lanes, overlap=overlap, transition=self._applying, probed_unix_s=time.time())
-
     def _state(self, now: int) -> ipc.EngineState:
         scheduler = self._scheduler
-        pool = scheduler.pool
         return ipc.EngineState(
             at_mono_ns=now,
-            partition=self._partition(now),
+            partition=partition_info(self._control, self._calibration, self._placement, now),
             lanes=[self._lanes[name].stats(self._control.table.units_total) for name in LANES],
-            kv=KvStats(
-                block_tokens=pool.block_tokens,
-                blocks_total=pool.total,
-                blocks_used=pool.num_used,
-                blocks_cached=pool.num_cached,
-                bytes_total=self._kv_bytes,
-                prefix_hit_tokens_total=scheduler.prefix_hits,
-                prefix_query_tokens_total=scheduler.prefix_queries,
-                evicted_blocks_total=pool.evicted,
-            ),
+            kv=kv_stats(scheduler, self._kv_bytes),
             preempted_total=scheduler.num_preempted,
             mode_seconds={mode: ns / 1e9 for mode, ns in self._mode_ns.items()},
-            requests=[
-                ipc.RequestState(r.rid, r.phase, r.cached, r.computed, len(r.blocks), r.preemptions, r.prefill_start_ns)
-                for r in scheduler.requests
-            ],
+            requests=request_states(scheduler),
             memory_used_bytes=self._memory_used(),
-            prefill_tokens_per_s=self._prefill_tokens_per_s(now),
+            prefill_tokens_per_s=prefill_tokens_per_s(self._control, self._policy_state(now)),
             scheduling_s=self._scheduling.quantiles(),
         )
-
-    def _prefill_tokens_per_s(self, now: int) -> float | None:
-        control = self._control
-        if control.predictor is None or control.plan is None:
-            return None
-        return control.predictor.at(self._policy_state(now)).of_plan(control.plan).tokens_per_s or None
-
-    def _partition(self, now: int) -> PartitionInfo:
-        control, table = self._control, self._control.table
-        plan = control.plan or Plan("hybrid", table.units_total, table.units_total, None, "starting")
-        return PartitionInfo(
-            policy=control.policy,
-            units_total=table.units_total,
-            unit_name=table.unit_name,
-            splits=list(table.splits),
-            unsupported=table.unsupported,
-            epoch=control.epoch,
-            source="override" if control.override else "policy",
-            plan=PlanInfo(
-                mode=plan.mode,
-                decode_units=plan.decode_units,
-                prefill_units=plan.prefill_units,
-                chunk=plan.chunk,
-                decision=control.decision,
-                reason=plan.reason,
-                age_s=(now - control.plan_since_ns) / 1e9,
-            ),
-            override=control.override_info(now),
-            measured=self._placement,
-            profile=self._calibration.name,
-            calibration=self._calibration.info(),
-        )
-
-
-def to_request(message: ipc.Submit, limits: Limits) -> Request:
-    """The scheduler's request for a message of the front."""
-    prompt_ids = array("I", wire.unpack_ids(message.prompt_ids))
-    sampling = SamplingParams(
-        temperature=message.temperature,
-        top_k=message.top_k,
-        top_p=message.top_p,
-        min_p=message.min_p,
-        repetition_penalty=message.repetition_penalty,
-        presence_penalty=message.presence_penalty,
-        frequency_penalty=message.frequency_penalty,
-        seed=message.seed,
-        choice=message.choice,
-        min_tokens=message.min_tokens,
-        stop_ids=frozenset((*message.eos_token_ids, *message.stop_token_ids)),
-        logprobs=message.logprobs,
-    )
-    return Request(
-        message.rid,
-        prompt_ids,
-        array("I", wire.unpack_ids(message.output_ids)),
-        max_output=message.max_tokens,
-        sampling=sampling,
-        priority=message.priority,
-        slo_class=message.slo_class,
-        arrival_ns=message.arrival_mono_ns,
-        deadline_ns=message.deadline_mono_ns,
-        due_ns=limits.due_ns(message.arrival_mono_ns, len(prompt_ids)),
-    )
-
-
-def to_token(outcome: Outcome) -> ipc.Token:
-    """The front's message for one sampled token."""
-    request = outcome.request
-    cached = None
-    if not request.told:
-        request.told = True
-        cached = min(request.cached, request.prompt_len)
-    logprob, top = outcome.logprob if outcome.logprob else (None, None)
-    return ipc.Token(request.rid, outcome.token_id, outcome.finish, logprob, top, cached)

@@ -63,12 +63,14 @@ def _words(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _bash(words: Words) -> str:
-    """A path of command names selects the list; options before them are skipped over."""
+    """For zsh too, which runs bash's functions when told. A path of command names selects the list; options before them
+    are skipped over."""
     cases = "\n".join(f'    "{" ".join(path)}") words="{" ".join(options)}" ;;' for path, options in words.items())
     paths = " ".join(f'"{" ".join(path)}"' for path in words if path)
-    return f"""_rapidctl() {{
+    return f"""[[ -n "${{ZSH_VERSION-}}" ]] && autoload -U +X bashcompinit && bashcompinit
+_rapidctl() {{
   local word path="" next words="" known
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+  for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
     next="${{path:+$path }}$word"
     for known in {paths}; do
       [[ "$known" == "$next" ]] && path="$next"
@@ -81,11 +83,6 @@ def _bash(words: Words) -> str:
 }}
 complete -o default -F _rapidctl rapidctl
 """
-
-
-def _zsh(words: Words) -> str:
-    """zsh runs the bash function."""
-    return f"autoload -U +X bashcompinit && bashcompinit\n{_bash(words)}"
 
 
 def _fish(words: Words) -> str:
@@ -106,4 +103,4 @@ def _fish(words: Words) -> str:
     return "\n".join(lines) + "\n"
 
 
-_SCRIPTS: dict[str, Callable[[Words], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+_SCRIPTS: dict[str, Callable[[Words], str]] = {"bash": _bash, "zsh": _bash, "fish": _fish}

@@ -1,6 +1,7 @@
+[[ -n "${ZSH_VERSION-}" ]] && autoload -U +X bashcompinit && bashcompinit
 _rapidctl() {
   local word path="" next words="" known
-  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+  for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do
     next="${path:+$path }$word"
     for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
       [[ "$known" == "$next" ]] && path="$next"

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from rapidd.http.app import ROUTES, Spec
 from rapidd.http.guard import MAX_HEAD_BYTES
 from support.daemon import PROMPTS, WAIT_S, Daemon
 from support.http import NAME, HttpServer, events, http_server
-from support.process import ROOT, environment
+from support.process import ROOT, python_module, run
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -26,10 +25,7 @@ CHAT = "/v1/chat/completions"
 
 def rapidd_http(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rapidd.cli", "http", *arguments],
-        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False,
-    )  # fmt: skip
+    return run(python_module("rapidd.cli", "http", *arguments))
 
 
 # --- who may come in ---------------------------------------------------------------------------------------------

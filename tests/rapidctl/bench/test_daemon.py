@@ -1,7 +1,6 @@
 """A daemon as a target, scripted at the transport seam: what each end of a stream becomes, and what is watched."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -19,12 +18,6 @@ from support.peer import Peer
 
 PROMPTS = Prompts(512)
 TRACE = shape_trace("40/3@inf", count=2)
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import find_profile
 from rapidd.policy.profile import load_profile
-from support.process import WAIT_S, environment
+from support.process import WAIT_S, environment, python_module
 from support.tiny import MODEL
 
 UNITS = min(2, len(os.sched_getaffinity(0)))
@@ -38,7 +37,7 @@ def config(folder: Path, kv_blocks: int = 64) -> Config:
 
 
 def rapidd_calibrate(folder: Path, *options: str, **environ: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "rapidd.cli", "calibrate", "--model", str(MODEL), "--device", "cpu"]
+    command = python_module("rapidd.cli", "calibrate", "--model", str(MODEL), "--device", "cpu")
     command += ["--kv-blocks", "64", "--listen", f"ipc://{folder}/request.sock", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment(**environ), stdout=pipe, stderr=pipe, text=True)

@@ -1,0 +1,104 @@
+"""Requests and what they hold: who gets blocks, who gives them up, and how requests end."""
+
+import pytest
+
+from rapidd.engine.batch import BatchResult
+from rapidd.errors import RequestError
+from rapidd.policy.plan import Plan
+from support.machine import HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
+
+
+def test_a_request_that_can_never_fit_is_refused() -> None:
+    machine = Machine(4)
+    with pytest.raises(RequestError, match="KV cache") as refusal:
+        machine.scheduler.add(make_request(1, list(range(10)), 3))
+    assert refusal.value.code == "kv_too_small"
+    machine.scheduler.add(make_request(2, list(range(9)), 3))
+    machine.drain(HYBRID)
+    assert machine.outputs[2] == expected_output(list(range(9)), 3)
+
+
+def test_a_prompt_leaves_the_blocks_that_running_rows_need_for_two_steps() -> None:
+    machine = busy_machine(SHARED, kv_blocks=10, bound=40)
+    machine.launch(SHARED)
+    assert machine.scheduler.pool.available >= machine.scheduler._reserved()
+    machine.drain(SHARED)
+    assert machine.scheduler.num_preempted == 0
+
+
+def test_higher_priority_preempts_and_the_preempted_request_resumes() -> None:
+    machine = Machine(7, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 12, 10))
+    for _ in range(3):
+        machine.launch(SHARED)
+        machine.complete("prefill")
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, [2] * 12, 6, priority=5))
+    machine.drain(SHARED)
+    assert machine.scheduler.num_preempted >= 1
+    assert machine.outputs == {1: expected_output([1] * 12, 10), 2: expected_output([2] * 12, 6)}
+
+
+def test_a_row_preempted_while_its_batch_is_formed_is_not_run() -> None:
+    """A prompt of higher priority took the blocks of a decode row that was already in the same hybrid batch.
+
+    The row's batch was not counted in the fence of the released blocks, so it could write to another's KV.
+    """
+    whole = Plan("hybrid", 2, 2, None)
+    machine = Machine(6, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 11, 8))
+    machine.launch(whole)
+    machine.complete("decode")
+    machine.scheduler.add(make_request(2, [2] * 11, 8, priority=5))
+    batches = machine.launch(whole)
+    rids = [row.request.rid for batch in batches for row in batch.rows]
+    assert 1 not in rids
+    assert machine.scheduler.num_preempted == 1
+    machine.drain(whole)
+    assert machine.outputs == {1: expected_output([1] * 11, 8), 2: expected_output([2] * 11, 8)}
+
+
+def test_out_of_memory_fails_the_batch_only() -> None:
+    machine = busy_machine(SHARED, bound=40)
+    prefill = next(batch for batch in machine.launch(SHARED) if batch.lane == "prefill")
+    machine.queues["prefill"].clear()
+    done = machine.scheduler.finish(prefill, BatchResult(error=MemoryError("no")))
+    assert [(drop.request.rid, drop.code) for drop in done.drops] == [(2, "out_of_memory")]
+    machine.drain(SHARED)
+    assert machine.outputs == {1: expected_output([1, 2, 3], 30)}
+
+
+def test_a_row_without_finite_logits_fails_alone() -> None:
+    machine = Machine(20, bound=40)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid, 2, 3], 5))
+    (batch,) = machine.launch(HYBRID)
+    machine.queues["decode"].clear()
+    done = machine.scheduler.finish(batch, BatchResult(token_ids=[7, 8], failed=[0]))
+    assert [(drop.request.rid, drop.code) for drop in done.drops] == [(1, "internal_error")]
+    assert [(outcome.request.rid, outcome.token_id) for outcome in done.outcomes] == [(2, 8)]
+
+
+def test_deadlines_end_requests_in_every_phase() -> None:
+    machine = busy_machine(SHARED, bound=4)
+    waiting = make_request(3, [5, 6], 5)
+    machine.scheduler.add(waiting)
+    machine.launch(SHARED)
+    for request in list(machine.scheduler.requests):
+        request.deadline_ns = 100
+    assert machine.scheduler.expired(99) == []
+    assert {drop.code for drop in machine.scheduler.expired(100)} == {"deadline_exceeded"}
+    machine.drain(SHARED)
+    assert machine.scheduler.pool.num_used == 0
+
+
+def test_an_aborted_requests_blocks_are_free_when_the_batches_in_flight_end() -> None:
+    machine = busy_machine(SHARED, bound=8)
+    machine.launch(SHARED)
+    for rid in (1, 2):
+        assert machine.scheduler.abort(rid)
+    assert machine.scheduler.pool.num_used > 0
+    machine.complete("decode")
+    machine.complete("prefill")
+    assert machine.scheduler.pool.num_used == 0
+    assert not machine.scheduler.abort(1)

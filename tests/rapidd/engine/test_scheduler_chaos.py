@@ -1,0 +1,135 @@
+"""Scheduler: any order of arrivals, batches, aborts and preemptions gives each request its undisturbed output."""
+
+import random
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rapidd.engine.request import LANES, Lane
+from rapidd.policy.plan import Plan
+from support.machine import DUE, HYBRID, PLANS, VOCAB, Machine, expected_output, make_request
+
+
+class Chaos(RuleBasedStateMachine):
+    """Everything that can happen to a scheduler, in any order."""
+
+    @initialize(blocks=st.integers(9, 24), running=st.integers(1, 4), bound=st.integers(1, 12))
+    def start(self, blocks: int, running: int, bound: int) -> None:
+        self.machine = Machine(blocks, running, bound, max_model_len=32)
+        self.plan = HYBRID
+        self.wanted: dict[int, list[int]] = {}
+        self.aborted: set[int] = set()
+        self.next_rid = 1
+
+    @rule(
+        prefix=st.sampled_from([[], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9]]),
+        tail=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=10),
+        max_output=st.integers(1, 12),
+        priority=st.sampled_from([0, 0, 0, 1]),
+        stop=st.none() | st.integers(0, VOCAB - 1),
+    )
+    def admit(self, prefix: list[int], tail: list[int], max_output: int, priority: int, stop: int | None) -> None:
+        prompt = prefix + tail
+        if len(self.wanted) - len(self.machine.finished | self.aborted) >= 8:
+            return
+        request = make_request(self.next_rid, prompt, max_output, priority, stop)
+        self.machine.scheduler.add(request)
+        self.wanted[self.next_rid] = expected_output(prompt, max_output, request.sampling.stop_ids)
+        self.next_rid += 1
+
+    @rule(plan=st.sampled_from(PLANS))
+    def switch(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @rule()
+    def launch(self) -> None:
+        self.machine.launch(self.plan)
+
+    @rule(lane=st.sampled_from(LANES))
+    def complete(self, lane: Lane) -> None:
+        self.machine.complete(lane)
+
+    @rule(now_ns=st.integers(0, 60))
+    def give_way(self, now_ns: int) -> None:
+        self.machine.scheduler.give_way(now_ns)
+
+    @rule(turns=st.integers(1, 12))
+    def run(self, turns: int) -> None:
+        for _ in range(turns):
+            self.machine.launch(self.plan)
+            for lane in LANES:
+                self.machine.complete(lane)
+
+    @precondition(lambda self: self.wanted)
+    @rule(pick=st.randoms(use_true_random=False))
+    def abort(self, pick: random.Random) -> None:
+        rid = pick.choice(sorted(self.wanted))
+        if self.machine.scheduler.abort(rid):
+            self.aborted.add(rid)
+
+    @precondition(lambda self: self.machine.scheduler.running)
+    @rule(index=st.integers(0, 3))
+    def preempt(self, index: int) -> None:
+        running = self.machine.scheduler.running
+        self.machine.scheduler._preempt(running[index % len(running)])
+
+    @invariant()
+    def consistent(self) -> None:
+        if hasattr(self, "machine"):
+            self.machine.scheduler.check()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        self.machine.drain(DUE if self.plan.chunk == 0 else self.plan)
+        for rid, output in self.wanted.items():
+            if rid not in self.aborted:
+                assert self.machine.outputs[rid] == output
+            else:
+                assert self.machine.outputs.get(rid, []) == output[: len(self.machine.outputs.get(rid, []))]
+        assert self.machine.scheduler.pool.num_used == 0
+        assert self.machine.scheduler.slots.num_used == 0
+
+
+TestChaos = Chaos.TestCase
+TestChaos.settings = settings(
+    max_examples=120,
+    stateful_step_count=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def test_100_000_random_operations_leave_nothing_behind() -> None:
+    """Admit, launch, complete, abort, preempt and switch modes, by a seeded die; then let the rest finish."""
+    rng = random.Random(2026)
+    machine = Machine(24, max_running=4, bound=8, max_model_len=32)
+    plan, wanted, live, rid = HYBRID, dict[int, list[int]](), set[int](), 0
+    for _ in range(100_000):
+        die = rng.random()
+        if die < 0.08 and len(live) < 8:
+            rid += 1
+            prompt = [*rng.choice(([], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8])), *rng.choices(range(VOCAB), k=5)]
+            request = make_request(rid, prompt, rng.randint(1, 12), rng.choice((0, 0, 0, 1)))
+            machine.scheduler.add(request)
+            wanted[rid] = expected_output(prompt, request.max_output)
+            live.add(rid)
+        elif die < 0.5:
+            machine.launch(plan)
+        elif die < 0.96:
+            machine.complete(rng.choice(LANES))
+        elif die < 0.975 and live:
+            victim = rng.choice(sorted(live))
+            if machine.scheduler.abort(victim):
+                wanted.pop(victim)
+        elif die < 0.99 and machine.scheduler.running:
+            machine.scheduler._preempt(rng.choice(machine.scheduler.running))
+        else:
+            plan = rng.choice(PLANS)
+        live = {request.rid for request in machine.scheduler.requests}
+    machine.drain(DUE if plan.chunk == 0 else plan)
+    assert rid > 3000
+    assert {rid: machine.outputs[rid] for rid in wanted} == wanted
+    assert (machine.scheduler.pool.num_used, machine.scheduler.slots.num_used) == (0, 0)
