@@ -3,7 +3,7 @@
     PYTHONPATH=kernels python kernels/bench/bench_gpu.py [--out DIR] [SECTION ...]
 
 Needs torch, triton and cuda-bindings, an 80 GB Hopper GPU, and nothing else running on it. Sections: check ceilings
-tune matmul attention prompt step corun. Prints tables; all numbers go to DIR/bench_gpu.json. Times are medians of
+tune matmul attention prompt small step corun. Prints tables; all numbers go to DIR/bench_gpu.json. Times are medians of
 CUDA-graph replays; bandwidths count every weight, key and value once.
 """
 
@@ -21,7 +21,7 @@ import torch
 import triton
 from check import check
 from common import LAYERS, PARTITIONS, Partition, make_pool
-from single import attention, ceilings, matmuls, prompts, tune
+from single import attention, ceilings, matmuls, prompts, small_chunks, tune
 from step import Model, corun, steps
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     """Run the sections asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "sections", nargs="*", default=["check", "ceilings", "matmul", "attention", "prompt", "step", "corun"]
+        "sections", nargs="*", default=["check", "ceilings", "matmul", "attention", "prompt", "small", "step", "corun"]
     )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--check", type=int, nargs=2, help="one share of the comparisons, for `check` itself")
@@ -79,6 +79,7 @@ def main() -> None:
         "tune": lambda: tune(partitions),
         "attention": lambda: attention(partitions),
         "prompt": lambda: prompts(partitions),
+        "small": lambda: small_chunks(partitions),
         "matmul": lambda: matmuls(partitions, results.get("ceilings", {}).get("read_tb_s", {})),
         "step": lambda: steps(partitions, *model_and_pool()),
         "corun": lambda: corun(partitions, *model_and_pool()),

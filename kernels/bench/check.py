@@ -9,13 +9,8 @@ from common import BF16, GROWING, SLIM_TILES, TILES, error, make_cache
 from torch import Tensor
 
 from rapid_kernels import make_ragged
-from rapid_kernels.gpu.attention import (
-    DecodeTile,
-    decode_attention,
-    decode_attention_reference,
-    make_plan,
-    plan_decode,
-)
+from rapid_kernels.gpu.attention import DecodeTile, decode_attention, decode_attention_reference
+from rapid_kernels.gpu.decode_plan import make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import (
     add_rms_norm,
     add_rms_norm_reference,
@@ -27,9 +22,10 @@ from rapid_kernels.gpu.elementwise import (
 from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.matmul import skinny_matmul_reference
 from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
-from rapid_kernels.gpu.prefill import make_prompt_plan, padded_sizes, prompt_attention
+from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
-from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT
+from rapid_kernels.gpu.prompt_plan import make_prompt_plan, padded_sizes
+from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT
 from rapid_kernels.gpu.workspace import Workspace
 
 
@@ -162,8 +158,9 @@ def prompt_reference(
 
 
 def check_prompt_attention(report: Report, part: int, of: int) -> None:
-    """Ragged chunks behind cached tokens; block, head and group sizes; windows; both kernels."""
+    """Ragged chunks behind cached tokens, tiles whole and cut; block, head and group sizes; windows; both kernels."""
     ragged_rows = [(0, 200), (700, 130), (16, 2), (33, 64)]
+    long_rows = [(16000, 16), (0, 9), (1000, 33)]
     cases = [
         # rows, heads, kv heads, head size, block, type, window
         (ragged_rows, 32, 8, 128, 64, BF16, None),
@@ -179,6 +176,19 @@ def check_prompt_attention(report: Report, part: int, of: int) -> None:
         (ragged_rows, 32, 8, 128, 64, BF16, 100),
         (ragged_rows, 6, 2, 36, 64, BF16, 50),
         (ragged_rows, 6, 2, 36, 64, torch.float16, 5),
+        # cut into pieces, but for the last
+        ([(15999, 64), (16000, 1)], 32, 8, 128, 64, BF16, None),
+        ([(16384, 256)], 32, 8, 128, 64, BF16, None),
+        (long_rows, 32, 8, 128, 64, BF16, None),
+        (long_rows, 32, 8, 128, 16, torch.float16, None),
+        (long_rows, 32, 8, 128, 128, BF16, None),
+        (long_rows, 9, 3, 64, 64, BF16, None),
+        (long_rows, 14, 2, 256, 64, BF16, None),
+        (long_rows, 7, 7, 80, 32, BF16, None),
+        (long_rows, 16, 1, 64, 32, BF16, None),
+        (long_rows, 8, 4, 8, 16, torch.float16, None),
+        (long_rows, 6, 2, 36, 64, BF16, None),
+        (long_rows, 32, 8, 128, 64, BF16, 2000),
     ]
     for seed, case in list(enumerate(cases))[part::of]:
         for hopper in (False, True):
@@ -206,14 +216,17 @@ def prompt_case(
     kv, _, tables = make_cache(lens, kv_heads, dim, block, dtype, 1, 3e4 if hopper else float("nan"))
     q = torch.randn(sum(new for _, new in rows), heads + 2 * kv_heads, dim, dtype=dtype, device="cuda")[:, :heads]
     ragged = make_ragged([new for _, new in rows], lens, tables.tolist(), block, 132, "cuda")
-    plan = make_prompt_plan(ragged, PROMPT.queries // padded_sizes(heads // kv_heads, dim)[0])
+    most_pieces = PROMPTS_PER_UNIT * ragged.units // kv_heads if window is None else 0
+    plan = make_prompt_plan(ragged, PROMPT.queries // padded_sizes(heads // kv_heads, dim)[0], most_pieces)
+    workspace = Workspace("cuda")
+    workspace.parts.fill_(float("nan"))
     results = [prompt_reference(q, kv, rows, tables, block, window)]
     for _ in range(2):
         poison(len(q), heads * dim, dtype=dtype)
         if hopper:
-            results.append(hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT))
+            results.append(hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT, workspace))
         else:
-            results.append(prompt_attention(q, kv, ragged, plan, PROMPT, window))
+            results.append(prompt_attention(q, kv, ragged, plan, PROMPT, workspace, window))
     return results
 
 

@@ -10,7 +10,7 @@ import torch
 from cuda.bindings import driver
 from torch import Tensor
 
-from rapid_kernels.gpu.attention import DecodePlan, make_plan
+from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan
 from rapid_kernels.gpu.matmul import Tile
 from rapid_kernels.gpu.matmul_hopper import SHARING_BYTES, SlimTile
 from rapid_kernels.gpu.workspace import Workspace

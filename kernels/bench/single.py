@@ -24,16 +24,18 @@ from common import (
 )
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from rapid_kernels import make_ragged
-from rapid_kernels.gpu.attention import DecodeTile, decode_attention, plan_decode
+from rapid_kernels import Ragged, make_ragged
+from rapid_kernels.gpu.attention import DecodeTile, decode_attention
+from rapid_kernels.gpu.decode_plan import plan_decode
 from rapid_kernels.gpu.elementwise import silu_mul
 from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.matmul import Tile
 from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
-from rapid_kernels.gpu.prefill import PromptTile, make_prompt_plan, prompt_attention
+from rapid_kernels.gpu.prefill import PromptTile, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import HopperTile, hopper_prompt_attention
+from rapid_kernels.gpu.prompt_plan import make_prompt_plan
 from rapid_kernels.gpu.read import READ_TILES, read_all
-from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, tile_for
+from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT, tile_for
 
 DECODE_TILES = {
     "two a unit": DecodeTile(),
@@ -42,6 +44,8 @@ DECODE_TILES = {
 }
 PROMPTS = ((2048, 0), (2048, 2048), (2048, 6144), (2048, 14336), (1024, 4096), (512, 1024), (512, 16384))
 """Tokens of a chunk, tokens cached before it."""
+SMALL_CHUNKS = tuple(itertools.product((16, 64, 256), (0, 4096, 16384)))
+"""Likewise."""
 PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
     "ours": HOPPER_PROMPT,
     "32 keys": HopperTile(queries=64, keys=32, stages=3),
@@ -183,15 +187,24 @@ def attention(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
     return found
 
 
+def prompt_streams(partitions: dict[int, Partition]) -> dict[int, torch.cuda.Stream | None]:
+    """By SMs: all, and what prompts have beside decode steps on 32 and on 48."""
+    return {132: partitions[132].stream, 100: partitions[32].rest, 84: partitions[48].rest}
+
+
+def one_prompt(new: int, cached: int) -> tuple[torch.Tensor, torch.Tensor, Ragged]:
+    """Queries, keys and values, and the batch, of a chunk of one prompt."""
+    kv, _, tables = make_cache([cached + new], KV_HEADS, DIM, BLOCK_TOKENS, BF16, 1, 0.0)
+    q = torch.randn(new, HEADS + 2 * KV_HEADS, DIM, dtype=BF16, device="cuda")[:, :HEADS]
+    return q, kv, make_ragged([new], [cached + new], tables.tolist(), BLOCK_TOKENS, 132, "cuda")
+
+
 def prompts(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
     """Attention of a prompt chunk by tile and SMs, and torch's flash attention over contiguous keys: TFLOP/s."""
-    rest = {units: partition.rest for units, partition in partitions.items()}
-    streams = {132: partitions[132].stream, 100: rest[32], 84: rest[48]}
+    streams = prompt_streams(partitions)
     found = []
     for new, cached in PROMPTS:
-        kv, _, tables = make_cache([cached + new], KV_HEADS, DIM, BLOCK_TOKENS, BF16, 1, 0.0)
-        q = torch.randn(new, HEADS + 2 * KV_HEADS, DIM, dtype=BF16, device="cuda")[:, :HEADS]
-        ragged = make_ragged([new], [cached + new], tables.tolist(), BLOCK_TOKENS, 132, "cuda")
+        q, kv, ragged = one_prompt(new, cached)
         starts, kv_starts = (torch.tensor([0, n], dtype=torch.int32, device="cuda") for n in (new, cached + new))
         key, value = kv[: cached + new].unbind(1)
 
@@ -201,7 +214,7 @@ def prompts(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
         for name, tile in PROMPT_TILES.items():
             run = hopper_prompt_attention if isinstance(tile, HopperTile) else prompt_attention
             plan = make_prompt_plan(ragged, tile.queries * KV_HEADS // HEADS)
-            works[name] = partial(run, q, kv, ragged, plan, tile)  # type: ignore[arg-type]
+            works[name] = partial(run, q, kv, ragged, plan, tile, workspace())  # type: ignore[arg-type]
         flops = 4 * HEADS * DIM * (new * cached + new * (new + 1) / 2)
         for units, stream in streams.items():
             rates = {name: flops / timed(stream, work, 7) / 1e9 for name, work in works.items()}
@@ -209,4 +222,22 @@ def prompts(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
             print(
                 f"{new} behind {cached} on {units} SMs, TFLOP/s:", {k: round(v) for k, v in rates.items()}, flush=True
             )
+    return found
+
+
+def small_chunks(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
+    """Attention of a few prompt tokens, microseconds a layer: tiles whole, and cut into pieces as serving does."""
+    found = []
+    for new, cached in SMALL_CHUNKS:
+        q, kv, ragged = one_prompt(new, cached)
+        for units, stream in prompt_streams(partitions).items():
+            line = {}
+            for name, tile in (("hopper", HOPPER_PROMPT), ("by pointers", PROMPT)):
+                run = hopper_prompt_attention if isinstance(tile, HopperTile) else prompt_attention
+                for how, most in (("whole", 0), ("cut", units * PROMPTS_PER_UNIT // KV_HEADS)):
+                    plan = make_prompt_plan(ragged, tile.queries * KV_HEADS // HEADS, most)
+                    work = partial(run, q, kv, ragged, plan, tile, workspace())  # type: ignore[arg-type]
+                    line[f"{name}, {how}"] = 1e3 * timed(stream, work)
+            found.append({"tokens": new, "cached": cached, "units": units, "us": line})
+            print(f"{new} behind {cached} on {units} SMs, us:", {k: round(v, 1) for k, v in line.items()}, flush=True)
     return found

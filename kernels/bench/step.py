@@ -25,7 +25,8 @@ from common import (
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rapid_kernels.gpu.attention import decode_attention, plan_decode
+from rapid_kernels.gpu.attention import decode_attention
+from rapid_kernels.gpu.decode_plan import plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.tuning import decode_tile_for, tile_for

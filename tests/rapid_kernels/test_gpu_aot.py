@@ -20,7 +20,18 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.experimental.gluon import language as gl  # noqa: E402
 from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction  # noqa: E402
 
-from rapid_kernels.gpu import attention, elementwise, matmul, matmul_hopper, prefill, prefill_hopper, read, tuning  # noqa: E402
+from rapid_kernels.gpu import (  # noqa: E402
+    attention,
+    decode_plan,
+    elementwise,
+    matmul,
+    matmul_hopper,
+    prefill,
+    prefill_hopper,
+    prompt_plan,
+    read,
+    tuning,
+)
 
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
@@ -29,6 +40,7 @@ SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
 UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row", "blocks"}
+UNALIGNED_ARGUMENTS.add("most_pieces")
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -74,7 +86,7 @@ def slim_matmul_jobs(tile: matmul_hopper.SlimTile, gated: bool) -> list[Job]:
 
 def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
     queries, padded = max(16, triton.next_power_of_2(group)), max(16, triton.next_power_of_2(dim))
-    tokens = attention.make_plan(64, dim, 2, 1, 1, "cpu").tile_tokens
+    tokens = decode_plan.make_plan(64, dim, 2, 1, 1, "cpu").tile_tokens
     shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "QUERIES": queries, "PADDED": padded}
     own = {"TILE": tokens, "STAGES": tile.stages, "BULK": tile.bulk, "EXACT": False}
     arguments = {
@@ -96,14 +108,16 @@ def other_jobs(chained: bool) -> list[Job]:
     plan |= {"rows": "i32", "table_stride": "i32", "window": "i32"}
     plan_constants = {"BLOCK_TOKENS": 64, "TILE": 64, "ROWS": 256, "CHUNK": 128}
     prompts = {"query_start": "*i32", "kv_lens": "*i32", "tiles": "*i32", "first_row": "i32", "rows": "i32"}
+    prompts |= {"most_pieces": "i32"}
+    prompt_constants = {"TOKENS": 16, "UNIT": 64, "BLOCK_TOKENS": 64, "LEAST_UNITS": 4, "ROWS": prompt_plan.ROWS}
     norm = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
     rope = {"qkv": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64", "kv": "*bf16"}
     rope |= {"q_weight": "*bf16", "k_weight": "*bf16", "eps": "fp32"}
     rope_constants = {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "PADDED": 64, "GROUP": 8}
     silu = {"gate_up": "*bf16", "out": "*bf16"}
     jobs: list[Job] = [
-        (attention.plan_decode_kernel, plan, plan_constants, {}),
-        (prefill.plan_prompts_kernel, prompts, {"TOKENS": 16, "ROWS": prefill.ROWS}, {"num_warps": 1}),
+        (decode_plan.plan_decode_kernel, plan, plan_constants, {}),
+        (prompt_plan.plan_prompts_kernel, prompts, prompt_constants, {"num_warps": 1}),
         (elementwise.add_rms_norm_kernel, norm, {"WIDTH": 4096, "PADDED": 4096, "ADD": True}, {"num_warps": 8}),
         (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": False}, {"num_warps": 4}),
         (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": True}, {"num_warps": 4}),
@@ -119,14 +133,18 @@ PROMPT_SHAPES = ((8, 4, 128, 64), (1, 16, 256, 64), (4, 2, 8, 16))
 """KV heads, group, head size, tokens of a block: an 8B model's, the largest, the smallest."""
 
 
-def prompt_constants(keys: int, queries: int, kv_heads: int, group: int, dim: int, block: int) -> dict[str, Any]:
-    heads, padded = prefill.padded_sizes(group, dim)
+def prompt_shape(queries: int, kv_heads: int, group: int, dim: int) -> dict[str, Any]:
+    heads, padded = prompt_plan.padded_sizes(group, dim)
     shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "HEADS": heads, "PADDED": padded}
-    return shape | {"TOKENS": queries // heads, "KEYS": min(keys, block), "BLOCK_TOKENS": block}
+    return shape | {"TOKENS": queries // heads}
+
+
+def prompt_constants(keys: int, queries: int, kv_heads: int, group: int, dim: int, block: int) -> dict[str, Any]:
+    return prompt_shape(queries, kv_heads, group, dim) | {"KEYS": min(keys, block), "BLOCK_TOKENS": block}
 
 
 def prompt_arguments(kv: str) -> dict[str, str]:
-    arguments = {"q": "*bf16", "kv": kv, "out": "*bf16", "block_tables": "*i32", "tiles": "*i32"}
+    arguments = {"q": "*bf16", "kv": kv, "out": "*bf16", "block_tables": "*i32", "tiles": "*i32", "parts": "*fp32"}
     return arguments | {"table_stride": "i32", "q_stride": "i32", "scale": "fp32"}
 
 
@@ -137,22 +155,42 @@ def prompt_jobs(tile: prefill.PromptTile) -> list[Job]:
         (
             prefill.prompt_attention_kernel,
             arguments,
-            prompt_constants(tile.keys, tile.queries, *shape) | own | {"WINDOW": window},
+            prompt_constants(tile.keys, tile.queries, *shape) | own | {"WINDOW": window, "CUT": cut},
             {"num_warps": tile.warps},
         )
-        for shape, window in ((PROMPT_SHAPES[0], False), (PROMPT_SHAPES[0], True), (PROMPT_SHAPES[1], False))
+        for shape, window, cut in (
+            (PROMPT_SHAPES[0], False, False),
+            (PROMPT_SHAPES[0], False, True),
+            (PROMPT_SHAPES[0], True, False),
+            (PROMPT_SHAPES[1], False, False),
+            (PROMPT_SHAPES[1], False, True),
+        )
+    ]
+
+
+def merge_jobs(queries: int) -> list[Job]:
+    arguments = {"out": "*bf16", "tiles": "*i32", "parts": "*fp32"}
+    at_once = {"AT_ONCE": prompt_plan.MERGED_QUERIES, "PIECES": prompt_plan.MERGED_PIECES}
+    return [
+        (
+            prompt_plan.merge_pieces_kernel,
+            arguments,
+            prompt_shape(queries, *shape[:3]) | at_once,
+            {"num_warps": 4},
+        )
+        for shape in PROMPT_SHAPES
     ]
 
 
 def hopper_prompt_jobs(tile: prefill_hopper.HopperTile) -> list[Job]:
     jobs: list[Job] = []
-    for shape in PROMPT_SHAPES:
+    for shape, cut in itertools.product(PROMPT_SHAPES, (False, True)):
         constants = prompt_constants(tile.keys, tile.queries, *shape)
         block = [constants["KEYS"], constants["PADDED"]]
         layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
         arguments = prompt_arguments(f"tensordesc<bf16{block},{layout!r}>")
         warps = {"num_warps": tile.queries // 16}
-        own = {"STAGES": tile.stages} | warps
+        own = {"STAGES": tile.stages, "CUT": cut} | warps
         jobs.append((prefill_hopper.hopper_prompt_attention_kernel, arguments, constants | own, warps))
     return jobs
 
@@ -250,19 +288,25 @@ def test_hopper_prompt_attention(tmp_path: Path) -> None:
     """Two programs share a unit, so that one computes while the other takes its softmax."""
     jobs = hopper_prompt_jobs(tuning.HOPPER_PROMPT)
     check(jobs, HOPPER, tmp_path)
-    binary = compiled(jobs[0], HOPPER)
-    assert 2 * (binary.metadata.shared + 1024) <= 228 * 1024
-    assert "wgmma.wait_group.sync.aligned 1" in binary.asm["ptx"]  # the softmax does not wait for the values' product
+    for job in jobs[:2]:
+        binary = compiled(job, HOPPER)
+        assert 2 * (binary.metadata.shared + 1024) <= 228 * 1024
+        assert "wgmma.wait_group.sync.aligned 1" in binary.asm["ptx"]  # the softmax does not wait for the values
 
 
 def test_hopper_other_kernels(tmp_path: Path) -> None:
-    check(other_jobs(chained=True) + prompt_jobs(tuning.PROMPT) + read_jobs(), HOPPER, tmp_path)
+    check(
+        other_jobs(chained=True) + prompt_jobs(tuning.PROMPT) + merge_jobs(tuning.PROMPT.queries) + read_jobs(),
+        HOPPER,
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
 def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
     jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
-    check(jobs + other_jobs(chained=False) + prompt_jobs(tuning.PROMPT) + read_jobs(), target, tmp_path)
+    jobs += other_jobs(chained=False) + merge_jobs(tuning.PROMPT.queries) + read_jobs()
+    check(jobs + prompt_jobs(tuning.PROMPT), target, tmp_path)
 
 
 def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:

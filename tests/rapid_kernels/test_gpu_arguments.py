@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be imported")
 
 from rapid_kernels import CacheLayout, make_ragged, select
-from rapid_kernels.gpu.attention import DecodeTile, decode_attention, make_plan
+from rapid_kernels.gpu.attention import DecodeTile, decode_attention
+from rapid_kernels.gpu.decode_plan import make_plan
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
 from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
-from rapid_kernels.gpu.prefill import padded_sizes
+from rapid_kernels.gpu.prompt_plan import padded_sizes
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels
 

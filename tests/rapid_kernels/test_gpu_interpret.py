@@ -55,13 +55,8 @@ def attention_case(dtype: torch.dtype, growth: float) -> Errors:
     ``growth``: the last key is so much longer than the first. Weights are exact in float16, and in float32 relative to
     the row's first tile unless scores outgrow that.
     """
-    from rapid_kernels.gpu.attention import (
-        DecodeTile,
-        decode_attention,
-        decode_attention_reference,
-        make_plan,
-        plan_decode,
-    )
+    from rapid_kernels.gpu.attention import DecodeTile, decode_attention, decode_attention_reference
+    from rapid_kernels.gpu.decode_plan import make_plan, plan_decode
 
     workspace = poisoned_workspace()
     errors = []
@@ -131,32 +126,60 @@ def read_case() -> Errors:
 
 
 def plan_case() -> Errors:
-    """Every token of a chunk is in one tile, at its position; those of a row come last first. 0: as it should be."""
+    """Every key of every token is in one piece, and so seen once; tiles with the most keys come first.
+
+    0: as it should be. By tokens of a tile, decode rows, chunks, tokens of a block, pieces asked for and found.
+    """
     from rapid_kernels import make_ragged
-    from rapid_kernels.gpu.prefill import make_prompt_plan
+    from rapid_kernels.gpu.prompt_plan import make_prompt_plan
 
     wrong = []
-    for tile_tokens, decode, chunks in (
-        (4, [7, 0], [(0, 20), (33, 7), (16, 2)]),
-        (16, [], [(5, 150)]),
-        (16, [3], [(i, 1 + i % 40) for i in range(1, 70)]),
+    for tile_tokens, decode, chunks, block, asked, found in (
+        (4, [7, 0], [(0, 20), (33, 7), (16, 2)], 16, 0, 8),
+        (16, [], [(5, 150)], 16, 0, 10),
+        (64, [3], [(i, 1 + i) for i in range(1, 70)], 16, 0, 75),
+        (16, [3], [(2000, 20)], 16, 11, 10),  # two tiles of 31 units: five pieces each
+        (16, [], [(2000, 20)], 64, 40, 14),  # no piece of fewer than four units
+        (16, [3], [(4000, 16), (0, 30), (300, 5), (1500, 40)], 128, 33, 16),
+        (16, [], [(4000, 170)], 16, 21, 11),  # more than half as many tiles as pieces
+        (128, [], [(512 + i, 130) for i in range(8)], 16, 64, 32),
+        (16, [40], [(800, 4), (520, 20), (0, 9)], 16, 24, 8),
+        (64, [40], [(2200, 4), (1100, 9)], 128, 24, 6),
     ):
         rows = [(cached, 1) for cached in decode] + chunks
         lens = [cached + new for cached, new in rows]
-        ragged = make_ragged([new for _, new in rows], lens, [[1] * -(-n // 16) for n in lens], 16, 8)
-        tiles = make_prompt_plan(ragged, tile_tokens).tiles.tolist()
-        seen: dict[int, tuple[int, int]] = {}
-        previous: dict[int, int] = {}
-        for first, count, position, row in tiles:
-            assert 0 <= count <= tile_tokens
-            assert count == 0 or position < previous.get(row, 1 << 30)
-            previous[row] = position
-            for offset in range(count):
-                assert first + offset not in seen
-                seen[first + offset] = (row, position + offset)
-        wanted = [(row, cached + i) for row, (cached, new) in enumerate(chunks, len(decode)) for i in range(new)]
-        wrong.append(float([seen.get(token) for token in range(len(seen))] != wanted))
+        ragged = make_ragged([new for _, new in rows], lens, [[1] * -(-n // block) for n in lens], block, 8)
+        plan = make_prompt_plan(ragged, tile_tokens, asked)
+        wrong.append(
+            float(len(plan.tiles) < asked * plan.cut or not is_whole(plan.tiles.tolist(), rows, decode, block))
+        )
+        wrong.append(float(sum(count > 0 for _, count, *_ in plan.tiles.tolist()) != found))
     return wrong
+
+
+def is_whole(entries: list[list[int]], rows: list[tuple[int, int]], decode: list[int], block: int) -> bool:
+    """Whether a plan's pieces are the tokens of the rows behind the decode rows, each with all keys that it sees."""
+    keys_of: dict[int, tuple[int, int]] = {}  # by token: its row, and how many keys it has seen
+    before = None
+    for number, (first, count, position, row, first_block, keys, index, pieces) in enumerate(entries):
+        if count == 0:
+            continue
+        first_key = first_block * block
+        assert keys >= 193 or pieces == 1
+        assert position >= 0, "each token sees the first key of each of its pieces"
+        if index == 0:
+            assert first_key == 0
+            assert before is None or before[0] != row or first < before[1], "the tile with the most keys comes first"
+            before = row, first
+        else:
+            assert entries[number - 1][:2] == [first, count]
+            assert entries[number - 1][6:] == [index - 1, pieces]
+        for token in range(first, first + count):
+            of_row, seen = keys_of.setdefault(token, (row, 0))
+            assert (of_row, seen) == (row, first_key)
+            keys_of[token] = row, seen + min(keys, position + token - first + 1)
+    cached = [(row, cached + i + 1) for row, (cached, new) in enumerate(rows) if row >= len(decode) for i in range(new)]
+    return [keys_of.get(token) for token in range(len(keys_of))] == cached
 
 
 def kernels_case(rows: list[tuple[int, int]], **changes: Any) -> Errors:
@@ -181,6 +204,12 @@ CASES["kernels-window"] = lambda: kernels_case([(70, 1), (0, 1), (40, 6)], windo
 CASES["kernels-chunks"] = lambda: kernels_case([(0, 20), (33, 7)], qk_norm=True, group=1)
 CASES["kernels-long-chunks"] = lambda: kernels_case([(0, 70), (131, 66), (5, 1)], kv_heads=1, block_tokens=64)
 CASES["kernels-narrow-window"] = lambda: kernels_case([(0, 60), (90, 40)], window=5, dim=12)
+# Chunks whose tiles are cut into pieces (see `plan_case`), beside one whose tile is not.
+CASES["kernels-pieces"] = lambda: kernels_case([(40, 1), (800, 4), (520, 20), (0, 9)], units=24)
+CASES["kernels-pieces-wide-blocks"] = lambda: kernels_case(
+    [(40, 1), (2200, 4), (1100, 9)], units=12, kv_heads=1, group=1, block_tokens=128
+)
+CASES["kernels-whole-behind-a-window"] = lambda: kernels_case([(800, 4)], units=24, window=600, block_tokens=64)
 CASES["kernels-mixed"] = lambda: kernels_case([(50, 1), (3, 1), (16, 20), (0, 5), (8, 1)], bias=True, dim=8)
 CASES["attention-outgrown"] = lambda: attention_case(torch.float32, 100)
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rapid_kernels.gpu.attention import DecodePlan, decode_attention, make_plan, plan_decode
+from rapid_kernels.gpu.attention import decode_attention
+from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
 from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
-from rapid_kernels.gpu.prefill import PromptPlan, make_prompt_plan, padded_sizes, prompt_attention
+from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
+from rapid_kernels.gpu.prompt_plan import PromptPlan, make_prompt_plan, padded_sizes
 from rapid_kernels.gpu.tuning import (
     AMD,
     AMD_DECODE,
@@ -26,6 +28,7 @@ from rapid_kernels.gpu.tuning import (
     CHAINED_UNITS,
     HOPPER_PROMPT,
     PROMPT,
+    PROMPTS_PER_UNIT,
     decode_tile_for,
     tile_for,
 )
@@ -155,15 +158,21 @@ class GpuKernels:
         return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
 
     def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
-        """Of the rows after the decode rows. Both kernels take the same tiles, so layers share a plan."""
+        """Of the rows after the decode rows. Both kernels take the same tiles, so layers share a plan.
+
+        None but those with a window, whose tiles are not cut.
+        """
         kv = cache.layers[layer]
-        plan: PromptPlan | None = ragged.derived.get("prompt plan")
+        plan: PromptPlan | None = ragged.derived.get(("prompt plan", window is None))
         if plan is None:
             padded_heads, _ = padded_sizes(q.shape[1] // kv.shape[2], q.shape[2])
-            plan = ragged.derived["prompt plan"] = make_prompt_plan(ragged, PROMPT.queries // padded_heads)
+            most_pieces = ragged.units * PROMPTS_PER_UNIT // kv.shape[2] if window is None else 0
+            plan = make_prompt_plan(ragged, PROMPT.queries // padded_heads, most_pieces)
+            ragged.derived["prompt plan", window is None] = plan
+        workspace = _scratch(ragged).workspace
         if self._hopper and window is None and q.shape[2] % BULK_NUMBERS == 0:
-            return hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT)
-        return prompt_attention(q, kv, ragged, plan, PROMPT, window)
+            return hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT, workspace)
+        return prompt_attention(q, kv, ragged, plan, PROMPT, workspace, window)
 
     def _chained(self, ragged: Ragged) -> bool:
         """Long kernels gain nothing by it, nor do most of those on most of a device."""

@@ -1,13 +1,13 @@
 # ruff: noqa: N803, N806 (constants of a Triton kernel are upper case)
 """Attention of prompt chunks over the paged cache: keys and values are read where they lie.
 
-A tile is the query heads of one KV head for a few consecutive tokens of one row, so that each key is read once for all
-of them. It walks the row's blocks from the oldest token it sees to its own last one. Which tiles there are is planned
-on the device, once a batch, and serves every layer; those with the most keys start first.
+A program attends to one piece of a tile, as `rapid_kernels.gpu.prompt_plan` cuts them: it walks the row's blocks from
+the piece's first key, or the oldest that a window lets it see, to the last. Tiles with the most keys start first.
 
 Contract: the chunks' own keys and values are cached already. Only the tokens of a row are read; tokens of no row get no
 result. Numerics: products in the cache's type, softmax with its running maximum and sums in float32; a token's result
-depends on neither timing nor units. No program waits for another. Graph-safe: only the batch's size counts on the host.
+depends on the plan, never on timing. No program waits for another. Graph-safe: only the batch's size counts on the host.
+One call on one stream at a time per `Workspace`.
 Method: arXiv 2205.14135, over blocks as in arXiv 2309.06180.
 """
 
@@ -18,14 +18,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
+from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 
 BASE_2: float = 1.4426950408889634
 """log2(e): scores are scaled so that 2^x serves for e^x."""
-MAX_GROUP = 16
-MAX_HEAD_DIM = 256
-ROWS = 64
-"""That a program of the planning kernel looks at at once; there may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,70 +39,6 @@ class PromptTile:
     warps: int = 4
 
 
-@dataclass(frozen=True, slots=True)
-class PromptPlan:
-    """The tiles of a batch's rows behind its decode rows."""
-
-    tile_tokens: int
-    tiles: Tensor
-    """[N, 4] int32 on the device: first token in the batch behind the decode rows, tokens, position of the first token
-    in its sequence, row of the block table. As many as there may be: those behind the last have no tokens."""
-
-
-@triton.jit(do_not_specialize=["first_row", "rows"])
-def plan_prompts_kernel(
-    query_start,  # [first_row + rows + 1] int32
-    kv_lens,  # [first_row + rows] int32
-    tiles,  # [N, 4] int32
-    first_row,
-    rows,
-    TOKENS: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    """Fill a `PromptPlan`, last tile first: of one row, that is the one with the most keys. Grid: N."""
-    total = 0
-    for begin in range(0, rows, ROWS):
-        each = begin + tl.arange(0, ROWS)
-        start = tl.load(query_start + first_row + each, mask=each < rows, other=0)
-        end = tl.load(query_start + first_row + each + 1, mask=each < rows, other=0)
-        total += tl.sum((end - start + TOKENS - 1) // TOKENS)
-    tile = total - 1 - tl.program_id(0)
-    row = 0
-    index = 0
-    before = 0
-    for begin in range(0, rows, ROWS):
-        each = begin + tl.arange(0, ROWS)
-        start = tl.load(query_start + first_row + each, mask=each < rows, other=0)
-        end = tl.load(query_start + first_row + each + 1, mask=each < rows, other=0)
-        counts = (end - start + TOKENS - 1) // TOKENS
-        ends = before + tl.cumsum(counts)
-        own = (tile < ends) & (tile >= ends - counts)
-        row += tl.sum(tl.where(own, each, 0))
-        index += tl.sum(tl.where(own, tile - ends + counts, 0))
-        before += tl.sum(counts)
-    start = tl.load(query_start + first_row + row)
-    tokens = tl.load(query_start + first_row + row + 1) - start
-    first = index * TOKENS
-    inside = tile >= 0
-    to = tiles + tl.program_id(0) * 4
-    tl.store(to, tl.where(inside, start - first_row + first, 0))
-    tl.store(to + 1, tl.where(inside, tl.minimum(tokens - first, TOKENS), 0))
-    tl.store(to + 2, tl.where(inside, tl.load(kv_lens + first_row + row) - tokens + first, 0))
-    tl.store(to + 3, first_row + row)
-
-
-def make_prompt_plan(ragged: Ragged, tile_tokens: int) -> PromptPlan:
-    """Of a batch that has chunk rows, by the lengths on the device: the host may know only the most there can be."""
-    first_row = ragged.num_decode  # rows and tokens alike
-    rows = ragged.num_rows - first_row
-    most = (ragged.num_tokens - first_row) // tile_tokens + rows
-    tiles = torch.empty((most, 4), dtype=torch.int32, device=ragged.block_tables.device)
-    plan_prompts_kernel[(most,)](
-        ragged.query_start, ragged.kv_lens, tiles, first_row, rows, tile_tokens, ROWS, num_warps=1
-    )  # fmt: skip
-    return PromptPlan(tile_tokens, tiles)
-
-
 @triton.jit
 def _walk(
     query, best, weight, total, kv, table, begin, end, position, length, window, head, scale,
@@ -113,7 +47,8 @@ def _walk(
 ):  # fmt: skip
     """Attend to the key tiles [begin, end).
 
-    For MASKED: ``position`` [QUERIES] of each query's token; ``length``: so many keys the tile's last token sees.
+    For MASKED: ``position`` [QUERIES] of each query's token behind the first key; ``length``: so many keys the tile's
+    last token sees.
     """
     TOKEN: tl.constexpr = 2 * KV_HEADS * DIM
     keys = tl.arange(0, KEYS)
@@ -149,7 +84,8 @@ def prompt_attention_kernel(
     kv,  # [slots, 2, KV_HEADS, DIM]
     out,  # [T, KV_HEADS, GROUP, DIM]
     block_tables,  # [rows, table_stride] int32
-    tiles,  # [N, 4] int32
+    tiles,  # [N, 8] int32
+    parts,  # [N, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
     table_stride,
     q_stride,
     window,
@@ -164,68 +100,84 @@ def prompt_attention_kernel(
     BLOCK_TOKENS: tl.constexpr,
     STAGES: tl.constexpr,
     WINDOW: tl.constexpr,
+    CUT: tl.constexpr,
 ):
-    """See the module. Grid: N * KV_HEADS; HEADS and PADDED are GROUP and DIM padded; TOKENS * HEADS queries a tile."""
+    """See the module. Grid: N * KV_HEADS; HEADS and PADDED are GROUP and DIM padded; TOKENS * HEADS queries a tile.
+
+    Without CUT each tile is one piece; with WINDOW it must be.
+    """
+    QUERIES: tl.constexpr = TOKENS * HEADS
     head = tl.program_id(0) % KV_HEADS
-    tile = tiles + tl.program_id(0) // KV_HEADS * 4
+    tile = tiles + tl.program_id(0) // KV_HEADS * ENTRY
     first = tl.load(tile)
     count = tl.load(tile + 1)
     oldest = tl.load(tile + 2)
-    table = block_tables + tl.load(tile + 3).to(tl.int64) * table_stride
-    queries = tl.arange(0, TOKENS * HEADS)
+    table = block_tables + tl.load(tile + 3).to(tl.int64) * table_stride + tl.load(tile + 4)
+    length = tl.load(tile + 5)
+    queries = tl.arange(0, QUERIES)
     token = queries // HEADS
     dims = tl.arange(0, PADDED)
     inside = ((token < count) & (queries % HEADS < GROUP))[:, None] & (dims < DIM)[None, :]
     place = (head * GROUP + queries % HEADS)[:, None] * DIM + dims[None, :]
     query = tl.load(q + (first + token).to(tl.int64)[:, None] * q_stride + place, mask=inside, other=0.0)
 
-    best = tl.full((TOKENS * HEADS,), float("-inf"), dtype=tl.float32)
-    weight = tl.zeros((TOKENS * HEADS,), dtype=tl.float32)
-    total = tl.zeros((TOKENS * HEADS, PADDED), dtype=tl.float32)
+    best = tl.full((QUERIES,), float("-inf"), dtype=tl.float32)
+    weight = tl.zeros((QUERIES,), dtype=tl.float32)
+    total = tl.zeros((QUERIES, PADDED), dtype=tl.float32)
     position = oldest + token
-    end = (oldest + count + KEYS - 1) // KEYS
+    end = (length + KEYS - 1) // KEYS
     if WINDOW:
         begin = tl.maximum(oldest - window + 1, 0) // KEYS
     else:
-        begin = (oldest + 1) // KEYS  # all of the tile's tokens see the key tiles before this one whole
+        # All of the tile's tokens see the key tiles before this one whole.
+        begin = tl.minimum((oldest + 1) // KEYS, length // KEYS)
         best, weight, total = _walk(
-            query, best, weight, total, kv, table, 0, begin, position, oldest + count, window, head, scale,
+            query, best, weight, total, kv, table, 0, begin, position, length, window, head, scale,
             KV_HEADS, DIM, PADDED, KEYS, BLOCK_TOKENS, STAGES, False, WINDOW,
         )  # fmt: skip
     best, weight, total = _walk(
-        query, best, weight, total, kv, table, begin, end, position, oldest + count, window, head, scale,
+        query, best, weight, total, kv, table, begin, end, position, length, window, head, scale,
         KV_HEADS, DIM, PADDED, KEYS, BLOCK_TOKENS, STAGES, True, WINDOW,
     )  # fmt: skip
-    to = out + (first + token).to(tl.int64)[:, None] * (KV_HEADS * GROUP * DIM) + place
-    tl.store(to, (total / weight[:, None]).to(out.dtype.element_ty), mask=inside)
-
-
-def padded_sizes(group: int, dim: int) -> tuple[int, int]:
-    """Heads of a group and head size, padded to powers of two. Raises ValueError for more than the kernels take."""
-    if group > MAX_GROUP or dim > MAX_HEAD_DIM:
-        raise ValueError(
-            f"at most {MAX_GROUP} query heads a KV head and head size {MAX_HEAD_DIM}, not {group} and {dim}"
-        )
-    return int(triton.next_power_of_2(group)), max(16, int(triton.next_power_of_2(dim)))
+    pieces = tl.load(tile + 7) if CUT else 1
+    if pieces > 1:
+        part = parts + tl.program_id(0).to(tl.int64) * (QUERIES * (PADDED + 2))
+        tl.store(part + queries[:, None] * PADDED + dims[None, :], total)
+        tl.store(part + QUERIES * PADDED + queries, best)
+        tl.store(part + QUERIES * (PADDED + 1) + queries, weight)
+    else:
+        to = out + (first + token).to(tl.int64)[:, None] * (KV_HEADS * GROUP * DIM) + place
+        tl.store(to, (total / weight[:, None]).to(out.dtype.element_ty), mask=inside)
 
 
 def prompt_attention(
-    q: Tensor, kv: Tensor, ragged: Ragged, plan: PromptPlan, tile: PromptTile, window: int | None = None
+    q: Tensor,
+    kv: Tensor,
+    ragged: Ragged,
+    plan: PromptPlan,
+    tile: PromptTile,
+    workspace: Workspace,
+    window: int | None = None,
 ) -> Tensor:
     """Causal attention of the planned rows' tokens q [T, H, D], heads contiguous: [T, H * D]. Scale 1/sqrt(D).
 
     kv [slots, 2, K, D] of one layer. A token sees its row's tokens up to itself, the last ``window`` of them if given.
+    Raises ValueError for a window over a plan that may cut tiles.
     """
+    if window is not None and plan.cut:
+        raise ValueError("tiles are not cut behind a window: plan them with most_pieces=0")
     tokens, heads, dim = q.shape
     kv_heads = kv.shape[2]
     group = heads // kv_heads
     padded_heads, padded = padded_sizes(group, dim)
+    require_parts(plan, workspace, kv_heads, plan.tile_tokens * padded_heads, padded)
     out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
     prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
-        q, kv, out, ragged.block_tables, plan.tiles, ragged.block_tables.stride(0), q.stride(0), window or 1 << 30,
-        dim**-0.5 * BASE_2,
+        q, kv, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
+        window or 1 << 30, dim**-0.5 * BASE_2,
         kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, min(tile.keys, ragged.block_tokens),
-        ragged.block_tokens, tile.stages, window is not None,
+        ragged.block_tokens, tile.stages, window is not None, plan.cut,
         num_warps=tile.warps,
     )  # fmt: skip
+    merge_pieces(out, plan, workspace, kv_heads, group, dim)
     return out

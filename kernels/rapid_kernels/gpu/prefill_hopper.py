@@ -22,7 +22,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from rapid_kernels.gpu.prefill import BASE_2, PromptPlan, padded_sizes
+from rapid_kernels.gpu.prefill import BASE_2
+from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
+from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 
 GLUON_TYPES = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
@@ -56,6 +58,33 @@ def _bring(
     mbarrier.expect(arrived.index(slot), 2 * kv.block_type.nbytes)
     tma.async_copy_global_to_shared(kv, [place * KEYS, key_column], arrived.index(slot), keys.index(slot))
     tma.async_copy_global_to_shared(kv, [last_place * KEYS, value_column], arrived.index(slot), values.index(slot))
+
+
+@gluon.jit
+def _bring_first(
+    kv, keys, values, arrived, table, steps, key_column, value_column,
+    KEYS: gl.constexpr, BLOCK_TOKENS: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Start the copies for the first STAGES turns, the first one's values for nobody; gives the last place."""
+    place = _place(table, 0, KEYS, BLOCK_TOKENS)
+    _bring(kv, keys, values, arrived, 0, place, place, key_column, value_column, KEYS, STAGES)
+    for turn in gl.static_range(1, STAGES):
+        if turn <= steps:
+            next_place = _place(table, gl.minimum(turn, steps - 1), KEYS, BLOCK_TOKENS)
+            _bring(kv, keys, values, arrived, turn, next_place, place, key_column, value_column, KEYS, STAGES)
+            place = next_place
+    return place
+
+
+@gluon.jit
+def _store_part(part, total, best, weight, QUERIES: gl.constexpr, PADDED: gl.constexpr):
+    """Leave a piece's sums, values [QUERIES, PADDED] first, then maxima, then weights."""
+    rows = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, total.type.layout))
+    columns = gl.arange(0, PADDED, layout=gl.SliceLayout(0, total.type.layout))
+    gl.store(part + gl.expand_dims(rows * PADDED, 1) + gl.expand_dims(columns, 0), total)
+    queries = gl.arange(0, QUERIES, layout=best.type.layout)
+    gl.store(part + QUERIES * PADDED + queries, best)
+    gl.store(part + QUERIES * (PADDED + 1) + queries, weight)
 
 
 @gluon.jit
@@ -112,7 +141,8 @@ def hopper_prompt_attention_kernel(
     kv,  # descriptor of [slots, 2 * KV_HEADS * DIM] with blocks [KEYS, PADDED]
     out,  # [T, KV_HEADS, GROUP, DIM]
     block_tables,  # [rows, table_stride] int32
-    tiles,  # [N, 4] int32
+    tiles,  # [N, 8] int32
+    parts,  # [N, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
     table_stride,
     q_stride,
     scale,  # of the scores, in base 2
@@ -125,6 +155,7 @@ def hopper_prompt_attention_kernel(
     KEYS: gl.constexpr,
     BLOCK_TOKENS: gl.constexpr,
     STAGES: gl.constexpr,
+    CUT: gl.constexpr,
     num_warps: gl.constexpr,
 ):
     """See the modules. Grid: N * KV_HEADS. Columns past DIM belong to another head: the queries have zeros there."""
@@ -134,12 +165,12 @@ def hopper_prompt_attention_kernel(
     OPERAND: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=TOTAL, k_width=2)
     ROWWISE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [num_warps, 1], [1, 0])
     head = gl.program_id(0) % KV_HEADS
-    tile = tiles + gl.program_id(0) // KV_HEADS * 4
+    tile = tiles + gl.program_id(0) // KV_HEADS * ENTRY
     first = gl.load(tile)
     count = gl.load(tile + 1)
     oldest = gl.load(tile + 2)
-    table = block_tables + gl.load(tile + 3).to(gl.int64) * table_stride
-    steps = (oldest + count + KEYS - 1) // KEYS
+    table = block_tables + gl.load(tile + 3).to(gl.int64) * table_stride + gl.load(tile + 4)
+    steps = (gl.load(tile + 5) + KEYS - 1) // KEYS
     key_column = head * DIM
     value_column = (KV_HEADS + head) * DIM
 
@@ -149,13 +180,9 @@ def hopper_prompt_attention_kernel(
     for slot in gl.static_range(STAGES):
         mbarrier.init(arrived.index(slot), count=1)
     fence_async_shared()
-    place = _place(table, 0, KEYS, BLOCK_TOKENS)
-    _bring(kv, keys, values, arrived, 0, place, place, key_column, value_column, KEYS, STAGES)  # values for nobody
-    for turn in gl.static_range(1, STAGES):
-        if turn <= steps:
-            next_place = _place(table, gl.minimum(turn, steps - 1), KEYS, BLOCK_TOKENS)
-            _bring(kv, keys, values, arrived, turn, next_place, place, key_column, value_column, KEYS, STAGES)
-            place = next_place
+    place = _bring_first(
+        kv, keys, values, arrived, table, steps, key_column, value_column, KEYS, BLOCK_TOKENS, STAGES
+    )  # fmt: skip
 
     token = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) // HEADS
     of_group = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) % HEADS
@@ -183,7 +210,8 @@ def hopper_prompt_attention_kernel(
         _bring(kv, keys, values, arrived, STAGES, next_place, place, key_column, value_column, KEYS, STAGES)
         place = next_place
 
-    whole = gl.maximum((oldest + 1) // KEYS, 1)  # all of the tile's tokens see the key tiles before this one whole
+    # All of the tile's tokens see the key tiles before this one whole.
+    whole = gl.maximum(gl.minimum((oldest + 1) // KEYS, steps), 1)
     place, best, weight, total, shares = _walk(
         query, kv, keys, values, arrived, table, 1, whole, steps, place, best, weight, total, shares, position,
         key_column, value_column, scale, QUERIES, KEYS, BLOCK_TOKENS, STAGES, SCORES, TOTAL, False,
@@ -195,25 +223,36 @@ def hopper_prompt_attention_kernel(
     mbarrier.wait(arrived.index(steps % STAGES), steps // STAGES & 1)
     total = warpgroup_mma(shares, values.index(steps % STAGES), total, is_async=True)
     total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
-    total = total / gl.expand_dims(gl.convert_layout(weight, gl.SliceLayout(1, TOTAL)), 1)
-    to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
-    gl.store(to, gl.convert_layout(total.to(kv.dtype), ROWWISE), mask=inside)
+    pieces = gl.load(tile + 7) if CUT else 1
+    if pieces > 1:
+        part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
+        _store_part(part, total, best, weight, QUERIES, PADDED)
+    else:
+        total = total / gl.expand_dims(gl.convert_layout(weight, gl.SliceLayout(1, TOTAL)), 1)
+        to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
+        gl.store(to, gl.convert_layout(total.to(kv.dtype), ROWWISE), mask=inside)
 
 
-def hopper_prompt_attention(q: Tensor, kv: Tensor, ragged: Ragged, plan: PromptPlan, tile: HopperTile) -> Tensor:
+def hopper_prompt_attention(
+    q: Tensor, kv: Tensor, ragged: Ragged, plan: PromptPlan, tile: HopperTile, workspace: Workspace
+) -> Tensor:
     """`rapid_kernels.gpu.prefill.prompt_attention` without a window; D is a multiple of 8."""
     tokens, heads, dim = q.shape
     slots, _, kv_heads, _ = kv.shape
     group = heads // kv_heads
     padded_heads, padded = padded_sizes(group, dim)
+    require_parts(plan, workspace, kv_heads, plan.tile_tokens * padded_heads, padded)
     block = [min(tile.keys, ragged.block_tokens), padded]
     layout = gl.NVMMASharedLayout.get_default_for(block, GLUON_TYPES[kv.dtype])
     width = 2 * kv_heads * dim
     cache = TensorDescriptor(kv.view(slots, width), [slots, width], [width, 1], block, layout)
     out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
     hopper_prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
-        q, cache, out, ragged.block_tables, plan.tiles, ragged.block_tables.stride(0), q.stride(0), dim**-0.5 * BASE_2,
+        q, cache, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
+        dim**-0.5 * BASE_2,
         kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, block[0], ragged.block_tokens, tile.stages,
+        plan.cut,
         num_warps=tile.queries // 16,
     )  # fmt: skip
+    merge_pieces(out, plan, workspace, kv_heads, group, dim)
     return out

@@ -35,6 +35,9 @@ PROMPT = PromptTile(queries=64, keys=32, stages=2, warps=4)
 HOPPER_PROMPT = HopperTile(queries=64, keys=64, stages=2)
 """Two programs a unit: one's softmax hides behind the other's products."""
 
+PROMPTS_PER_UNIT = 2
+"""Tiles of prompt chunks are cut into pieces until there are programs for so many a unit."""
+
 
 def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool) -> Tile | SlimTile | None:
     """The tile for ``rows`` of x by a weight of ``n`` rows on so many units; None: the library is faster."""
