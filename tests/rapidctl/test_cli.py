@@ -223,24 +223,17 @@ def test_status_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
 
 @pytest.mark.parametrize("state", ["starting", "draining", "drained", "engine_lost"])
 def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, rapidctl: Rapidctl) -> None:
-    bare = wire.Status(
-        call=0,
-        state=state,  # type: ignore[arg-type]
+    bare = replace(
+        samples.STATUS,
+        state=state,
         detail="loading weights 63 %",
         boot_id="",
-        front_boot_id="front-1",
-        version="0.1.0",
-        uptime_s=1.0,
-        endpoint="ipc:///run/rapidd/request.sock",
         model=None,
         device=None,
-        supervisor=wire.Process(pid=10),
-        front=wire.Process(pid=11),
         engine=wire.Process(pid=None),
         partition=None,
         kv=None,
         requests=wire.RequestCounts(waiting=0, prefilling=0, decoding=0),
-        slo=samples.SLO,
         slo_met=None,
     )
     peer.script[wire.GetStatus] = lambda ask: [replace(bare, call=ask.call)]

@@ -7,7 +7,7 @@ thread nor a sleep. The engine is a declared seam (transport): what it says is w
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import zmq
 from msgspec import Struct
@@ -24,6 +24,7 @@ from rapidd.paths import RuntimeDir
 from support import samples
 
 M = TypeVar("M", bound=Struct)
+R = TypeVar("R")
 
 VOCAB = 300
 EOS = 299
@@ -58,23 +59,15 @@ class FakeClock:
         self.ns += int(seconds * 1e9)
 
 
-class Peer:
-    """A raw client: one DEALER, everything it received in ``inbox``."""
+class Party(Generic[R]):
+    """Whoever talks to the front: one socket, and everything it received in ``inbox``."""
 
-    def __init__(self, rig: "Rig", receive_hwm: int = 1000) -> None:
+    def __init__(self, rig: "Rig", decode: Callable[[bytes], R], kind: int = zmq.DEALER) -> None:
         self.rig = rig
-        self.inbox: list[wire.Reply] = []
-        self.socket: zmq.Socket[bytes] = rig.context.socket(zmq.DEALER)
+        self.inbox: list[R] = []
+        self.socket: zmq.Socket[bytes] = rig.context.socket(kind)
         self.socket.set(zmq.LINGER, 0)
-        self.socket.set(zmq.RCVHWM, receive_hwm)
-        self.socket.connect(rig.runtime.endpoint)
-        rig.peers.append(self)
-
-    def send(self, message: Struct) -> None:
-        self.raw(wire.encode(message))
-
-    def raw(self, *frames: bytes) -> None:
-        self.socket.send_multipart(frames)
+        self._decode = decode
 
     def read(self) -> None:
         while True:
@@ -82,20 +75,40 @@ class Peer:
                 frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self.inbox.append(wire.decode_reply(frame))
+            self.inbox.append(self._decode(frame))
+
+    def next(self) -> R:
+        self.rig.until(lambda: bool(self.inbox), self)
+        return self.inbox.pop(0)
 
     def expect(self, kind: type[M]) -> M:
         """The next message of this kind; earlier ones of other kinds are skipped."""
-        while True:
-            self.rig.until(lambda: bool(self.inbox), self)
-            message = self.inbox.pop(0)
-            if isinstance(message, kind):
-                return message
+        while not isinstance(message := self.next(), kind):
+            pass
+        return message
+
+
+class Peer(Party[wire.Reply]):
+    """A raw client."""
+
+    def __init__(self, rig: "Rig", receive_hwm: int = 1000, kind: int = zmq.DEALER) -> None:
+        super().__init__(rig, wire.decode_reply, kind)
+        self.socket.set(zmq.RCVHWM, receive_hwm)
+        self.connect()
+        rig.peers.append(self)
+
+    def connect(self) -> None:
+        self.socket.connect(self.rig.runtime.endpoint)
+
+    def send(self, message: Struct) -> None:
+        self.raw(wire.encode(message))
+
+    def raw(self, *frames: bytes) -> None:
+        self.socket.send_multipart(frames)
 
     def fails(self) -> wire.Failed:
         """The next message, which must be a `Failed`."""
-        self.rig.until(lambda: bool(self.inbox), self)
-        message = self.inbox.pop(0)
+        message = self.next()
         assert isinstance(message, wire.Failed), message
         return message
 
@@ -115,8 +128,7 @@ class Peer:
         """Everything up to `Finished`: the streamed text, the streamed ids, and the last message itself."""
         text, ids = "", list[int]()
         while True:
-            self.rig.until(lambda: bool(self.inbox), self)
-            message = self.inbox.pop(0)
+            message = self.next()
             if isinstance(message, wire.Deltas):
                 for item in message.items:
                     assert item.index == len(ids)
@@ -132,12 +144,11 @@ class Peer:
         self.rig.peers.remove(self)
 
 
-class ScriptedEngine:
+class ScriptedEngine(Party[ipc.FrontMessage]):
     """What the front takes for the engine; everything it was told in ``inbox``."""
 
     def __init__(self, rig: "Rig", boot_id: str = "boot-1", kv_blocks: int = 64) -> None:
-        self.rig = rig
-        self.inbox: list[ipc.FrontMessage] = []
+        super().__init__(rig, ipc.decode_front)
         self.hello_message = ipc.EngineHello(
             build=ipc.BUILD,
             boot_id=boot_id,
@@ -149,29 +160,12 @@ class ScriptedEngine:
             kv_blocks=kv_blocks,
             eos_token_ids=[EOS],
         )
-        self.socket: zmq.Socket[bytes] = rig.context.socket(zmq.DEALER)
-        self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.ROUTING_ID, ipc.ENGINE_IDENTITY)
         self.socket.connect(rig.runtime.engine_endpoint)
         rig.engines.append(self)
 
     def send(self, message: Struct) -> None:
         self.socket.send(ipc.encode(message))
-
-    def read(self) -> None:
-        while True:
-            try:
-                frame = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self.inbox.append(ipc.decode_front(frame))
-
-    def expect(self, kind: type[M]) -> M:
-        while True:
-            self.rig.until(lambda: bool(self.inbox), self)
-            message = self.inbox.pop(0)
-            if isinstance(message, kind):
-                return message
 
     def hello(self) -> ipc.FrontHello:
         self.send(self.hello_message)

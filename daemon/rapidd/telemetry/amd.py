@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from rapidctl.wire import DeviceInfo
 from rapidd.telemetry.kfd import SYS, AmdProcess, KfdNode, find_node, processes, read_int, read_text
+from rapidd.telemetry.sensors import Reading
 
 KFD_DEVICE: Final = Path("/dev/kfd")
 _ABSENT: Final = frozenset({0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})
@@ -27,19 +28,10 @@ _ABSENT: Final = frozenset({0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})
 _MEGA: Final = 1e6
 
 
-class AmdSample(Struct, frozen=True, kw_only=True):
-    """One reading. ``utilization``: a kernel ran, not units in use. ``source``: sysfs alone, or amdsmi first."""
+class AmdSample(Reading, frozen=True, kw_only=True):
+    """``utilization``: a kernel ran, not units in use. ``source``: sysfs alone, or amdsmi first."""
 
     source: Literal["amdsmi", "sysfs"]
-    utilization: float | None = None
-    memory_utilization: float | None = None
-    clock_hz: float | None = None
-    memory_clock_hz: float | None = None
-    power_w: float | None = None
-    power_limit_w: float | None = None
-    temperature_c: float | None = None
-    memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None
     compute_partition: str | None = None
     """SPX: all XCDs are one device. DPX, QPX, CPX: they are several, which share the sensors."""
     memory_partition: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from rapidctl.wire import DeviceProcess
 from rapidd.telemetry.amd import KFD_DEVICE, AmdSample, AmdSensors
 from rapidd.telemetry.kfd import SYS, read_text
-from rapidd.telemetry.sensors import DeviceSensors
+from rapidd.telemetry.sensors import DeviceSensors, Reading
 
 _SUFFIX = "_err_count"
 
@@ -52,15 +52,7 @@ class HipSensors:
 
 def _sensors(sample: AmdSample, faults: tuple[str, ...]) -> DeviceSensors:
     return DeviceSensors(
-        memory_total_bytes=sample.memory_total_bytes,
-        memory_used_bytes=sample.memory_used_bytes,
-        utilization=sample.utilization,
-        memory_utilization=sample.memory_utilization,
-        clock_hz=sample.clock_hz,
-        memory_clock_hz=sample.memory_clock_hz,
-        power_w=sample.power_w,
-        power_limit_w=sample.power_limit_w,
-        temperature_c=sample.temperature_c,
+        **{name: getattr(sample, name) for name in Reading.__struct_fields__},
         remedy="restart" if faults else "none",
         processes=[DeviceProcess(pid=process.pid, memory_bytes=process.memory_bytes) for process in sample.processes],
         faults=faults,

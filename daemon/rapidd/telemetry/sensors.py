@@ -15,8 +15,8 @@ REMEDIES: Final[tuple[Remedy, ...]] = ("none", "restart", "stop")
 """Weakest first."""
 
 
-class DeviceSensors(Struct, frozen=True, kw_only=True):
-    """One reading, in SI units and shares from 0 to 1; null is what nobody told. Fields are those of `DeviceInfo`."""
+class Reading(Struct, frozen=True, kw_only=True):
+    """Values in SI units and shares from 0 to 1; null is what nobody told. Fields are those of `DeviceInfo`."""
 
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
@@ -27,6 +27,11 @@ class DeviceSensors(Struct, frozen=True, kw_only=True):
     power_w: float | None = None
     power_limit_w: float | None = None
     temperature_c: float | None = None
+
+
+class DeviceSensors(Reading, frozen=True, kw_only=True):
+    """One reading with what goes on beside the values. Fields are those of `DeviceInfo`, but for the last two."""
+
     slowdowns: list[str] | None = None
     processes: list[DeviceProcess] | None = None
     faults: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,63 +10,38 @@ import zmq
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import PolicyConfig, ServerConfig
+from support.bad_frames import BAD_FRAMES, INFINITE, NAN, generate, sampling
 from support.front import CONTEXT, VOCAB, Peer, Rig, ScriptedEngine
 
-
-def frame(**fields: Any) -> bytes:
-    return msgspec.msgpack.encode({"kind": "generate", "id": "bad", "prompt": "x"} | fields)
-
-
-DEEP = b"\x91" * 1000 + b"\xc0"
-BAD_FRAMES = {
-    "empty": (b"", "malformed"),
-    "random bytes": (random.Random(1).randbytes(200), "malformed"),
-    "truncated": (frame()[:-2], "malformed"),
-    "invalid UTF-8": (b"\x83\xa4kind\xa8generate\xa2id\xa1r\xa6prompt\xa2\xff\xfe", "malformed"),
-    "1,000 deep": (DEEP, "malformed"),
-    "1,000 deep in a field": (b"\x82\xa4kind\xa8generate\xa5tools" + DEEP, "malformed"),
-    "unknown kind": (frame(kind="teleport"), "unknown_kind"),
+FRAMES: dict[str, tuple[bytes, wire.ErrorCode]] = {
+    **BAD_FRAMES,
     "no kind": (msgspec.msgpack.encode({"id": "x"}), "malformed"),
-    "unknown field": (frame(temprature=1), "invalid_request"),
-    "n over its bound": (frame(n=17), "invalid_request"),
-    "n of 0": (frame(n=0), "invalid_request"),
-    "too many stops": (frame(stop=["a"] * 17), "invalid_request"),
-    "an empty stop": (frame(stop=[""]), "invalid_request"),
-    "a long stop": (frame(stop=["a" * 257]), "invalid_request"),
-    "negative temperature": (frame(sampling={"temperature": -1.0}), "invalid_request"),
-    "NaN temperature": (frame(sampling={"temperature": float("nan")}), "invalid_request"),
-    "infinite penalty": (frame(sampling={"presence_penalty": float("inf")}), "invalid_request"),
-    "NaN top_p": (frame(sampling={"top_p": float("nan")}), "invalid_request"),
-    "NaN deadline": (frame(deadline_s=float("nan")), "invalid_request"),
-    "a class that is none": (frame(slo_class="urgent"), "invalid_request"),
-    "max_tokens of 0": (frame(sampling={"max_tokens": 0}), "invalid_request"),
-    "min over max": (frame(sampling={"max_tokens": 1, "min_tokens": 2}), "invalid_request"),
-    "min over the context": (frame(sampling={"min_tokens": CONTEXT}), "invalid_request"),
-    "max over the context": (frame(sampling={"max_tokens": CONTEXT}), "invalid_request"),
-    "two prompts": (frame(prompt_ids=b"\1\0\0\0"), "invalid_request"),
-    "no prompt": (frame(prompt=None), "invalid_request"),
-    "an empty prompt": (frame(prompt=""), "empty_prompt"),
-    "no messages": (frame(prompt=None, messages=[]), "empty_prompt"),
-    "no ids": (frame(prompt=None, prompt_ids=b""), "empty_prompt"),
-    "five bytes of ids": (frame(prompt=None, prompt_ids=b"12345"), "invalid_request"),
+    "n over its bound": (generate(n=17), "invalid_request"),
+    "an empty stop": (generate(stop=[""]), "invalid_request"),
+    "infinite penalty": (sampling(presence_penalty=INFINITE), "invalid_request"),
+    "NaN deadline": (generate(deadline_s=NAN), "invalid_request"),
+    "max_tokens of 0": (sampling(max_tokens=0), "invalid_request"),
+    "min over max": (sampling(max_tokens=1, min_tokens=2), "invalid_request"),
+    "min over the context": (sampling(min_tokens=CONTEXT), "invalid_request"),
+    "max over the context": (sampling(max_tokens=CONTEXT), "invalid_request"),
+    "two prompts": (generate(prompt_ids=b"\1\0\0\0"), "invalid_request"),
+    "no prompt": (generate(prompt=None), "invalid_request"),
+    "no ids": (generate(prompt=None, prompt_ids=b""), "empty_prompt"),
+    "five bytes of ids": (generate(prompt=None, prompt_ids=b"12345"), "invalid_request"),
     "an id beyond the vocabulary": (
-        frame(prompt=None, prompt_ids=wire.pack_ids([VOCAB])),
+        generate(prompt=None, prompt_ids=wire.pack_ids([VOCAB])),
         "invalid_request",
     ),
-    "a long prompt": (frame(prompt="x" * CONTEXT), "prompt_too_long"),
-    "resume_ids of another n": (frame(resume_ids=[b"", b""]), "invalid_request"),
-    "odd resume_ids": (frame(resume_ids=[b"123"]), "invalid_request"),
-    "response_format": (frame(response_format={"type": "json_object"}), "unsupported"),
-    "tools": (frame(tools=[]), "unsupported"),
-    "tool_choice": (frame(tool_choice="auto"), "unsupported"),
-    "logit_bias": (frame(logit_bias={"1": 2}), "unsupported"),
-    "lora": (frame(lora="x"), "unsupported"),
+    "a long prompt": (generate(prompt="x" * CONTEXT), "prompt_too_long"),
+    "resume_ids of another n": (generate(resume_ids=[b"", b""]), "invalid_request"),
+    "odd resume_ids": (generate(resume_ids=[b"123"]), "invalid_request"),
+    "tool_choice": (generate(tool_choice="auto"), "unsupported"),
 }
 
 
-@pytest.mark.parametrize("case", BAD_FRAMES)
+@pytest.mark.parametrize("case", FRAMES)
 def test_a_bad_frame_is_answered_with_its_code(rig: Rig, case: str) -> None:
-    bad, code = BAD_FRAMES[case]
+    bad, code = FRAMES[case]
     peer, _ = rig.ready()
     peer.raw(bad)
     failed = peer.fails()
@@ -80,7 +54,7 @@ def test_a_bad_frame_is_answered_with_its_code(rig: Rig, case: str) -> None:
 
 def test_a_prompt_that_is_too_long_is_told_both_numbers(rig: Rig) -> None:
     peer, _ = rig.ready()
-    peer.raw(frame(prompt="x" * 70))
+    peer.raw(generate(prompt="x" * 70))
     message = peer.fails().message
     assert "70" in message
     assert str(CONTEXT) in message
@@ -89,7 +63,7 @@ def test_a_prompt_that_is_too_long_is_told_both_numbers(rig: Rig) -> None:
 @pytest.mark.parametrize("field", wire.UNSUPPORTED_FIELDS)
 def test_unsupported_fields_are_named_with_what_to_do(rig: Rig, field: str) -> None:
     peer, _ = rig.ready()
-    peer.raw(frame(**{field: None}))
+    peer.raw(generate(**{field: None}))
     failed = peer.fails()
     assert failed.code == "unsupported"
     assert field in failed.message
@@ -98,7 +72,7 @@ def test_unsupported_fields_are_named_with_what_to_do(rig: Rig, field: str) -> N
 
 def test_a_message_of_several_frames_is_refused(rig: Rig) -> None:
     peer, _ = rig.ready()
-    peer.raw(b"", frame())
+    peer.raw(b"", generate())
     assert peer.fails().code == "malformed"
     peer.raw(*[b"x"] * 1000)
     assert peer.fails().code == "malformed"

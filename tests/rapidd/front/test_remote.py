@@ -19,22 +19,22 @@ class RemotePeer(Peer):
     """A raw client over tcp, with the server's key and perhaps its own."""
 
     def __init__(self, rig: Rig, config: TcpConfig, pair: keys.Pair | None, kind: int = zmq.DEALER) -> None:
-        assert config.listen is not None
-        self.rig = rig
-        self.inbox: list[wire.Reply] = []
-        self.socket = rig.context.socket(kind)
-        self.socket.set(zmq.LINGER, 0)
-        if pair is not None:
-            self.socket.curve_serverkey = keys.encode(keys.read(Path(config.key)).public)
-            self.socket.curve_publickey = keys.encode(pair.public)
-            self.socket.curve_secretkey = keys.encode(pair.secret)
-        self.socket.connect(config.listen if kind == zmq.DEALER else wire.metrics_endpoint(config.listen))
-        rig.peers.append(self)
+        self.config, self.pair = config, pair
+        super().__init__(rig, kind=kind)
+
+    def connect(self) -> None:
+        assert self.config.listen is not None
+        if self.pair is not None:
+            self.socket.curve_serverkey = keys.encode(keys.read(Path(self.config.key)).public)
+            self.socket.curve_publickey = keys.encode(self.pair.public)
+            self.socket.curve_secretkey = keys.encode(self.pair.secret)
+        is_client = self.socket.type == zmq.DEALER
+        self.socket.connect(self.config.listen if is_client else wire.metrics_endpoint(self.config.listen))
 
 
 @pytest.fixture
-def remote(tmp_path: Path) -> Iterator[tuple[Rig, TcpConfig]]:
-    """A front that listens on tcp too; nobody is authorized yet."""
+def config(tmp_path: Path) -> TcpConfig:
+    """The server has a key; nobody is authorized yet."""
     config = TcpConfig(
         listen=f"tcp://127.0.0.1:{free_ports(2)}",
         key=str(tmp_path / "key"),
@@ -42,6 +42,12 @@ def remote(tmp_path: Path) -> Iterator[tuple[Rig, TcpConfig]]:
     )
     keys.write(tmp_path / "key", keys.make())
     (tmp_path / "authorized").touch()
+    return config
+
+
+@pytest.fixture
+def remote(tmp_path: Path, config: TcpConfig) -> Iterator[tuple[Rig, TcpConfig]]:
+    """A front that listens on tcp too."""
     rig = Rig(tmp_path, tcp=config)
     yield rig, config
     rig.close()
@@ -117,15 +123,8 @@ def _no_list(config: TcpConfig) -> TcpConfig:
 
 @pytest.mark.parametrize("spoil", [_no_key, _no_list])
 def test_tcp_without_keys_is_refused_before_anything_is_bound(
-    spoil: Callable[[TcpConfig], TcpConfig], tmp_path: Path
+    spoil: Callable[[TcpConfig], TcpConfig], config: TcpConfig, tmp_path: Path
 ) -> None:
-    config = TcpConfig(
-        listen=f"tcp://127.0.0.1:{free_ports(2)}",
-        key=str(tmp_path / "key"),
-        authorized_keys=str(tmp_path / "authorized"),
-    )
-    keys.write(tmp_path / "key", keys.make())
-    (tmp_path / "authorized").touch()
     spoil(config)
     path = tmp_path / "rapidd.toml"
     path.write_text(

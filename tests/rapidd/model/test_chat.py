@@ -97,6 +97,13 @@ def test_the_template_s_own_refusal_reaches_the_client() -> None:
     assert refused.value.code == "invalid_request"
 
 
+def refusal(source: str) -> RequestError:
+    """Of a request whose model has this template."""
+    with pytest.raises(RequestError) as refused:
+        ChatTemplate(source).render([ChatMessage("user", "x")])
+    return refused.value
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -109,9 +116,7 @@ def test_the_template_s_own_refusal_reaches_the_client() -> None:
     ],
 )
 def test_a_failing_template_fails_one_request(source: str) -> None:
-    with pytest.raises(RequestError) as refused:
-        ChatTemplate(source).render([ChatMessage("user", "x")])
-    assert refused.value.code == "invalid_request"
+    assert refusal(source).code == "invalid_request"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +132,7 @@ def test_a_failing_template_fails_one_request(source: str) -> None:
     ],
 )
 def test_the_sandbox_holds(source: str) -> None:
-    with pytest.raises(RequestError) as refused:
-        ChatTemplate(source).render([ChatMessage("user", "x")])
-    assert refused.value.code == "invalid_request"
+    assert refusal(source).code == "invalid_request"
 
 
 def test_small_multiplication_works() -> None:
