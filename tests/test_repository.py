@@ -25,6 +25,8 @@ TARGETS = {
     "docs",
     "clean",
 }
+SERIES = {"commands", "screens", "widgets", "wire"}
+"""Folders with a file a command, a screen, a widget, a kind of message."""
 MACHINE = re.compile(
     r"(?<![\w.])/(?:work|home|Users|root|mnt)/[\w.-]"  # a path of somebody's machine
     r"|\bpypi\.org\b|\bpythonhosted\b|\bindex-url\b|\bdownload\.pytorch\b",  # a registry
@@ -59,6 +61,16 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_make_lists_every_target() -> None:
     listed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[1] for line in listed.stdout.splitlines()} == TARGETS
+
+
+def test_every_module_is_on_the_map() -> None:
+    """Of the folders that hold one thing many times over, the folder is."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", text[text.index("## Files") : text.index("Imports point one way")]))
+    packages = (ROOT / "rapidctl/rapidctl", ROOT / "daemon/rapidd", ROOT / "kernels/rapid_kernels")
+    found = [path for package in packages for path in package.rglob("*.py") if not path.stem.startswith("__")]
+    missing = [path for path in found if path.stem not in named and path.parent.name not in SERIES]
+    assert missing == []
 
 
 def test_the_pinned_torch_satisfies_the_daemon() -> None:
