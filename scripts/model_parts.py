@@ -22,7 +22,7 @@ LIST = "parts.txt"
 def split(file: Path, folder: Path, part_bytes: int = PART_BYTES) -> list[Path]:
     """Write the parts of a file, and their list, to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = []
+    names: list[str] = []
     digest = hashlib.sha256()
     with file.open("rb") as whole:
         while data := whole.read(part_bytes):
