@@ -98,6 +98,7 @@ def _decode(setup: Setup, load: Decode) -> list[Figure]:
         Figure(f"{name}, longest gap", [longest], "ms"),
         Figure(f"{name}, host CPU of a step, all processes", cpu, "ms"),
         *_host(f"{name}, scheduling, host time", after.scheduling_s, 150.0),
+        *_host(f"{name}, of it enqueuing, host time", lane_of(after, "decode").enqueue_s, None),
     ]
 
 

@@ -26,6 +26,8 @@ TOLERANCE = {torch.bfloat16: 1.2e-2, torch.float16: 2e-3}
 DECODE = [(1023, 1), (0, 1), (64, 1), (129, 1), (15, 1)]
 CHUNKS = [(0, 200), (700, 130), (16, 2), (33, 64)]
 MIXED = [(300, 1), (5, 1), (0, 70), (129, 33), (40, 1)]
+LONG = [(50, 1), (9000, 16), (0, 9), (1500, 33)]
+"""Tiles behind long contexts are cut into pieces where the partition has room."""
 BATCHES = {"decode": DECODE, "chunks": CHUNKS, "mixed": MIXED, "one chunk": [(0, 333)], "one row": [(4000, 1)]}
 
 
@@ -61,6 +63,28 @@ def check(case: Case, kernels: Kernels | None = None) -> None:
 def test_every_call(batch: str, kv_heads: int, group: int, dim: int, dtype: torch.dtype) -> None:
     """Unwritten slots hold a finite number that would be seen: as the cache starts with zeros, none is ever NaN."""
     check(Case(BATCHES[batch], kv_heads, group, dim, dtype, unwritten=3e4, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "group", "dim"), [(8, 4, 128), (3, 3, 64), (1, 16, 256), (7, 1, 80), (4, 2, 8), (2, 3, 36)]
+)
+@pytest.mark.parametrize("block_tokens", [16, 128])
+@pytest.mark.parametrize("hopper", [True, False])
+def test_chunks_whose_tiles_are_cut_into_pieces(
+    kv_heads: int, group: int, dim: int, block_tokens: int, hopper: bool
+) -> None:
+    """By pointers no unwritten slot is read, so that it may hold what is not a number."""
+    from rapid_kernels.gpu.kernels import GpuKernels
+
+    kernels = gpu_kernels() if hopper else GpuKernels(bulk=False, hopper=False)
+    unwritten = 3e4 if hopper else float("nan")
+    check(
+        Case(
+            LONG, kv_heads, group, dim, torch.bfloat16, block_tokens=block_tokens, units=132, unwritten=unwritten,
+            device="cuda",
+        ),
+        kernels,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("batch", ["decode", "chunks", "mixed"])

@@ -7,8 +7,10 @@ is real in both: streams' waiters, staging, token table, buckets and padding, sa
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -68,8 +70,8 @@ class Reached:
         return float(1e3 * (end_event.at - self.at))
 
 
-class Device:
-    """Keeps which of its streams is current."""
+class Device(threading.local):
+    """Keeps which of its streams is current in a thread."""
 
     current = 0
 
@@ -143,9 +145,10 @@ class TinyGpuEngine(TinyEngine):
             with queue.current():
                 for size in self.gpu.chunk_sizes:
                     self.gpu.capture_chunk(size, units, captured)
+        launchers = {name: ThreadPoolExecutor(1, f"launch-{name}") for name in LANES}
         streams = {
             name: {
-                units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set)
+                units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set, launchers[name])
                 for units, (_, queue) in queues[name].items()
             }
             for name in LANES

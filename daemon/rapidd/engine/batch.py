@@ -74,3 +74,5 @@ class BatchResult:
     error: BaseException | None = None
     started_ns: int = 0
     ended_ns: int = 0
+    launch_ns: int = 0
+    """Host time that a thread of the lane took to launch it; 0 where the caller of `Stream.submit` did."""

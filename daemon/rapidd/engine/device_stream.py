@@ -1,7 +1,7 @@
 """Streams of a GPU as a lane sees them: work is enqueued by one thread, and a waiter thread sees it end.
 
-A batch is enqueued on the caller's thread, or, where that takes long (the hundreds of kernels of a prompt chunk), by a
-launcher thread of its lane, so that the caller can go on with the other lane. A batch is bracketed by two timed
+A batch is enqueued on the caller's thread, or by a launcher thread of its lane: a prompt chunk is hundreds of kernels,
+and even the graph of a decode step takes longer than what else the caller has to do. A batch is bracketed by two timed
 events; the waiter of its stream sleeps on the second one without the GIL, takes the result out of host memory, and
 wakes the loop. A stream that must go on behind another one waits for that one's event on the device. Knows batches
 only as calls that give a `BatchResult`.
@@ -87,12 +87,24 @@ class DeviceTask:
         self._after = after
         self._marks: tuple[Event, Event] | None = None
         self._result: BatchResult | None = None
+        self._launch_ns = 0
         self._launched = threading.Event()
         self._ended = threading.Event()
         self._lost: DeviceError | None = None
 
     def launch(self, queue: Queue) -> None:
         """Enqueue what the call enqueues. Never raises: a device that takes nothing any more is the result."""
+        self._launch(queue)
+        self._launched.set()
+
+    def launch_apart(self, queue: Queue) -> None:
+        """The same on a thread whose time is to be told with the result."""
+        begin_ns = time.monotonic_ns()
+        self._launch(queue)
+        self._launch_ns = time.monotonic_ns() - begin_ns
+        self._launched.set()
+
+    def _launch(self, queue: Queue) -> None:
         try:
             with queue.current():
                 if self._after is not None and not self._after.done:
@@ -103,7 +115,6 @@ class DeviceTask:
                 self._marks = start, queue.record()
         except Exception as error:  # handed to whoever asks for the result
             self._lose(error)
-        self._launched.set()
 
     @property
     def end(self) -> Event:
@@ -129,6 +140,7 @@ class DeviceTask:
         assert self._result is not None
         start, end = self._marks
         result = self._result
+        result.launch_ns = self._launch_ns
         end.synchronize()
         result.ended_ns = clock()
         result.started_ns = result.ended_ns - int(start.elapsed_time(end) * 1e6)
@@ -188,7 +200,7 @@ class DeviceStream:
         if self._launcher is None:
             task.launch(self._queue)
         else:
-            self._launcher.submit(task.launch, self._queue)
+            self._launcher.submit(task.launch_apart, self._queue)
         if not self._waiter.is_alive():
             self._waiter.start()
         self._tasks.put(task)

@@ -188,8 +188,8 @@ class GpuBackend:
             "decode": self._streams.decode,
             "prefill": self._streams.prefill,
         }
-        # A decode step is one graph; a prompt chunk is so many kernels that launching them would hold decode up.
-        launchers: dict[Lane, Executor | None] = {"decode": None, "prefill": ThreadPoolExecutor(1, "launch-prefill")}
+        # Launching takes long, and holds the interpreter only in part; no lane is to wait for the other's.
+        launchers: dict[Lane, Executor] = {name: ThreadPoolExecutor(1, f"launch-{name}") for name in LANES}
         own = {
             name: {
                 units: DeviceStream(

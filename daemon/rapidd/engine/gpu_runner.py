@@ -25,12 +25,13 @@ from rapidd import faults
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs, Size, size_for, sizes
+from rapidd.engine.decode_stage import DecodeInputs, DecodeStage
 from rapidd.engine.device_stream import Launched
 from rapidd.engine.graphs import Capture, Graph, bucket_for, buckets
 from rapidd.engine.request import LANES
 from rapidd.engine.runner import fill_result, sampling_row
 from rapidd.engine.sampling import GREEDY_BELOW, Sampled, SamplingRow
-from rapidd.engine.staging import BlockTables, DecodeInputs, download, fill_decode, upload
+from rapidd.engine.staging import BlockTables, download, upload
 from rapidd.model.llama import Llama
 
 
@@ -39,8 +40,9 @@ class Place:
     """Static memory for streams of which only one works at a time."""
 
     scratch: Scratch | None
-    inputs: Tensor
-    """Bytes of `DecodeInputs` or `ChunkInputs`, whatever the size."""
+    decode: DecodeStage
+    chunk_inputs: Tensor
+    """Bytes of `ChunkInputs`, whatever the size."""
     logits: Tensor
     """[max_rows, vocab_size] float32: of the last decode step."""
     chosen: Tensor
@@ -112,31 +114,31 @@ class GpuRunner:
             self._cache.layout, max_rows=rows, max_tokens=rows * self._max_model_len, device=device
         )
         largest = next(iter(self._chunk_inputs.values()))
-        nbytes = max(self._inputs[rows].nbytes, largest.nbytes)
+        tables = BlockTables(rows, self._width, self._block_tokens)
+        decode_inputs = torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8, device=device)
         return Place(
             scratch=scratch,
-            inputs=torch.zeros(nbytes, dtype=torch.uint8, device=device),
+            decode=DecodeStage(decode_inputs, tables, self._stride),
+            chunk_inputs=torch.zeros(largest.nbytes, dtype=torch.uint8, device=device),
             logits=torch.empty((rows, vocab_size), device=device),
             chosen=torch.zeros(2 * rows, dtype=torch.int32, device=device),
             hidden=torch.empty(
                 (2, largest.tokens, self._model.spec.hidden_size), dtype=self._model.dtype, device=device
             ),
-            tables=BlockTables(rows, self._width, self._block_tokens),
+            tables=tables,
         )
 
     @torch.inference_mode()
     def capture(self, rows: int, units: int, capture: Capture) -> None:
         """Capture the decode step of a bucket on the current stream, with padding in every row."""
         state = self.streams[self._current()]
-        host = torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8)
-        fill_decode(self._inputs[rows], host, [], state.place.tables, self._stride)
-        state.place.inputs[: len(host)].copy_(host)
+        state.place.decode.stage(self._inputs[rows], [])
         step = self._decode_step(state.place, rows, units)
         state.graphs[rows] = capture(step)
 
     def _decode_step(self, place: Place, rows: int, units: int) -> Callable[[], None]:
         """A step of so many rows, from the place's inputs to the token table, its logits and its choice."""
-        positions, slot_mapping, source, kv_lens, block_tables = self._inputs[rows].parts(place.inputs)
+        positions, slot_mapping, source, kv_lens, block_tables = self._inputs[rows].parts(place.decode.buffer)
         query_start, every_row = self._query_start[: rows + 1], self._every_row[:rows]
         tokens = self._tokens.view(-1)
         logits, chosen = place.logits[:rows], place.chosen[: 2 * rows].view(2, rows)
@@ -171,8 +173,8 @@ class GpuRunner:
         inputs = self._chunk_inputs[size]
         host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
         inputs.fill(host, [], 0, state.place.tables, self._stride)
-        state.place.inputs[: len(host)].copy_(host)
-        positions, slot_mapping, source, query_start, kv_lens, block_tables = inputs.parts(state.place.inputs)
+        state.place.chunk_inputs[: len(host)].copy_(host)
+        positions, slot_mapping, source, query_start, kv_lens, block_tables = inputs.parts(state.place.chunk_inputs)
         # The host's lengths: the decode rows, then as if all prompt tokens were of one row.
         ragged = Ragged(
             positions=positions,
@@ -228,13 +230,11 @@ class GpuRunner:
         place, n = state.place, len(rows)
         bucket = bucket_for(n, self.buckets)
         inputs = self._inputs[bucket]
-        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.inputs.is_cuda)
-        fill_decode(inputs, host, rows, place.tables, self._stride)
-        place.inputs[: inputs.nbytes].copy_(host, non_blocking=True)
+        place.decode.stage(inputs, rows)
         state.graphs[bucket].replay()
         if all(map(takes_highest, rows)):
             return _chosen(place.chosen[: 2 * bucket], n)
-        source = inputs.parts(place.inputs)[2][:n]
+        source = inputs.parts(place.decode.buffer)[2][:n]
         return self._sample(place.logits[:n], [sampling_row(row) for row in rows], source + 1)
 
     def _chunk(self, batch: Batch, place: Place, inputs: ChunkInputs, captured: ChunkGraph) -> Launched:
@@ -245,9 +245,9 @@ class GpuRunner:
         last = inputs.last_tokens(rows, batch.num_decode)[sampling]
         ids, ids_at, at, target = upload((known, known_at, last, self._after(rows, sampling)), self._model.device)
         self._tokens.view(-1).index_copy_(0, ids_at, ids)
-        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.inputs.is_cuda)
+        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.chunk_inputs.is_cuda)
         inputs.fill(host, rows, batch.num_decode, place.tables, self._stride)
-        place.inputs[: inputs.nbytes].copy_(host, non_blocking=True)
+        place.chunk_inputs[: inputs.nbytes].copy_(host, non_blocking=True)
         captured.graph.replay()
         if not sampling:
             return Launched()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rapidctl.wire import LanePlacement, LaneStats, Mode
 from rapidd.engine.batch import Batch, BatchResult
@@ -46,6 +46,15 @@ class Stream(Protocol):
         """Units on which it was seen to run."""
 
 
+class _Enqueued(NamedTuple):
+    batch: Batch
+    task: Done
+    host_ns: int
+    """Time that enqueuing took of the caller."""
+    switched: bool
+    """Whether it went to another stream than the batch before."""
+
+
 class LaneExecutor:
     """One lane: a stream for each unit count it may get, and at most ``depth`` batches in flight.
 
@@ -68,7 +77,7 @@ class LaneExecutor:
         self._whole = whole
         self._run = run
         self._clock = clock
-        self._queue: deque[tuple[Batch, Done]] = deque()
+        self._queue: deque[_Enqueued] = deque()
         self._last: tuple[Stream, Done] | None = None
         self._stream = whole
         self.forget()
@@ -111,20 +120,20 @@ class LaneExecutor:
             self._since_ns = begin_ns
         task = self._stream.submit(lambda: self._run(batch), after)
         self._last = (self._stream, task)
-        self._queue.append((batch, task))
-        self._meter.enqueued(self._clock() - begin_ns, switched)
+        self._queue.append(_Enqueued(batch, task, self._clock() - begin_ns, switched))
 
     def wait(self) -> None:
         """Block until everything enqueued has ended; for the warm-up."""
-        for _, task in self._queue:
-            task.wait()
+        for enqueued in self._queue:
+            enqueued.task.wait()
 
     def collect(self) -> list[tuple[Batch, BatchResult]]:
         """Batches that ended since the last call, oldest first."""
         done = []
-        while self._queue and self._queue[0][1].done:
-            batch, task = self._queue.popleft()
+        while self._queue and self._queue[0].task.done:
+            batch, task, host_ns, switched = self._queue.popleft()
             result = task.value
+            self._meter.enqueued(host_ns + result.launch_ns, switched)
             self._meter.ended(batch, result)
             done.append((batch, result))
         return done

@@ -55,7 +55,7 @@ class Meter:
         self.tokens = 0
 
     def enqueued(self, host_ns: int, switched: bool) -> None:
-        """A batch was handed over; ``switched``: to another stream than the one before."""
+        """So long was the host busy handing a batch over; ``switched``: to another stream than the one before."""
         (self._switches if switched else self._enqueues).record(host_ns)
 
     def ended(self, batch: Batch, result: BatchResult) -> None:

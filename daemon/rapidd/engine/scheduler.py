@@ -180,7 +180,7 @@ class Scheduler(Residents):
             if not request.can_decode(lane, LOOKAHEAD):
                 continue
             if request.scheduled < len(request.blocks) * size or self._grow(request, request.scheduled + 1):
-                rows.append(self._row(request, 1, lane))
+                rows.append(self._decode_row(request, lane))
         return rows
 
     def _chunk_rows(
@@ -237,14 +237,37 @@ class Scheduler(Residents):
             count = min(count, room)
             if count <= 0 or not self._grow(request, request.scheduled + count):
                 return 0
-        rows.append(self._row(request, count, lane))
+        rows.append(self._prompt_row(request, count, lane))
         return count
 
-    def _row(self, request: Request, count: int, lane: Lane) -> Row:
+    def _decode_row(self, request: Request, lane: Lane) -> Row:
+        """One token of a request past its prompt. Nothing else is done so often: no keywords, no properties."""
+        start = request.scheduled
+        samples = start + 1 == len(request.tokens) + request.pending
+        row = Row(
+            request,
+            request.generation,
+            request.slot,
+            start,
+            1,
+            request.blocks[: start // self.pool.block_tokens + 1],
+            samples,
+            start,
+            NO_IDS,
+            request.prompt_len,
+            request.sampling,
+        )
+        request.scheduled = start + 1
+        self._decode_tokens += 1
+        request.pending += samples
+        request.flying += 1
+        request.flying_lane = lane
+        return row
+
+    def _prompt_row(self, request: Request, count: int, lane: Lane) -> Row:
         start, end = request.scheduled, request.scheduled + count
-        is_prefill = request.is_prefill
         # The first chunk also brings what the prefix cache spared: penalties look at the whole sequence.
-        known_start = 0 if is_prefill and start == request.cached else start
+        known_start = 0 if start == request.cached else start
         samples = end == len(request.tokens) + request.pending
         row = Row(
             request=request,
@@ -255,19 +278,16 @@ class Scheduler(Residents):
             blocks=request.blocks[: self.pool.blocks_for(end)],
             samples=samples,
             known_start=known_start,
-            known_ids=request.tokens[known_start:end] if is_prefill else NO_IDS,
+            known_ids=request.tokens[known_start:end],
             prompt_len=request.prompt_len,
             sampling=request.sampling,
         )
         request.scheduled = end
-        if not is_prefill:
-            self._decode_tokens += count
-        else:
-            self._prompts.tokens -= count
-            if not request.is_prefill:
-                self._prompts.remove(request)
-                self._num_decoding += 1
-                self._decode_tokens += end
+        self._prompts.tokens -= count
+        if not request.is_prefill:
+            self._prompts.remove(request)
+            self._num_decoding += 1
+            self._decode_tokens += end
         request.pending += samples
         request.flying += 1
         request.flying_lane = lane

@@ -6,8 +6,8 @@ the piece's first key, or the oldest that a window lets it see, to the last. Til
 
 Contract: the chunks' own keys and values are cached already. Only the tokens of a row are read; tokens of no row get no
 result. Numerics: products in the cache's type, softmax with its running maximum and sums in float32; a token's result
-depends on the plan, never on timing. No program waits for another. Graph-safe: only the batch's size counts on the host.
-One call on one stream at a time per `Workspace`.
+depends on the plan, never on timing. No program waits for another. One call on one stream at a time per `Workspace`.
+Graph-safe: only the batch's size counts on the host.
 Method: arXiv 2205.14135, over blocks as in arXiv 2309.06180.
 """
 

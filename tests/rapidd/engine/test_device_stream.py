@@ -83,6 +83,7 @@ def test_work_is_enqueued_at_once_and_its_result_is_there_when_the_device_is_don
     assert task.done
     assert task.value.token_ids == [7]
     assert (task.value.started_ns, task.value.ended_ns) == (7_500_000, 10_000_000)
+    assert task.value.launch_ns == 0, "the caller knows"
     assert setup.stream.placement() == [3, 4]
 
 
@@ -105,6 +106,7 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
         event.reached.set()
     second.wait()
     assert (first.value.token_ids, second.value.token_ids) == ([1], [2])
+    assert first.value.launch_ns > 0, "which the caller cannot measure"
 
 
 def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> None:

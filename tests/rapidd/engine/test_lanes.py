@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable
 
-from rapidctl.wire import Mode
+from rapidctl.wire import Mode, Quantiles
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.lanes import Done, LaneExecutor
 from rapidd.engine.request import Request, SamplingParams
@@ -122,3 +122,17 @@ def test_how_much_of_a_time_the_lane_ran_counts_what_it_runs_now_from_when_it_co
     setup.lane.enqueue(batch(2, 2))
     assert setup.lane.share(11 * SECOND, 13 * SECOND) == 0.5, "running since 12"
     assert setup.lane.share(12 * SECOND, 13 * SECOND) == 1.0
+
+
+def test_the_host_time_of_a_batch_is_its_callers_and_its_launchers() -> None:
+    setup = Setup()
+
+    def run(batch: Batch) -> BatchResult:
+        return BatchResult(launch_ns=400_000)
+
+    lane = LaneExecutor("decode", setup.streams, setup.whole, run, 2, lambda: setup.now)
+    lane.enqueue(batch(1, 2))
+    assert lane.stats(units_total=2).enqueue_s == Quantiles(n=0), "not known before it ended"
+    lane.wait()
+    lane.collect()
+    assert lane.stats(units_total=2).enqueue_s == Quantiles(n=1, p50=4e-4, p95=4e-4, p99=4e-4, max=4e-4)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rapidd.engine.batch import Row
 from rapidd.engine.request import Request, SamplingParams
-from rapidd.engine.staging import ALIGNMENT, BlockTables, DecodeInputs, download, fill_decode, upload
+from rapidd.engine.staging import ALIGNMENT, BlockTables, download, upload
 
 
 def request() -> Request:
@@ -27,20 +27,6 @@ def test_parts_arrive_with_their_shapes_types_and_alignment() -> None:
         assert torch.equal(part, torch.from_numpy(array_))
         assert (part.data_ptr() - there[0].data_ptr()) % ALIGNMENT == 0
     assert torch.equal(download(there[2]), there[2])
-
-
-def test_a_step_of_two_rows_in_a_bucket_of_three() -> None:
-    inputs, tables = DecodeInputs(3, width=4), BlockTables(8, width=4, block_tokens=4)
-    host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
-    rows = [row(request(), 5, 9, [7, 2, 6]), row(request(), 1, 3, [4])]
-    fill_decode(inputs, host, rows, tables, stride=100)
-    positions, slot_mapping, source, kv_lens, block_tables = inputs.parts(host)
-    assert positions.tolist() == [9, 3, 0]
-    assert slot_mapping.tolist() == [6 * 4 + 1, 4 * 4 + 3, 0]
-    assert source.tolist() == [509, 103, 0]
-    assert kv_lens.tolist() == [10, 4, 1]
-    assert block_tables.tolist() == [[7, 2, 6, 0], [4, 0, 0, 0], [0, 0, 0, 0]]
-    assert all((part.data_ptr() - host.data_ptr()) % ALIGNMENT == 0 for part in inputs.parts(host))
 
 
 def test_the_mirror_follows_a_sequence_and_forgets_the_one_before() -> None:
