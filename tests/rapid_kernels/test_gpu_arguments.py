@@ -16,7 +16,9 @@ from rapid_kernels.gpu.decode_plan import make_plan
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
 from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
-from rapid_kernels.gpu.prompt_plan import padded_sizes
+from rapid_kernels.gpu.prefill import prompt_attention
+from rapid_kernels.gpu.prompt_plan import PromptPlan, padded_sizes
+from rapid_kernels.gpu.tuning import PROMPT
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels
 
@@ -62,6 +64,16 @@ def test_attention_refuses_shapes(heads: int, dim: int) -> None:
         decode_attention(
             torch.zeros(1, heads, dim), torch.zeros(16, 2, 1, dim), plan, 8, Workspace("cpu", 1 << 20), DecodeTile()
         )
+
+
+def test_prompt_attention_refuses() -> None:
+    q, kv = torch.zeros(16, 4, 64), torch.zeros(32, 2, 1, 64)
+    ragged = make_ragged([16], [16], [[1]], 16, 1)
+    plan = PromptPlan(16, torch.zeros((4, 8), dtype=torch.int32), cut=True)
+    with pytest.raises(ValueError, match="tiles are not cut behind a window"):
+        prompt_attention(q, kv, ragged, plan, PROMPT, Workspace("cpu", 1 << 20), 5)
+    with pytest.raises(ValueError, match="workspace too small"):
+        prompt_attention(q, kv, ragged, plan, PROMPT, Workspace("cpu", 64))
 
 
 @given(tiles=st.integers(1, 4000), k_steps=st.integers(1, 300), most=st.integers(1, 300))
