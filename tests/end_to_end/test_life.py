@@ -26,7 +26,7 @@ def play(daemon: Daemon, disturb: Callable[[Client], object]) -> None:
 
 def test_a_daemon_drains_loses_its_engine_is_killed_and_always_comes_back(started: Callable[..., Daemon]) -> None:
     """On one endpoint, in bfloat16: tokens may then differ after a restart of the engine, but none is missing."""
-    daemon = started("--model", str(MODEL), "--dtype", "bfloat16")
+    daemon = started("--model", str(MODEL), "--dtype", "bfloat16", "--compute-units", "1")
     assert daemon.process is not None
 
     family = [os.pidfd_open(pid) for pid in daemon.family()]
