@@ -88,6 +88,13 @@ def _store_part(part, total, best, weight, QUERIES: gl.constexpr, PADDED: gl.con
 
 
 @gluon.jit
+def _store_result(to, total, weight, inside, ROWWISE: gl.constexpr):
+    """A whole tile's values over its weights, by the pointers ``to``."""
+    result = total / gl.expand_dims(gl.convert_layout(weight, gl.SliceLayout(1, total.type.layout)), 1)
+    gl.store(to, gl.convert_layout(result.to(to.dtype.element_ty), ROWWISE), mask=inside)
+
+
+@gluon.jit
 def _softmax(scores, best, scale):
     """Weights of a step's scores, its greatest so far, and what the older sums are to be multiplied by."""
     new = gl.maximum(best, gl.max(scores, 1) * scale)
@@ -223,14 +230,15 @@ def hopper_prompt_attention_kernel(
     mbarrier.wait(arrived.index(steps % STAGES), steps // STAGES & 1)
     total = warpgroup_mma(shares, values.index(steps % STAGES), total, is_async=True)
     total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
-    pieces = gl.load(tile + 7) if CUT else 1
-    if pieces > 1:
-        part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
-        _store_part(part, total, best, weight, QUERIES, PADDED)
+    to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
+    if CUT:  # triton 3.6 cannot compile a branch that is never taken
+        if gl.load(tile + 7) > 1:
+            part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
+            _store_part(part, total, best, weight, QUERIES, PADDED)
+        else:
+            _store_result(to, total, weight, inside, ROWWISE)
     else:
-        total = total / gl.expand_dims(gl.convert_layout(weight, gl.SliceLayout(1, TOTAL)), 1)
-        to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
-        gl.store(to, gl.convert_layout(total.to(kv.dtype), ROWWISE), mask=inside)
+        _store_result(to, total, weight, inside, ROWWISE)
 
 
 def hopper_prompt_attention(
