@@ -141,7 +141,7 @@ def plan_case() -> Errors:
         (16, [3], [(2000, 20)], 16, 11, 10),  # two tiles of 31 units: five pieces each
         (16, [], [(2000, 20)], 64, 40, 14),  # no piece of fewer than four units
         (16, [3], [(4000, 16), (0, 30), (300, 5), (1500, 40)], 128, 33, 16),
-        (16, [], [(4000, 170)], 16, 21, 11),  # more than half as many tiles as pieces
+        (16, [], [(4000, 170)], 16, 21, 11),  # more than a third as many tiles as pieces
         (128, [], [(512 + i, 130) for i in range(8)], 16, 64, 32),
         (16, [40], [(800, 4), (520, 20), (0, 9)], 16, 24, 8),
         (64, [40], [(2200, 4), (1100, 9)], 128, 24, 6),
