@@ -173,11 +173,14 @@ class KVCache:
     layers: tuple[Tensor, ...]
 
 
+Layout = Literal["plain", "mkl", "onednn"]
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """A weight [out, in], made by `Kernels.prepare` for the implementation that made it."""
 
-    layout: Literal["plain", "mkl", "onednn"]
+    layout: Layout
     data: Tensor
     """Readable as a matrix only when plain."""
     like: Tensor

@@ -4,6 +4,7 @@ import math
 import random
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
+from rapid_kernels.layout import Layout
+from rapid_kernels.packed import is_intel, multiply, pack_as
 from rapid_kernels.reference import QUERY_TILE, ReferenceKernels
 
 BLOCK_TOKENS = 4
@@ -198,6 +201,32 @@ def test_linear(tokens: int, with_bias: bool, pack: bool, dtype: torch.dtype) ->
     tolerance = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.3}[dtype]
     assert out.dtype == dtype
     torch.testing.assert_close(out.double(), expected, rtol=tolerance / 10, atol=tolerance)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 64, 257])
+@pytest.mark.parametrize("layout", ["mkl", "onednn", "plain"])
+def test_every_layout_of_float32_multiplies_the_same(tokens: int, layout: Layout) -> None:
+    x, weight, bias = torch.randn(tokens, 48), torch.randn(72, 48), torch.randn(72)
+    matrix = pack_as(weight, layout)
+    assert matrix.like.shape == weight.shape
+    expected = x.double() @ weight.double().t() + bias.double()
+    torch.testing.assert_close(multiply(x, matrix, bias).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "intel"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", True),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\n", False),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", True),
+        (None, True),
+    ],
+)
+def test_a_processor_of_unknown_make_counts_as_intels(tmp_path: Path, cpu_info: str | None, intel: bool) -> None:
+    file = tmp_path / "cpuinfo"
+    if cpu_info is not None:
+        file.write_text(cpu_info)
+    assert is_intel(file) == intel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -61,9 +61,10 @@ def driver_version(kind: str, nvidia: Path = NVIDIA_VERSION, amd: Path = AMD_VER
 
 
 def kernel_files(on_gpu: bool) -> list[Path]:
-    """Sources of what computes on such a device."""
+    """Sources of what computes on such a device, and of what every implementation shares."""
     root = Path(rapid_kernels.__file__).parent
-    return sorted([*root.glob("*.py"), *(root.glob("gpu/*.py") if on_gpu else ())])
+    own = root.glob("gpu/*.py") if on_gpu else (root / name for name in ("packed.py", "reference.py"))
+    return sorted([*own, *(root / name for name in ("api.py", "layout.py"))])
 
 
 def code_digest(files: Iterable[Path]) -> str:

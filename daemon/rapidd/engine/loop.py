@@ -37,6 +37,8 @@ from rapidd.telemetry.latency import resolve_slo
 from rapidd.telemetry.recent import Recent
 
 STATE_BUSY_NS: Final = 250_000_000
+STATE_LATEST_NS: Final = 500_000_000
+"""Nobody is woken for it alone before this: the front is awake, and its caches warm, right behind a step."""
 STATE_IDLE_NS: Final = 1_000_000_000
 CHECK_NS: Final = 10_000_000_000
 """An idle engine checks the block pool's invariants this often."""
@@ -168,7 +170,7 @@ class Engine:
         return not all(lane.idle for lane in self._lanes.values())
 
     def _timeout_ms(self) -> int:
-        period = STATE_BUSY_NS if self._busy else STATE_IDLE_NS
+        period = STATE_LATEST_NS if self._busy else STATE_IDLE_NS
         return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
 
     # --- the front

@@ -27,7 +27,9 @@ from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
 CHORES_NS: Final = 1_000_000_000
-"""Period of leases, late answers and SLO reports."""
+"""Period of leases, late answers, SLO reports and the engine's ping."""
+EARLY_NS: Final = 150_000_000
+"""How much sooner they may be done where the front is awake anyway: waking up costs more than they do."""
 _DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
 
 
@@ -160,6 +162,11 @@ class Front:
             self._next_ns = self._find_next_ns()
         return self._next_ns
 
+    @property
+    def early_ns(self) -> int:
+        """When `tick` may be called, if the front is awake anyway."""
+        return self._next_chores_ns - EARLY_NS
+
     def _find_next_ns(self) -> int:
         times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
         return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns) if at is not None))
@@ -167,11 +174,13 @@ class Front:
     def tick(self) -> None:
         """What time brings: pings, deadlines, leases, snapshots, the end of a drain."""
         now_ns = self._clock()
-        self.link.tick()
         self.serving.expire()
-        if now_ns >= self._next_chores_ns:
+        if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
+            self.link.tick(now_ns + EARLY_NS)
             self._chores()
+        else:
+            self.link.tick(now_ns)
         self._aftermath()
         if self._stop_ns is not None and not self.stopped:
             self._finish_stopping(now_ns, self._stop_ns)
@@ -194,6 +203,7 @@ class Front:
             self._report(ipc.ChildReport("drained"))
 
     def _chores(self) -> None:
+        self.latency.sort_in()
         for client in self.clients.silent():
             self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
         self.clients.probe()

@@ -112,11 +112,11 @@ class EngineLink:
         """Remember the newest epoch, from which the next engine goes on counting."""
         self.epoch = max(self.epoch, epoch)
 
-    def tick(self) -> None:
-        """Ping the engine, or ask whether there is one."""
-        now_ns = self._clock()
-        if now_ns < self._next_ping_ns:
+    def tick(self, due_ns: int) -> None:
+        """Ping the engine, or ask whether there is one, if that is due by ``due_ns``."""
+        if due_ns < self._next_ping_ns:
             return
+        now_ns = self._clock()
         if self._identity is None:
             self._transport.to_engine(ipc.ENGINE_IDENTITY, ipc.encode(ipc.Ping(0)))
             self._next_ping_ns = now_ns + SEEK_NS

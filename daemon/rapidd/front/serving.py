@@ -174,9 +174,7 @@ class Serving:
         for identity, deltas in items.items():
             self.totals.streamed_tokens += len(deltas)
             self._clients.reply(identity, wire.Deltas(items=deltas))
-        self._latency.tokens(len(step.tokens), now_ns)
-        for gap_ns, count in gaps.items():
-            self._latency.gaps(gap_ns / 1e9, count, now_ns)
+        self._latency.step(len(step.tokens), gaps, now_ns)
         for stream in done:
             self._finish(stream)
 

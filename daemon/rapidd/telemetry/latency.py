@@ -93,6 +93,8 @@ class LatencyRecorder:
         self._arrived, self._finished = SlidingCounter(longest), SlidingCounter(longest)
         self._prompt_tokens, self._output_tokens = SlidingCounter(longest), SlidingCounter(longest)
         self._totals = _Totals()
+        self._steps: list[tuple[int, dict[int, int], int]] = []
+        """Tokens, gaps and time of each step that is not counted yet."""
         self._longer: list[LatencyWindow] = []
         self._longer_slice = -1
         self._ttft_met, self._itl_met, self._both_met = (SlidingCounter(longest) for _ in range(3))
@@ -109,15 +111,23 @@ class LatencyRecorder:
         self._ttft_ratio.record(ttft_s / ttft_limit_s(self.slo, prompt_tokens), now_ns)
         self._prompt_tokens.add(prompt_tokens, now_ns)
 
-    def gaps(self, gap_s: float, count: int, now_ns: int) -> None:
-        """Time between two tokens of so many choices."""
-        self._itl.add(bucket_of(gap_s), gap_s, count, now_ns)
-        self._totals.itl.add(gap_s, count)
+    def step(self, tokens: int, gaps: dict[int, int], now_ns: int) -> None:
+        """Output tokens that a step brought; ``gaps``: how many came so many nanoseconds after their stream's last one.
 
-    def tokens(self, count: int, now_ns: int) -> None:
-        """Output tokens that a step brought."""
-        self._output_tokens.add(count, now_ns)
-        self._totals.output_tokens += count
+        Sorted in by `sort_in`: a step has more to do, with colder caches.
+        """
+        self._steps.append((tokens, gaps, now_ns))
+
+    def sort_in(self) -> None:
+        """Count the steps noted since the last time. Done before anything is told; call it every second or so."""
+        for tokens, gaps, now_ns in self._steps:
+            self._output_tokens.add(tokens, now_ns)
+            self._totals.output_tokens += tokens
+            for gap_ns, count in gaps.items():
+                gap_s = gap_ns / 1e9
+                self._itl.add(bucket_of(gap_s), gap_s, count, now_ns)
+                self._totals.itl.add(gap_s, count)
+        self._steps.clear()
 
     def finished(self, e2e_s: float, tpot_s: list[float], verdict: Verdict, now_ns: int) -> None:
         """A request ended well; ``tpot_s``: mean seconds a token after the first, of each choice that has two."""
@@ -133,6 +143,7 @@ class LatencyRecorder:
 
     def windows(self, now_ns: int) -> list[LatencyWindow]:
         """The published windows, shortest first; the longer ones are worked out once a second, which is their grain."""
+        self.sort_in()
         shortest, *longer = WINDOWS_S
         if self._longer_slice != now_ns // SLICE_NS:
             self._longer_slice = now_ns // SLICE_NS
@@ -141,6 +152,7 @@ class LatencyRecorder:
 
     def totals(self) -> LatencyTotals:
         """Since the start."""
+        self.sort_in()
         totals = self._totals
         return LatencyTotals(
             ttft_s=totals.ttft.counts(),
@@ -162,6 +174,7 @@ class LatencyRecorder:
 
     def p95_ratios(self, now_ns: int) -> tuple[float | None, float | None]:
         """ITL and TTFT p95 of the last 10 s, each over its SLO."""
+        self.sort_in()
         itl = self._itl.window(10, now_ns).quantile(0.95)
         return None if itl is None else itl / self.slo.itl_s, self._ttft_ratio.window(10, now_ns).quantile(0.95)
 

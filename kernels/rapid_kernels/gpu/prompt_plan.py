@@ -2,8 +2,8 @@
 """How prompt chunks are cut for attention, and how what was cut is merged: the same for both kernels that attend.
 
 A tile is the query heads of one KV head for a few consecutive tokens of one row, so that each key is read once for all
-of them. Where a batch has far fewer tiles than the partition has room for, tiles behind long contexts are cut along their
-keys into pieces (split-KV: arXiv 2311.01282): a program attends to one piece and leaves sums relative to its own
+of them. Where a batch has far fewer tiles than the partition has room for, tiles behind long contexts are cut along
+their keys into pieces (split-KV: arXiv 2311.01282): a program attends to one piece and leaves sums relative to its own
 maximum, and a second, small launch merges the pieces of a tile in the order of their keys.
 
     tokens of a row   | cached ............................. | chunk |

@@ -48,7 +48,7 @@ def test_rates_are_over_the_time_that_was_really_covered() -> None:
     recorder = LatencyRecorder(SLO, 0)
     for second in range(4):
         recorder.arrived(second * S)
-        recorder.tokens(10, second * S)
+        recorder.step(10, {}, second * S)
     short, minute, _ = recorder.windows(4 * S)
     assert short.arrived_per_s == minute.arrived_per_s == pytest.approx(1.0)
     assert short.output_tokens_per_s == pytest.approx(10.0)
@@ -70,9 +70,23 @@ def test_serving_meets_its_slo_while_nine_in_ten_do() -> None:
     assert recorder.slo_met(2 * S) is False
 
 
+@pytest.mark.parametrize("asked_meanwhile", [False, True])
+def test_a_step_counts_at_its_own_time_however_late_it_is_sorted_in(asked_meanwhile: bool) -> None:
+    recorder = LatencyRecorder(SLO, 0)
+    for second in range(30):
+        recorder.step(3, {S // 10: 2, S // 5: 1}, second * S)
+        if asked_meanwhile:
+            recorder.sort_in()
+    short, minute, _ = recorder.windows(30 * S)
+    assert (short.itl_s.n, minute.itl_s.n) == (27, 90)  # the running second and the nine before it
+    assert short.output_tokens_per_s == pytest.approx(3.0)
+    assert recorder.totals().output_tokens == recorder.totals().itl_s.n == 90
+    assert recorder.totals().itl_s.total == pytest.approx(30 * (0.1 + 0.1 + 0.2))
+
+
 def test_ratios_are_of_the_last_ten_seconds() -> None:
     recorder = LatencyRecorder(SLO, 0)
-    recorder.gaps(0.2, 1, S)
+    recorder.step(1, {S // 5: 1}, S)
     recorder.first_token(3.0, 100, S)
     itl, ttft = recorder.p95_ratios(2 * S)
     assert itl == pytest.approx(2.0)
