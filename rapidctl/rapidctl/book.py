@@ -21,7 +21,6 @@ from rapidctl.wire import (
     LaneStats,
     LatencyWindow,
     OverrideInfo,
-    PartitionInfo,
     PhaseWork,
     PlanInfo,
     Snapshot,
@@ -246,31 +245,6 @@ def main_work(stats: LaneStats) -> PhaseWork | None:
             if found.phase == phase:
                 return found
     return None
-
-
-def unit_phases(partition: PartitionInfo) -> str | None:
-    """One letter a unit by *measured* placement: D decode, P prefill, B both, ``·`` neither.
-
-    Null when nothing was probed, or the system does not tell where a lane ran: a request is no placement.
-    """
-    placement = partition.measured
-    if placement is None or not placement.lanes or not all(found.measured for found in placement.lanes):
-        return None
-    letters = ["·"] * partition.units_total
-    for found in placement.lanes:
-        mark = "D" if found.lane == "decode" else "P"
-        for unit in found.units:
-            if 0 <= unit < len(letters):
-                letters[unit] = mark if letters[unit] in ("·", mark) else "B"
-    return "".join(letters)
-
-
-def squeeze(phases: str, width: int) -> str:
-    """A map of many units in ``width`` letters: each stands for an equal run and shows what most of it does."""
-    if len(phases) <= width:
-        return phases
-    cells = (phases[len(phases) * i // width : len(phases) * (i + 1) // width] for i in range(width))
-    return "".join(max("DPB·", key=cell.count) for cell in cells)
 
 
 def _mean(values: list[float]) -> float:

@@ -288,6 +288,18 @@ def test_a_change_goes_by_the_epoch_that_the_command_found_unless_told(
     assert peer.hear(kind).if_epoch == 77
 
 
+def test_partition_show_counts_phases_by_what_holds_the_units(peer: Peer, rapidctl: Rapidctl) -> None:
+    def lines() -> list[str]:
+        return [" ".join(line.split()) for line in rapidctl("partition", "show").stdout.splitlines()]
+
+    assert "socket 0 1 decode, 1 prefill of 2" in lines()
+    unmeasured = replace(samples.PARTITION, measured=None)
+    peer.script[wire.GetPartition] = lambda ask: [replace(unmeasured, call=ask.call)]
+    assert "socket 0 2 not measured of 2" in lines()
+    peer.script[wire.GetPartition] = lambda ask: [replace(unmeasured, call=ask.call, groups=None)]
+    assert not any(line.startswith("socket") for line in lines()), "the system does not tell"
+
+
 def test_predict_answers_nulls_without_a_profile(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "predict", "--mode", "serial", "--json").documents
     assert (document["note"], document["itl_p95_s"], document["ttft_p95_s"]) == ("no profile", None, None)

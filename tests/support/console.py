@@ -50,6 +50,7 @@ from rapidctl.wire import (
     SetPartition,
     Slo,
     Snapshot,
+    UnitGroup,
 )
 
 EventKind = Literal["decision", "override", "applied", "warning"]
@@ -76,6 +77,15 @@ def placement(units_total: int, decode: int, *, at_unix_s: float = EPOCH_UNIX_S,
         transition=False,
         probed_unix_s=at_unix_s,
     )
+
+
+def engines(units: int, xccs: int = 8, per_xcc: int = 4) -> list[UnitGroup]:
+    """Shader engines of a GPU whose unit numbers go round the XCCs, and in an XCC round its engines."""
+    return [
+        UnitGroup(name=f"SE {engine}", within=f"XCC {xcc}", units=tuple(range(units)[xcc::xccs][engine::per_xcc]))
+        for xcc in range(xccs)
+        for engine in range(per_xcc)
+    ]
 
 
 def partition(
@@ -110,6 +120,7 @@ def partition(
         override=override,
         measured=None if unsupported else placement(units, decode),
         profile=profile,
+        groups=None if units <= 64 else engines(units),
     )
 
 

@@ -55,6 +55,10 @@ PARTITION = wire.PartitionInfo(
     measured=PLACEMENT,
     profile="cpu-2-smollm2",
     calibration=CALIBRATION,
+    groups=[
+        wire.UnitGroup(name="core 0", within="socket 0", units=(0,)),
+        wire.UnitGroup(name="core 1", within="socket 0", units=(1,)),
+    ],
 )
 MODEL = wire.ModelInfo(
     name="SmolLM2-135M-Instruct",

@@ -77,4 +77,5 @@ def partition_info(
         measured=measured,
         profile=calibration.name,
         calibration=calibration.info(),
+        groups=None if table.groups is None else list(table.groups),
     )

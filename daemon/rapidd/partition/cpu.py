@@ -11,21 +11,24 @@ worker's team ran last. Knows nothing of batches: a worker runs callables in ord
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from rapidctl.wire import UnitGroup
 from rapidd.errors import DeviceError
 from rapidd.partition.table import PartitionTable, spread
+from rapidd.telemetry.kfd import read_int
 
 T = TypeVar("T")
 
 PREFILL_NICE = 10
 """Of prefill workers: where both lanes share cores, the kernel gives decode about nine tenths of a contended one."""
 _TASKS = Path("/proc/self/task")
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 def cpu_table(compute_units: int | None) -> tuple[PartitionTable, list[int]]:
@@ -47,8 +50,29 @@ def cpu_table(compute_units: int | None) -> tuple[PartitionTable, list[int]]:
             )
         cores = cores[:compute_units]
     reason = None if len(cores) > 1 else "one core cannot be split"
-    table = PartitionTable(units_total=len(cores), unit_name="core", splits=spread(len(cores), 1), unsupported=reason)
+    table = PartitionTable(
+        units_total=len(cores),
+        unit_name="core",
+        splits=spread(len(cores), 1),
+        unsupported=reason,
+        groups=core_groups(cores),
+    )
     return table, cores
+
+
+def core_groups(cores: Sequence[int], root: Path = _CPUS) -> tuple[UnitGroup, ...] | None:
+    """Cores as the kernel numbers them, by socket and physical core (whose threads they are); None: not told."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for core in sorted(cores):
+        topology = root / f"cpu{core}" / "topology"
+        socket, physical = read_int(topology / "physical_package_id"), read_int(topology / "core_id")
+        if socket is None or physical is None:
+            return None
+        found.setdefault((socket, physical), []).append(core)
+    return tuple(
+        UnitGroup(name=f"core {physical}", within=f"socket {socket}", units=tuple(found[socket, physical]))
+        for socket, physical in sorted(found)
+    )
 
 
 class Waitable(Protocol):

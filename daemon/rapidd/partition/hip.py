@@ -26,7 +26,7 @@ from rapidd.partition.hip_runtime import (
     HipRuntime,
     NoHipDevice,
 )
-from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, mask_words
+from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, mask_words, unit_groups
 from rapidd.partition.table import PartitionTable
 from rapidd.telemetry.kfd import SYS, KfdNode, find_node
 
@@ -95,7 +95,9 @@ def hip_table(runtime: HipRuntime, device: HipDevice, compute_units: int | None 
     splits = () if reason else legal_splits(layout)
     if not (reason or splits):
         reason = f"{layout.units} units cannot be split over {layout.num_xccs} XCCs"
-    return PartitionTable(units_total=layout.units, unit_name="CU", splits=splits, unsupported=reason)
+    return PartitionTable(
+        units_total=layout.units, unit_name="CU", splits=splits, unsupported=reason, groups=unit_groups(layout)
+    )
 
 
 class HipStream:

@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from rapidctl.wire import UnitGroup
 from rapidd.errors import DeviceError
 from rapidd.partition.table import share
 
@@ -58,6 +59,23 @@ def lane_masks(layout: CuLayout, decode_units: int) -> LaneMasks:
     return LaneMasks(
         decode=mask_words(range(decode_units), layout.units),
         prefill=mask_words(range(decode_units, layout.units), layout.units),
+    )
+
+
+def unit_groups(layout: CuLayout) -> tuple[UnitGroup, ...]:
+    """The units of each shader engine by the rule above, XCC after XCC; of each XCC where nobody tells the engines.
+
+    Where the engines of an XCC have unlike numbers of units, its last few are with the wrong engine: which ones
+    are fused off is not told.
+    """
+    xccs, engines = layout.num_xccs, layout.engines_per_xcc
+    units = range(layout.units)
+    if engines == 1:
+        return tuple(UnitGroup(name=f"XCC {xcc}", units=tuple(units[xcc::xccs])) for xcc in range(xccs))
+    return tuple(
+        UnitGroup(name=f"SE {engine}", within=f"XCC {xcc}", units=tuple(units[xcc::xccs][engine::engines]))
+        for xcc in range(xccs)
+        for engine in range(engines)
     )
 
 

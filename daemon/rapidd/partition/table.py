@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from rapidctl.wire import UnitGroup
+
 SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2)
 """Of a GPU's units, for decode: close together where a decode step's knee lies. Each costs two hardware queues."""
 MAX_SPLITS: Final = 6
@@ -14,12 +16,16 @@ MAX_SPLITS: Final = 6
 
 
 class PartitionTable(Struct, frozen=True, kw_only=True):
-    """``splits``: legal decode units, ascending; prefill gets the complement. Empty: see ``unsupported``."""
+    """``splits``: legal decode units, ascending; prefill gets the complement. Empty: see ``unsupported``.
+
+    ``groups``: which units sit together, neighbours side by side; None where the system does not tell.
+    """
 
     units_total: int
     unit_name: Literal["CU", "SM", "core"]
     splits: tuple[int, ...]
     unsupported: str | None = None
+    groups: tuple[UnitGroup, ...] | None = None
 
 
 def spread(units_total: int, step: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from rapidctl.commands.events import event_row
 from rapidctl.commands.status import plan_text
 from rapidctl.errors import TimedOut, UsageError
 from rapidctl.out import UNKNOWN, Out, duration, number, seconds
+from rapidctl.placement import areas
 from rapidctl.wire import (
     ControlReply,
     Event,
@@ -29,6 +30,7 @@ from rapidctl.wire import (
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+_PHASES = {"D": "decode", "P": "prefill", "B": "both", "·": "idle", "?": "not measured"}
 LOGGED = frozenset({"decision", "override", "release", "guard", "ttl", "policy", "applied", "placement"})
 
 
@@ -135,6 +137,7 @@ def document(info: PartitionInfo) -> dict[str, object]:
             "plan": override.plan,
         },
         "measured": info.measured,
+        "groups": info.groups,
         "splits": info.splits,
         "unsupported": info.unsupported,
         "profile": info.profile,
@@ -151,6 +154,7 @@ def _show(info: PartitionInfo, out: Out) -> None:
         ("because", f"{plan.reason}  (decision {plan.decision}, {duration(plan.age_s)} ago)"),
         ("chunk", chunk),
         ("measured", _placement(info.measured)),
+        *_areas(info),
         ("splits", f"decode units {splits}" if info.splits else splits),
         ("profile", info.profile or "no profile: rapidd calibrate"),
     ]
@@ -169,6 +173,16 @@ def _placement(placement: Placement | None) -> str:
     ]
     transition = ", in transition" if placement.transition else ""
     return f"{'; '.join(lanes)}; overlap {placement.overlap}{transition}"
+
+
+def _areas(info: PartitionInfo) -> list[tuple[str, str]]:
+    """What holds units together, and how many of each phase were measured there."""
+    pairs = []
+    for area in areas(info) or ():
+        counts = ((name, area.letters.count(letter)) for letter, name in _PHASES.items())
+        phases = ", ".join(f"{count} {name}" for name, count in counts if count)
+        pairs.append((area.name, f"{phases} of {len(area.letters)}"))
+    return pairs
 
 
 def _ranges(units: list[int]) -> str:

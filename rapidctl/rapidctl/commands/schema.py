@@ -24,7 +24,7 @@ _PLACE: Final[dict[str, Any]] = {
     "mode": wire.Mode, "policy": str, "units_total": int, "unit_name": str, "decode_units": int, "prefill_units": int,
     "chunk": int | Literal["all"] | None, "epoch": int, "decision": int, "reason": str, "source": str, "age_s": float,
     "override": wire.OverrideInfo | None, "measured": wire.Placement | None, "splits": list[int],
-    "unsupported": Text, "profile": Text,
+    "unsupported": Text, "profile": Text, "groups": list[wire.UnitGroup] | None,
 }  # fmt: skip
 _CHOICE: Final = msgspec.defstruct(
     "Choice",

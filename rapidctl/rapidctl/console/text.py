@@ -133,7 +133,7 @@ def chart(values: Sequence[float | None], top: float, rows: int) -> list[str]:
 
 
 def unit_map(phases: str) -> Content:
-    """Letters of `book.unit_phases`, coloured; neighbours of one phase share a span."""
+    """Letters of `placement.unit_phases`, coloured; neighbours of one phase share a span."""
     parts: list[Part] = []
     start = 0
     for end in range(1, len(phases) + 1):

@@ -42,6 +42,7 @@ from rapidctl.wire import (
     SetPartition,
     SetPolicy,
     Snapshot,
+    UnitGroup,
 )
 
 TICK_S: Final = 0.25
@@ -253,7 +254,7 @@ class DemoDaemon:
         return PartitionInfo(
             policy="auto", units_total=UNITS, unit_name="CU", splits=list(SPLITS), unsupported=None,
             epoch=self._epoch, source="policy" if pin is None else "override", plan=self.plan,
-            override=override, measured=self._placement(), profile="demo",
+            override=override, measured=self._placement(), profile="demo", groups=_GROUPS,
         )  # fmt: skip
 
     def _placement(self) -> Placement:
@@ -312,6 +313,14 @@ class DemoDaemon:
         self._event_seq += 1
 
 
+_XCCS: Final = 8
+_ENGINES: Final = 2
+_GROUPS: Final = [
+    UnitGroup(name=f"SE {engine}", within=f"XCC {xcc}", units=tuple(range(UNITS)[xcc::_XCCS][engine::_ENGINES]))
+    for xcc in range(_XCCS)
+    for engine in range(_ENGINES)
+]
+"""Numbered as an AMD GPU's mask bits are: XCC by XCC in turn, and within one by engine in turn."""
 _MODEL: Final = ModelInfo(
     name="demo-8b", path="", architecture="llama", dtype="bfloat16", parameters=8_030_261_248, vocab_size=128_256,
     max_model_len=131_072, weights="random", has_chat_template=True,

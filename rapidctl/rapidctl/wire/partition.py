@@ -54,6 +54,17 @@ class Placement(Struct, kw_only=True):
     probed_unix_s: float | None
 
 
+class UnitGroup(Struct, kw_only=True, frozen=True):
+    """Units that sit together on the device, numbered as in `LanePlacement`: a shader engine, a core's two threads.
+
+    ``within``: what holds this group and its neighbours ("XCC 3", "socket 0"); empty: the device itself.
+    """
+
+    name: str
+    within: str = ""
+    units: tuple[int, ...]
+
+
 class FitInfo(Struct, kw_only=True):
     """Relative errors of predictions on held-back measurements; ``part`` "all", or what was predicted."""
 
@@ -114,3 +125,5 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """Name of the calibrated profile in use; null: none, and predictions answer null."""
     calibration: CalibrationInfo | None = None
     """More about that profile."""
+    groups: list[UnitGroup] | None = None
+    """Every unit in one group, neighbours side by side; null where the system does not tell."""

@@ -16,11 +16,8 @@ from rapidctl.book import (
     Book,
     Control,
     Ring,
-    squeeze,
-    unit_phases,
 )
-from rapidctl.wire import LanePlacement, Placement
-from support.console import event, moved, override_info, partition, placement, snapshot
+from support.console import event, moved, override_info, partition, snapshot
 
 samples = st.lists(
     st.tuples(st.floats(0.01, 5.0), st.none() | st.floats(0, 1e6, allow_nan=False)), min_size=1, max_size=60
@@ -203,36 +200,3 @@ def test_the_control_state_before_the_last_change_is_kept_for_undo() -> None:
     assert book.previous == Control("auto", None)
     book.add(moved(snapshot(3), partition(epoch=1843)), 3.0)
     assert book.previous == Control("auto", pinned)
-
-
-@given(st.integers(1, 400), st.data())
-def test_units_are_lettered_by_where_lanes_were_measured(total: int, data: st.DataObject) -> None:
-    numbers = st.sets(st.integers(0, total + 3))
-    decode, prefill = data.draw(numbers), data.draw(numbers)
-    lanes = [
-        LanePlacement(lane="decode", units=sorted(decode), measured=True),
-        LanePlacement(lane="prefill", units=sorted(prefill), measured=True),
-    ]
-    measured = Placement(lanes=lanes, overlap=0, transition=False, probed_unix_s=None)
-    letters = unit_phases(replace(partition(units=total, decode=0), measured=measured))
-    expected = {(True, True): "B", (True, False): "D", (False, True): "P", (False, False): "·"}
-    assert letters == "".join(expected[unit in decode, unit in prefill] for unit in range(total))
-
-
-def test_what_was_only_asked_for_is_no_placement() -> None:
-    info = partition(units=4, decode=2)
-    found = placement(4, 2)
-    asked = replace(found, lanes=[replace(lane, measured=False) for lane in found.lanes])
-    assert unit_phases(replace(info, measured=None)) is None
-    assert unit_phases(replace(info, measured=asked)) is None
-
-
-@given(st.text("DPB·", max_size=400), st.integers(1, 120))
-def test_a_squeezed_map_fits_and_invents_no_phase(phases: str, width: int) -> None:
-    squeezed = squeeze(phases, width)
-    assert len(squeezed) == min(len(phases), width)
-    assert set(squeezed) <= set(phases)
-
-
-def test_a_squeezed_map_shows_what_most_of_each_part_does() -> None:
-    assert squeeze("D" * 160 + "P" * 144, 19) == "D" * 10 + "P" * 9

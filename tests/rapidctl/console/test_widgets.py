@@ -11,6 +11,7 @@ from rapidctl.console.screens.override import prediction_line
 from rapidctl.console.widgets.banner import banner
 from rapidctl.console.widgets.brief import brief
 from rapidctl.console.widgets.decisions import decisions, last_event
+from rapidctl.console.widgets.floor import floor
 from rapidctl.console.widgets.keyline import keyline
 from rapidctl.console.widgets.kv import kv_lines
 from rapidctl.console.widgets.quantiles import latency
@@ -18,7 +19,7 @@ from rapidctl.console.widgets.queues import queues
 from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
 from rapidctl.source import Connection
-from rapidctl.wire import PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition
+from rapidctl.wire import LanePlacement, PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition, UnitGroup
 from support.console import ENDPOINT, event, moved, override_info, partition, placement, snapshot, view
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
@@ -59,7 +60,7 @@ def test_units_in_full() -> None:
         "SPLIT chunk 512  policy auto  epoch 1841   12s old",
         "decode  160 CU █████████████████████████▉░░░░  86% busy   45% of all",
         "prefill 144 CU █████████████████████████████▏  97% busy   46% of all",
-        "units   0│DDDDDDDDDDDDDDDDDDDDDDDDDDDDDPPPPPPPPPPPPPPPPPPPPPPPPP│303",
+        "XCC 0–7 │DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│",
         "placed  ✓ overlap 0, 1s ago  D decode P prefill B both · idle",
         "decision 90412: batch 128 needs at least 160 units for ITL 100 ms",
         "time by mode  split 83%  hybrid 17%",
@@ -82,6 +83,47 @@ def test_units_of_a_laptop_in_brief() -> None:
         "decode  1 core ██████████▏░░  77% busy  placed  ✓ overlap 0, 0s ago",
         "no profile: rapidd calibrate",
     ]
+
+
+def test_where_the_device_tells_what_holds_its_units_the_map_is_by_that() -> None:
+    found = moved(snapshot(), partition())
+    assert text(units(view(found), 68, 7))[3] == "XCC 0–7 │DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│"
+    assert text(brief(view(found), 60))[0] == " SPLIT auto epoch 1841  DDP│DDP│DDP│DDP│DDP│DDP│DDP│DDP"
+    assert "units   0│DDDD" in text(units(view(found), 76, 3))[0], "too narrow for eight: by number"
+
+
+def test_elsewhere_the_map_is_by_number() -> None:
+    info = replace(partition(), groups=None)
+    shown = view(moved(snapshot(), info))
+    assert text(units(shown, 68, 7))[3] == "units   0│DDDDDDDDDDDDDDDDDDDDDDDDDDDDDPPPPPPPPPPPPPPPPPPPPPPPPP│303"
+    assert text(brief(shown, 60))[0] == " SPLIT auto epoch 1841  DDDDDDDDDDDDDDDDDDPPPPPPPPPPPPPPPPP"
+    assert text(floor(info, 30, 20))[:2] == ["   0 DDDDDDDD DDDDDDDD", "  16 DDDDDDDD DDDDDDDD"]
+
+
+def test_the_floor_is_a_line_an_area_with_gaps_between_groups() -> None:
+    info = partition()
+    xcc = "DDDDDPPPPP DDDDDPPPPP DDDDDPPPP DDDDDPPPP"
+    assert text(floor(info, 116, 6)) == [f"XCC {i} {xcc}   XCC {i + 1} {xcc}" for i in range(0, 8, 2)]
+    assert text(floor(info, 76, 4)) == [*(f"XCC {i} {xcc}" for i in range(3)), "and 190 units more"]
+    assert text(floor(info, 40, 20))[0] == "   0 DDDDDDDD DDDDDDDD DDDDDDDD DDDDDDDD", (
+        "too narrow for an area: by number"
+    )
+
+
+def test_threads_of_a_core_stand_together() -> None:
+    cores = [UnitGroup(name=f"core {i}", within="socket 0", units=(i, i + 8)) for i in range(8)]
+    info = replace(partition(units=16, decode=4), groups=cores)
+    assert text(floor(info, 60, 6)) == ["socket 0 DP DP DP DP PP PP PP PP"]
+    single = replace(info, groups=[UnitGroup(name=f"core {i}", within="socket 0", units=(i,)) for i in range(16)])
+    assert text(floor(single, 60, 6)) == ["socket 0 DDDDPPPPPPPPPPPP"]
+
+
+def test_units_have_the_numbers_that_the_system_gave_them() -> None:
+    two = [UnitGroup(name=f"core {i}", within="socket 0", units=(i,)) for i in (6, 7)]
+    lanes = [LanePlacement(lane=name, units=[unit], measured=True) for name, unit in (("decode", 6), ("prefill", 7))]  # type: ignore[arg-type]
+    info = partition(units=2, decode=1)
+    info = replace(info, groups=two, measured=replace(placement(2, 1), lanes=lanes))
+    assert text(units(view(moved(snapshot(), info)), 68, 7))[3] == "units   6:D  7:P"
 
 
 def test_a_placement_nobody_measured_is_not_drawn() -> None:
@@ -175,7 +217,7 @@ def test_the_brief_lines_fit_and_carry_the_essentials() -> None:
     shown = view(*map(snapshot, range(5)))
     shown.book.add_event(event(4, "warning", "placement overlap 4 CU"))
     assert text(brief(shown, 60)) == [
-        " SPLIT auto epoch 1841  DDDDDDDDDDDDDDDDDDPPPPPPPPPPPPPPPPP",
+        " SPLIT auto epoch 1841  DDP│DDP│DDP│DDP│DDP│DDP│DDP│DDP",
         " prefill  97% ████████████████████████████████████▉░ 144",
         " decode   86% ████████████████████████████████▊░░░░░ 160",
         " TTFT p50/95/99 212/424/636 ms  n=726  98% met",

@@ -2,12 +2,13 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 from rapidd.errors import DeviceError
-from rapidd.partition.cpu import Worker, cpu_table
+from rapidd.partition.cpu import Worker, core_groups, cpu_table
 from rapidd.partition.table import MAX_SPLITS, spread
 
 
@@ -26,6 +27,37 @@ def test_the_table_is_of_the_cores_this_process_may_use() -> None:
     assert table.units_total == len(cores)
     one, cores = cpu_table(1)
     assert (one.splits, one.unsupported, len(cores)) == ((), "one core cannot be split", 1)
+
+
+def write_topology(root: Path, *places: tuple[int, int]) -> None:
+    """``places[i]``: socket and physical core of the kernel's core i."""
+    for core, (socket, physical) in enumerate(places):
+        folder = root / f"cpu{core}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{socket}\n")
+        (folder / "core_id").write_text(f"{physical}\n")
+
+
+def test_cores_are_grouped_by_socket_and_physical_core(tmp_path: Path) -> None:
+    write_topology(tmp_path, (0, 0), (1, 0), (0, 4), (0, 0), (1, 0))
+    groups = core_groups([0, 1, 2, 3, 4], tmp_path)
+    assert groups is not None
+    assert [(group.within, group.name, group.units) for group in groups] == [
+        ("socket 0", "core 0", (0, 3)),
+        ("socket 0", "core 4", (2,)),
+        ("socket 1", "core 0", (1, 4)),
+    ]
+
+
+def test_cores_are_not_grouped_where_the_system_does_not_tell_of_one(tmp_path: Path) -> None:
+    write_topology(tmp_path, (0, 0))
+    assert core_groups([0, 1], tmp_path) is None
+
+
+def test_the_groups_of_this_machine_hold_each_core_once() -> None:
+    table, cores = cpu_table(None)
+    if table.groups is not None:  # a container may hide the topology
+        assert sorted(core for group in table.groups for core in group.units) == cores
 
 
 def test_more_units_than_cores_are_refused() -> None:

@@ -17,7 +17,7 @@ from rapidd.partition.hip_runtime import (
     HipTooOld,
     NoHipDevice,
 )
-from rapidd.partition.masks import CuLayout, lane_masks, legal_splits
+from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, unit_groups
 from support.amd import write_gpu
 from support.hip import NO_DEVICE, OUT_OF_MEMORY, UNSUPPORTED, FakeHip
 
@@ -72,6 +72,7 @@ def test_the_table_is_of_the_whole_device_and_trying_leaves_no_stream_behind() -
     table = hip_table(runtime, device)
     assert (table.units_total, table.unit_name, table.unsupported) == (304, "CU", None)
     assert table.splits == legal_splits(MI300X)
+    assert table.groups == unit_groups(MI300X)
     assert not fake.streams
 
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rapidd.errors import DeviceError
-from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, mask_words
+from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, mask_words, unit_groups
 from rapidd.partition.table import MAX_SPLITS
 
 Chip = list[list[int]]
@@ -172,3 +172,27 @@ def test_a_mask_of_zero_and_units_that_do_not_exist_are_refused(bits: range) -> 
 def test_a_device_too_small_to_split_has_no_splits() -> None:
     assert legal_splits(CuLayout(units=8, num_xccs=8)) == ()
     assert legal_splits(CuLayout(units=1, num_xccs=1)) == ()
+
+
+@given(chips())
+def test_groups_are_the_engines_of_the_kernels_rule_but_for_an_xccs_last_uneven_units(chip: Chip) -> None:
+    layout = layout_of(chip)
+    engines = layout.engines_per_xcc
+    claimed = {
+        unit: (int(group.within.removeprefix("XCC ")), int(group.name.removeprefix("SE ")))
+        for group in unit_groups(layout)
+        for unit in group.units
+    }
+    assert sorted(claimed) == list(range(layout.units)), "every unit is in one group"
+    even = sum(chip[0]) // engines * engines * len(chip)
+    for unit, (xcc, engine) in enumerate(wiring(chip)):
+        assert claimed[unit][0] == xcc
+        assert claimed[unit][1] == engine or unit >= even
+
+
+def test_where_nobody_tells_the_engines_units_are_grouped_by_xcc() -> None:
+    groups = unit_groups(CuLayout(units=6, num_xccs=2))
+    assert [(group.name, group.within, group.units) for group in groups] == [
+        ("XCC 0", "", (0, 2, 4)),
+        ("XCC 1", "", (1, 3, 5)),
+    ]

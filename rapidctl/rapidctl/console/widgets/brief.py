@@ -6,11 +6,12 @@ from typing import Literal
 
 from textual.content import Content
 
-from rapidctl.book import kv_used, lane, squeeze, unit_phases
-from rapidctl.console.text import bar, clip, line, milliseconds, unit_map
+from rapidctl.book import kv_used, lane
+from rapidctl.console.text import bar, clip, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.decisions import last_event
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.console.widgets.unitmap import map_letters
 from rapidctl.out import UNKNOWN, percent
 from rapidctl.wire import Quantiles, Snapshot
 
@@ -47,9 +48,8 @@ def _control(view: View, width: int) -> Content:
         return line((" no engine", "$muted"))
     if view.change is not None:
         return line((clip(f" {view.change.state.upper()} {view.change.text}", width), "bold $warning"))
-    phases = unit_phases(info) or ""
     head = line(clip(f" {info.plan.mode.upper()} {info.policy} epoch {info.epoch}  ", width))
-    return head + unit_map(squeeze(phases, max(1, width - head.cell_length - 1)))
+    return head + map_letters(info, max(1, width - head.cell_length - 1))
 
 
 def _lane(snapshot: Snapshot, name: Literal["decode", "prefill"], width: int) -> Content:

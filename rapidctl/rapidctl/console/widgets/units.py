@@ -6,18 +6,18 @@ from typing import Final, Literal
 
 from textual.content import Content
 
-from rapidctl.book import lane, main_work, squeeze, unit_phases
-from rapidctl.console.text import Part, bar, clip, line, unit_map
+from rapidctl.book import lane, main_work
+from rapidctl.console.text import Part, bar, clip, line
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.console.widgets.unitmap import map_line
 from rapidctl.device import sensor_parts
 from rapidctl.out import UNKNOWN, duration, percent
+from rapidctl.placement import unit_phases
 from rapidctl.wire import PartitionInfo, Snapshot
 
 Lane = Literal["decode", "prefill"]
 _LEGEND = line(("D", "$decode"), " decode ", ("P", "$prefill"), " prefill ", ("B", "$shared"), " both · idle")
-_FEW_UNITS = 16
-"""Up to this many units are drawn one by one with their numbers."""
 
 NO_PROFILE: Final = "no profile: rapidd calibrate"
 """Also what a policy gives as its reason when that is why; it is not said twice."""
@@ -55,7 +55,7 @@ def units(view: View, width: int, height: int) -> list[Content]:
     if height <= 4:
         half = width // 2
         brief = [
-            _lane(snapshot, info, "prefill", half) + line("  ") + _map(info, width - half - 2),
+            _lane(snapshot, info, "prefill", half) + line("  ") + map_line(info, width - half - 2),
             _lane(snapshot, info, "decode", half) + line("  ") + placement_line(view, info, width - half - 2),
         ]
         pressing = pressing_line(view, info, width)
@@ -66,7 +66,7 @@ def units(view: View, width: int, height: int) -> list[Content]:
         line(clip(f"{_control(info)}   {duration(info.plan.age_s)} old", width)),
         _lane(snapshot, info, "decode", width),
         _lane(snapshot, info, "prefill", width),
-        _map(info, width),
+        map_line(info, width),
         placement_line(view, info, width - _LEGEND.cell_length - 2) + line("  ") + _LEGEND,
         _decision(info, width),
         pressing_line(view, info, width) or _mode_shares(snapshot, width),
@@ -90,19 +90,6 @@ def _lane(snapshot: Snapshot, info: PartitionInfo, name: Lane, width: int) -> Co
         if work is not None:  # what bounds the phase: memory for decode, arithmetic for prefill
             tail += f"  MBU {percent(work.mbu):>4}" if name == "decode" else f"  MFU {percent(work.mfu):>4}"
     return line(head, (bar(busy, max(4, width - len(head) - len(tail))), f"${name}"), tail)
-
-
-def _map(info: PartitionInfo, width: int) -> Content:
-    phases = unit_phases(info)
-    if phases is None:
-        return line(("units   placement not measured", "$muted"))
-    if len(phases) <= _FEW_UNITS and len(phases) * 5 + 8 <= width:
-        return line(
-            "units   ", *(part for unit, phase in enumerate(phases) for part in (f"{unit}:", unit_map(phase), "  "))
-        )
-    last = str(info.units_total - 1)
-    room = max(8, width - len("units   0││") - len(last))
-    return line("units   0│", unit_map(squeeze(phases, room)), f"│{last}")
 
 
 def placement_line(view: View, info: PartitionInfo, width: int) -> Content:
