@@ -8,13 +8,14 @@ commands do the work.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
 from rapidctl.commands import common
 from rapidctl.errors import RapidctlError, Refused
-from rapidctl.out import Out
+from rapidctl.out import Out, seconds
 from rapidctl.wire import EndpointError
 
 EXIT_USAGE: Final = 2
@@ -40,7 +41,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(color="auto", json=False)
+    parser.set_defaults(color="auto", json=False, quiet=False, verbose=False)
     commands = parser.add_subparsers(metavar="COMMAND")
     for name in COMMANDS if only is None else (only,):
         import_module(f"rapidctl.commands.{name}").add_parser(commands)
@@ -67,14 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(words)
         if "run" not in args:
             args = parser.parse_args([*words, "top"])
+        if args.quiet and args.verbose:
+            parser.error("-q and -v exclude each other")
     except SystemExit as stop:  # argparse has said why
         code = stop.code if isinstance(stop.code, int) else EXIT_USAGE
         return _unknown(words) if name == "check" and code == EXIT_USAGE else code
     _never_fail_to_encode()
-    out = Out(json=args.json, color=args.color)
+    out = Out(json=args.json, color=args.color, quiet=args.quiet)
+    started = time.monotonic()
     try:
         code = args.run(args, out)
         sys.stdout.flush()
+        if args.verbose:
+            out.note(f"rapidctl: exit code {code} after {seconds(time.monotonic() - started)}")
         return int(code)
     except KeyboardInterrupt:
         return EXIT_INTERRUPT

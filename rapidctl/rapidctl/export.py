@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TextIO
 
 from rapidctl.book import kv_used, lane, latency_window
-from rapidctl.tape import Record
+from rapidctl.tape import Record, TapeError, new_file
 from rapidctl.wire import LatencyWindow, Snapshot
 
 Cell = float | int | str | None
@@ -68,13 +71,54 @@ COLUMNS: Final[dict[str, Callable[[Snapshot], Cell]]] = {
 """Latencies and rates are of the last 10 seconds."""
 
 
+class Table:
+    """Writes the head and then a line for each snapshot that it is given."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.rows = 0
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(COLUMNS)
+
+    def add(self, record: Record) -> None:
+        """One more line, if it is a snapshot."""
+        if isinstance(record.item, Snapshot):
+            self._writer.writerow([read(record.item) for read in COLUMNS.values()])
+            self.rows += 1
+
+
 def write_csv(records: Iterable[Record], file: TextIO) -> int:
     """Write the snapshots among the records; returns how many."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    written = 0
+    table = Table(file)
     for record in records:
-        if isinstance(record.item, Snapshot):
-            writer.writerow([read(record.item) for read in COLUMNS.values()])
-            written += 1
-    return written
+        table.add(record)
+    return table.rows
+
+
+class CsvRecorder:
+    """As `tape.Recorder`, but what is kept is a table, without events and prompts. Raises `TapeError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = io.TextIOWrapper(new_file(path), encoding="utf-8", newline="", write_through=True)
+        self._table = Table(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def snapshots(self) -> int:
+        """Lines so far."""
+        return self._table.rows
+
+    def add(self, record: Record) -> None:
+        """Keep one more: whoever follows the file finds whole lines."""
+        try:
+            self._table.add(record)
+            self._file.flush()
+        except OSError as error:
+            raise TapeError(f"{self.path} cannot be written: {error.strerror}") from error

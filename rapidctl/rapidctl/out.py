@@ -6,6 +6,7 @@ one line, ``schema_version`` first, flushed at once. It knows no command and no 
 
 import os
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
@@ -29,11 +30,36 @@ def safe_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").translate(_CONTROL)
 
 
-class Out:
-    """The two streams of one command. ``json``: documents are wanted instead of text."""
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text from outside without anything that can drive a terminal: control, escape and direction codes.
 
-    def __init__(self, *, json: bool, color: str, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+    With ``lines`` newlines stay and tabs become spaces; otherwise both become a space.
+    """
+    kept = []
+    for char in text:
+        if char == "\n" and lines:
+            kept.append(char)
+        elif char in "\n\t\r":
+            kept.append("    " if char == "\t" and lines else " " if char != "\r" else "")
+        elif unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+            kept.append(char)
+    return "".join(kept)
+
+
+class Out:
+    """The two streams of one command. ``json``: documents are wanted instead of text; ``quiet``: no notes."""
+
+    def __init__(
+        self,
+        *,
+        json: bool,
+        color: str,
+        quiet: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
         self.json = json
+        self._quiet = quiet
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self._styled = _wants_color(color, self._stdout)
@@ -73,11 +99,15 @@ class Out:
 
     def note(self, text: str) -> None:
         """Something that is not data."""
-        print(safe_text(text), file=self._stderr, flush=True)
+        if not self._quiet:
+            self._say(text)
 
     def error(self, message: str, hint: str = "") -> None:
         """What went wrong, and below it what to do."""
-        self.note(f"rapidctl: {message}" + (f"\n  {hint}" if hint else ""))
+        self._say(f"rapidctl: {message}" + (f"\n  {hint}" if hint else ""))
+
+    def _say(self, text: str) -> None:
+        print(safe_text(text), file=self._stderr, flush=True)
 
     def style(self, text: str, *names: str) -> str:
         """The text in bold, dim, good, warn or bad, when the terminal shows styles."""

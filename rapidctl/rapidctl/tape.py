@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NamedTuple, Self
+from typing import BinaryIO, Final, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -312,13 +312,8 @@ class Recorder:
         self.path = path
         self.snapshots = 0
         self._open = Builder()
-        try:
-            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb")
-            self._file.write(MAGIC)
-        except FileExistsError:
-            raise TapeError(f"{path} exists already", "name another file, or remove it") from None
-        except OSError as error:
-            raise TapeError(f"{path} cannot be written: {error.strerror}") from error
+        self._file = new_file(path)
+        self._file.write(MAGIC)
 
     def __enter__(self) -> Self:
         return self
@@ -351,6 +346,16 @@ class Recorder:
         except OSError as error:
             raise TapeError(f"{self.path} cannot be written: {error.strerror}") from error
         self._open = Builder()
+
+
+def new_file(path: Path) -> BinaryIO:
+    """A file that its owner alone can read. Raises `TapeError`, also when there is one of that name."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb")
+    except FileExistsError:
+        raise TapeError(f"{path} exists already", "name another file, or remove it") from None
+    except OSError as error:
+        raise TapeError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _unreadable(path: Path, error: Exception) -> TapeError:

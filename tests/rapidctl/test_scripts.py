@@ -84,6 +84,101 @@ def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Rapidctl, tmp
     assert rapidctl("record", "-o", str(tmp_path / "a.tape")).code == 1, "it is there now, and not overwritten"
 
 
+@pytest.fixture
+def publishing(peer: Peer) -> Iterator[Peer]:
+    """A daemon that publishes snapshots as fast as they are looked for."""
+    done = threading.Event()
+
+    def publish() -> None:
+        peer.subscribed(2)
+        seq = 100
+        while not done.wait(0.01):
+            peer.publish(replace(samples.SNAPSHOT, seq=seq))
+            seq += 1
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    yield peer
+    done.set()
+    publisher.join()
+
+
+def recorded(path: Path) -> list[Snapshot | wire.Event | Exchange]:
+    found = FileTape(path)
+    items = [record.item for record in found]
+    found.close()
+    return items
+
+
+def test_a_prompt_is_sent_meanwhile_and_its_text_is_kept_only_if_asked(
+    publishing: Peer, rapidctl: Rapidctl, tmp_path: Path
+) -> None:
+    ran = rapidctl("record", "-o", str(tmp_path / "without.tape"), "why is it so", "--max-tokens", "9")
+    assert ran.code == 0, "it ends with the answer"
+    sent = publishing.hear(Generate)
+    assert (sent.messages, sent.sampling.max_tokens) == ([wire.ChatMessage("user", "why is it so")], 9)
+    items = recorded(tmp_path / "without.tape")
+    assert any(isinstance(item, Snapshot) for item in items)
+    assert not any(isinstance(item, Exchange) for item in items)
+
+
+def test_with_text_the_prompt_and_the_answer_are_kept_as_they_came(
+    publishing: Peer, rapidctl: Rapidctl, tmp_path: Path
+) -> None:
+    publishing.script[wire.Hello] = lambda hello: [replace(samples.WELCOME, has_chat_template=False)]
+    path = tmp_path / "with.tape"
+    assert rapidctl("record", "-o", str(path), "--with-text", "why is it so").code == 0
+    [kept] = [item for item in recorded(path) if isinstance(item, Exchange)]
+    assert (kept.request.prompt, kept.partition, kept.problem) == ("why is it so", samples.PARTITION, "")
+    assert kept.finished is not None
+    assert [delta.text for _, delta in kept.deltas] == [samples.DELTA.text]
+    times = [kept.sent_s, *(at for at, _ in kept.deltas), kept.finished[0], kept.end_s]
+    assert times == sorted(times)
+
+
+def test_an_answer_that_the_recording_outruns_is_kept_as_far_as_it_came(
+    publishing: Peer, rapidctl: Rapidctl, tmp_path: Path
+) -> None:
+    publishing.script[Generate] = lambda ask: [Accepted(id=ask.id, prompt_tokens=1, seed=1)]
+    path = tmp_path / "cut.tape"
+    assert rapidctl("record", "-o", str(path), "--with-text", "why", "--for", "300ms").code == 0
+    [kept] = [item for item in recorded(path) if isinstance(item, Exchange)]
+    assert (kept.finished, kept.problem) == (None, "the recording ended before the answer")
+    assert kept.accepted is not None
+
+
+def test_a_prompt_that_fails_is_recorded_and_told(publishing: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
+    publishing.script[Generate] = lambda ask: [Failed(code="queue_full", message="the queue is full", id=ask.id)]
+    path = tmp_path / "failed.tape"
+    ran = rapidctl("record", "-o", str(path), "--with-text", "why")
+    assert (ran.code, "the queue is full" in ran.stderr) == (1, True)
+    assert [item.problem for item in recorded(path) if isinstance(item, Exchange)] == ["the queue is full"]
+
+
+def test_a_table_can_be_recorded_at_once(publishing: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    document = rapidctl("record", "-o", str(path), "--csv", "--for", "300ms", "--json").document("record")
+    header, *rows = list(csv.reader(io.StringIO(path.read_text())))
+    assert (header, len(rows)) == (list(COLUMNS), document["snapshots"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert rapidctl("record", "-o", str(path), "--csv").code == 1, "never overwritten"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--with-text"], "publishes no text of others'"),
+        (["--with-text", "why", "--csv"], "a table holds no text"),
+        (["--max-tokens", "3"], "there is none"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_before_anything_is_written(
+    words: list[str], hint: str, rapidctl: Rapidctl, tmp_path: Path
+) -> None:
+    ran = rapidctl("record", "-o", str(tmp_path / "a.tape"), *words)
+    assert (ran.code, hint in ran.stderr, (tmp_path / "a.tape").exists()) == (2, True, False)
+
+
 def test_a_recording_can_be_printed(tape: Path, rapidctl: Rapidctl) -> None:
     lines = rapidctl("replay", str(tape), "--json").stdout.splitlines()
     assert len(lines) == 41

@@ -22,6 +22,7 @@ from rapidctl.bench.session import Load, Rules, Run, Session, stopping
 from rapidctl.bench.svg import Drawn, picture, thinned
 from rapidctl.bench.trace import Trace, read_trace, shape_trace
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
+from rapidctl.commands import common
 from rapidctl.errors import RapidctlError, UsageError
 from rapidctl.out import Out, seconds
 from rapidctl.wire import GetStatus, Slo
@@ -278,7 +279,7 @@ def _opened(args: Namespace, out: Out) -> Iterator[Bench]:
         if not args.http or args.endpoint:
             timeout_s = args.timeout or DEFAULT_TIMEOUT_S
             client = stack.enter_context(
-                Client(args.endpoint, name="rapidctl-bench", control=args.control, timeout_s=timeout_s)
+                Client(common.endpoint(args), name="rapidctl-bench", control=args.control, timeout_s=timeout_s)
             )
         server = Served.ask(args, client)
         keep = stack.enter_context(RecordFile(args.out)) if args.out is not None else None

@@ -2,17 +2,19 @@
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
-from rapidctl.errors import TimedOut, Unreachable
-from rapidctl.out import Out
+from rapidctl.errors import TimedOut, Unreachable, UsageError
+from rapidctl.out import Out, safe_line
 from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
-    from rapidctl.wire import PartitionInfo
+    from rapidctl.wire import PartitionInfo, Welcome
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -21,8 +23,10 @@ Run = Callable[[argparse.Namespace, Out], int]
 
 OUTCOME_TIMEOUT_S: Final = 60.0
 """How long commands that wait for an outcome wait unless told."""
-VALUE_OPTIONS: Final = ("--endpoint", "-c", "--context", "--timeout", "--color")
+VALUE_OPTIONS: Final = ("--endpoint", "-c", "--context", "--gpu", "--timeout", "--color")
 """Common options whose value is the next word."""
+RUNTIME: Final = Path("/run")
+"""Of system services; see `gpu_endpoint`."""
 _UNITS_S: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -53,6 +57,15 @@ def integer(text: str) -> int:
     return value
 
 
+def gpu(text: str) -> int | Literal["all"]:
+    """A GPU's number, or all of them."""
+    if text == "all":
+        return "all"
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no GPU: write 0, 1, … or all")
+    return int(text)
+
+
 def add_if_epoch(parser: argparse.ArgumentParser) -> None:
     """Of commands that change control state; see `expected_epoch`."""
     text = "only if this is still the epoch (default: the one that this command finds)"
@@ -73,6 +86,7 @@ def common_options(default: object) -> argparse.ArgumentParser:
     group.add_argument(
         "-c", "--context", dest="daemon", metavar="NAME", help="a daemon named in the settings (RAPIDCTL_CONTEXT)"
     )
+    group.add_argument("--gpu", metavar="I|all", type=gpu, help="the daemon of GPU I (unit rapidd@I); all: hosts, top")
     group.add_argument(
         "--timeout",
         metavar="DUR",
@@ -81,6 +95,10 @@ def common_options(default: object) -> argparse.ArgumentParser:
     )
     group.add_argument("--json", action="store_true", default=default, help="one JSON document on one line")
     group.add_argument("--color", choices=["auto", "always", "never"], help="styles in text (auto)")
+    group.add_argument("-q", "--quiet", action="store_true", default=default, help="nothing on stderr but errors")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", default=default, help="tell on stderr who answered and how long it took"
+    )
     return parser
 
 
@@ -124,29 +142,52 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(args: argparse.Namespace, *, control: bool = False) -> Client:
     """An open client for the command's endpoint; a context manager that connects."""
-    return Client(endpoint(args), control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+    kind = _Telling if args.verbose else Client
+    return kind(endpoint(args), control=control, timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
+
+
+class _Telling(Client):
+    """A client under ``-v``."""
+
+    def connect(self) -> "Welcome":
+        """As `Client.connect`, and say who answered."""
+        welcome = super().connect()
+        rights = "operator's rights" if welcome.control else "read-only"
+        who = f"rapidd {welcome.version}, protocol {welcome.protocol}, front boot {welcome.front_boot_id}, {rights}"
+        print(safe_line(f"rapidctl: {self.endpoint}: {who}"), file=sys.stderr, flush=True)
+        return welcome
 
 
 def endpoint(args: argparse.Namespace) -> str:
-    """Where the daemon is: ``--endpoint``, ``-c``, RAPIDCTL_ENDPOINT, the chosen context, the default.
+    """Where the daemon is: ``--endpoint``, ``--gpu``, ``-c``, RAPIDCTL_ENDPOINT, the chosen context, the default.
 
-    Raises `ConfigError` and `EndpointError`.
+    Raises `UsageError`, `ConfigError` and `EndpointError`.
     """
+    if sum(named is not None for named in (args.endpoint, args.gpu, args.daemon)) > 1:
+        raise UsageError("--endpoint, --gpu and --context each name a daemon", "give one of them")
     if args.endpoint:
         return check_client_endpoint(args.endpoint)
+    if args.gpu == "all":
+        raise UsageError("this command talks to one daemon", "name one (--gpu 0), or see them all: rapidctl hosts")
+    if args.gpu is not None:
+        return gpu_endpoint(args.gpu)
     from rapidctl import settings  # reads TOML; most scripts name the endpoint
 
     return settings.endpoint_of(settings.load().settings, args.daemon)
 
 
 def endpoints(args: argparse.Namespace) -> dict[str, str]:
-    """What there is to watch, names by endpoint: one that is named by address, else every context, the chosen first.
+    """What there is to watch, names by endpoint: what is named by address or GPU, else every context, the chosen first.
 
-    Raises `ConfigError` and `EndpointError`.
+    Raises `UsageError`, `ConfigError` and `EndpointError`.
     """
+    if args.gpu == "all" and args.endpoint is None and args.daemon is None:
+        return _every_gpu()
     first = endpoint(args)
     if args.endpoint:
         return {first: "default"}
+    if args.gpu is not None:
+        return {first: f"gpu-{args.gpu}"}
     from rapidctl import settings
 
     contexts = settings.load().settings.contexts
@@ -154,17 +195,41 @@ def endpoints(args: argparse.Namespace) -> dict[str, str]:
     return {first: named.get(first, "default"), **named}
 
 
+def gpu_endpoint(number: int) -> str:
+    """The request socket of a GPU's own daemon, as the unit ``rapidd@.service`` names it."""
+    return f"ipc://{RUNTIME}/rapidd-{number}/request.sock"
+
+
+def _every_gpu() -> dict[str, str]:
+    numbers = sorted(
+        int(path.parent.name.removeprefix("rapidd-"))
+        for path in RUNTIME.glob("rapidd-*/request.sock")
+        if path.parent.name.removeprefix("rapidd-").isdecimal()
+    )
+    if not numbers:
+        raise UsageError(
+            f"no daemon of a GPU listens under {RUNTIME}", "systemctl start rapidd@0, or name daemons: context add"
+        )
+    return {gpu_endpoint(number): f"gpu-{number}" for number in numbers}
+
+
 def outcome_deadline_s(args: argparse.Namespace) -> float:
     """Until when, on the monotonic clock, to wait for an outcome."""
     return time.monotonic() + (args.timeout or OUTCOME_TIMEOUT_S)
 
 
-def watch(args: argparse.Namespace, out: Out, client: Client, show: Callable[[], int]) -> int:
-    """Show once, or again and again under ``--watch``; then a daemon that went away is waited for."""
+def watch(args: argparse.Namespace, out: Out, client: Client | None, show: Callable[[], int]) -> int:
+    """Show once, or again and again under ``--watch``; then a daemon that went away is waited for.
+
+    ``client``: whose connection is kept alive between two times.
+    """
     code = show()
     shown = 1
     while args.watch is not None and (args.count is None or shown < args.count):
-        pause(client, args.watch)
+        if client is None:
+            time.sleep(args.watch)
+        else:
+            pause(client, args.watch)
         if not out.json:
             out.clear()
         try:

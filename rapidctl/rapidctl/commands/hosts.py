@@ -62,24 +62,32 @@ class Host(NamedTuple):
 
 def add_parser(commands: common.Commands) -> None:
     """Declare the command."""
-    common.add_command(
+    parser = common.add_command(
         commands,
         "hosts",
         run,
         "every daemon of the settings; exit code 0 all serve, 1 some do not, 3 none answers",
-        "With --endpoint: that one alone. Latencies are of the last minute.",
+        "With --endpoint or --gpu I: that one alone; --gpu all: the daemon of every GPU.\n"
+        "Latencies are of the last minute.",
     )
+    common.add_watch_options(parser)
 
 
 def run(args: Namespace, out: Out) -> int:
-    """Ask all of them at once."""
+    """Ask all of them at once, and again under ``--watch``."""
     endpoints = common.endpoints(args)
     timeout_s = args.timeout or DEFAULT_TIMEOUT_S
     with ThreadPoolExecutor(min(len(endpoints), MAX_AT_ONCE)) as pool:
-        answers = pool.map(lambda endpoint: ask(endpoint, timeout_s), endpoints)
-        hosts = [
-            Host(name, endpoint, answer) for (endpoint, name), answer in zip(endpoints.items(), answers, strict=True)
-        ]
+
+        def show() -> int:
+            answers = pool.map(lambda endpoint: ask(endpoint, timeout_s), endpoints)
+            found = zip(endpoints.items(), answers, strict=True)
+            return _show([Host(name, endpoint, answer) for (endpoint, name), answer in found], out)
+
+        return common.watch(args, out, None, show)
+
+
+def _show(hosts: list[Host], out: Out) -> int:
     if out.json:
         out.document({"window_s": WINDOW_S, "hosts": [document(host) for host in hosts]})
     else:

@@ -64,7 +64,7 @@ def run(args: Namespace, out: Out) -> int:
     request = _request(args)
     printer = _Lines(out) if out.json else _Text(out, request.n)
     with common.connect(args) as client:
-        if client.welcome and client.welcome.has_chat_template is False and _send_raw(request):
+        if client.welcome and client.welcome.has_chat_template is False and send_raw(request):
             out.note("this model has no chat template: the prompt is sent as it is (as with --no-chat)")
         try:
             for event in client.generate(request, resume=not args.no_resume):
@@ -76,7 +76,7 @@ def run(args: Namespace, out: Out) -> int:
 
 
 def _request(args: Namespace) -> Generate:
-    prompt = _prompt(args)
+    prompt = prompt_text(args)
     for text in (prompt, args.system or "", args.id or "", *args.stop):
         _check_utf8(text)
     given = {name: getattr(args, name) for name in (option[2:].replace("-", "_") for option, *_ in _SAMPLING)}
@@ -104,7 +104,7 @@ def _request(args: Namespace) -> Generate:
     return request
 
 
-def _send_raw(request: Generate) -> bool:
+def send_raw(request: Generate) -> bool:
     """Turn a chat of one message into its bare text. One with a system message stays: the daemon says what to do."""
     if request.messages is None or len(request.messages) != 1:
         return False
@@ -112,7 +112,8 @@ def _send_raw(request: Generate) -> bool:
     return True
 
 
-def _prompt(args: Namespace) -> str:
+def prompt_text(args: Namespace) -> str:
+    """``PROMPT``, or what stdin holds. Raises `UsageError`."""
     if args.prompt not in (None, "-"):
         return str(args.prompt)
     if args.prompt is None and sys.stdin.isatty():

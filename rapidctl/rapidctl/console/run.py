@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rapidctl.console.text import printable
 from rapidctl.errors import RapidctlError
+from rapidctl.out import printable
 from rapidctl.source import Streamed
 from rapidctl.tape import Exchange
 from rapidctl.wire import (

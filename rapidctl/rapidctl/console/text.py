@@ -6,36 +6,19 @@ Unknown is an em dash, never 0. Widths are exact: every glyph used is one cell w
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-from rapidctl.out import UNKNOWN
+from rapidctl.out import UNKNOWN, printable
 
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 _PARTS: Final = " ▏▎▍▌▋▊▉█"
 
 Part = str | tuple[str, str]
 PHASE_STYLE: Final = {"D": "$decode", "P": "$prefill", "B": "$shared", "·": "$muted"}
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Text from outside without anything that can drive a terminal: control, escape and direction codes.
-
-    With ``lines`` newlines stay and tabs become spaces; otherwise both become a space.
-    """
-    kept = []
-    for char in text:
-        if char == "\n" and lines:
-            kept.append(char)
-        elif char in "\n\t\r":
-            kept.append("    " if char == "\t" and lines else " " if char != "\r" else "")
-        elif unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-            kept.append(char)
-    return "".join(kept)
 
 
 def clip(text: str, width: int) -> str:

@@ -15,10 +15,10 @@ from rapidctl.console.text import (
     fit,
     milliseconds,
     nice_ceiling,
-    printable,
     sparks,
     unit_map,
 )
+from rapidctl.out import printable
 
 values = st.lists(st.none() | st.floats(0, 1000), max_size=80)
 

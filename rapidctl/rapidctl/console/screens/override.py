@@ -18,10 +18,10 @@ from rapidctl.console.change import Change
 from rapidctl.console.form import Form, FormError, command_line, describe, initial
 from rapidctl.console.operator import Operator
 from rapidctl.console.screens.base import Dialog
-from rapidctl.console.text import Part, count, line, milliseconds, printable
+from rapidctl.console.text import Part, count, line, milliseconds
 from rapidctl.console.view import View
 from rapidctl.console.widgets.choice import Choice
-from rapidctl.out import duration
+from rapidctl.out import duration, printable
 from rapidctl.source import Answer
 from rapidctl.wire import LatencyWindow, Mode, PartitionInfo, PlanRequest, Prediction, PredictPartition
 

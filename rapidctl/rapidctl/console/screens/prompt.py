@@ -17,13 +17,13 @@ from textual.widgets import Input, Label, Static
 from rapidctl.console.form import FormError, PromptSettings, prompt_settings
 from rapidctl.console.run import Run, asked
 from rapidctl.console.screens.base import Page
-from rapidctl.console.text import printable
 from rapidctl.console.view import View
 from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.gaps import Gaps, nth_run
 from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.panel import label_border
 from rapidctl.console.widgets.timeline import Timeline
+from rapidctl.out import printable
 
 NEW_LINE: Final = "¶"
 """Stands for a line break in the field, which has one line."""
