@@ -1,6 +1,8 @@
 """What each widget says, as text: no app, no terminal."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from textual.content import Content
 
@@ -104,10 +106,20 @@ def test_the_floor_is_a_line_an_area_with_gaps_between_groups() -> None:
     info = partition()
     xcc = "DDDDDPPPPP DDDDDPPPPP DDDDDPPPP DDDDDPPPP"
     assert text(floor(info, 116, 6)) == [f"XCC {i} {xcc}   XCC {i + 1} {xcc}" for i in range(0, 8, 2)]
-    assert text(floor(info, 76, 4)) == [*(f"XCC {i} {xcc}" for i in range(3)), "and 190 units more"]
-    assert text(floor(info, 40, 20))[0] == "   0 DDDDDDDD DDDDDDDD DDDDDDDD DDDDDDDD", (
-        "too narrow for an area: by number"
-    )
+    assert text(floor(info, 76, 8)) == [f"XCC {i} {xcc}" for i in range(8)]
+    tight = xcc.replace(" ", "")
+    assert text(floor(info, 44, 8))[0] == f"XCC 0 {tight}", "too narrow for the gaps"
+
+
+def test_areas_are_squeezed_before_any_is_left_out() -> None:
+    info = partition()
+    assert text(floor(info, 76, 3)) == [
+        "XCC 0 DDDDDDDDDPPPPPPPP   XCC 1 DDDDDDDDDPPPPPPPP   XCC 2 DDDDDDDDDPPPPPPPP",
+        "XCC 3 DDDDDDDDDPPPPPPPP   XCC 4 DDDDDDDDDPPPPPPPP   XCC 5 DDDDDDDDDPPPPPPPP",
+        "XCC 6 DDDDDDDDDPPPPPPPP   XCC 7 DDDDDDDDDPPPPPPPP",
+    ]
+    too_small = text(floor(info, 30, 2))
+    assert too_small == ["   0 DDDDDDDD DDDDDDDD", "and 288 units more"], "by number, and the rest is counted"
 
 
 def test_threads_of_a_core_stand_together() -> None:
@@ -269,4 +281,23 @@ def test_log_lines_name_the_epoch() -> None:
 
 def test_keys_are_written_as_people_write_them() -> None:
     assert key_names("question_mark,ctrl+o,escape") == "? ^o esc"
-    assert keyline((("?", "help"), ("q", "quit")), 10).plain == " ? help "
+
+
+KEYS = st.lists(st.tuples(st.text("abc^", min_size=1, max_size=4), st.text("abc ", max_size=12)), max_size=9)
+
+
+@given(KEYS, st.integers(0, 90))
+def test_the_key_line_leaves_out_whole_pairs_of_least_importance(keys: list[tuple[str, str]], width: int) -> None:
+    shown = keyline(tuple(keys), width).plain
+    assert len(shown.removesuffix(" ")) <= width
+    drawn = [f" {key} {meaning} " for key, meaning in keys]
+    fitting: list[str] = []
+    for pair in drawn:
+        if len("".join([*fitting, pair])) - 1 <= width:
+            fitting.append(pair)
+    assert shown == "".join(fitting)
+
+
+def test_the_key_line_ends_with_the_screen() -> None:
+    assert keyline((("?", "help"), ("q", "quit")), 14).plain == " ? help "
+    assert keyline((("?", "help"), ("q", "quit")), 15).plain == " ? help  q quit "

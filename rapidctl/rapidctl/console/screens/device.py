@@ -18,7 +18,7 @@ from rapidctl.device import frequency, pairs, power, temperature
 from rapidctl.out import percent
 from rapidctl.wire import DeviceInfo
 
-KEYS = (("?", "help"), ("esc", "back"), ("p", "freeze"), ("[", "back in time"), ("y", "copy"), ("q", "quit"))
+KEYS = (("?", "help"), ("esc", "back"), ("q", "quit"), ("p", "freeze"), ("[", "back in time"), ("y", "copy"))
 DEFAULT_POWER_W = 1000.0
 HOTTEST_C = 110.0
 FASTEST_HZ = 3e9

@@ -20,7 +20,7 @@ from rapidctl.console.widgets.lines import Line, Lines
 from rapidctl.console.widgets.panel import label_border
 from rapidctl.out import UNKNOWN, percent
 
-KEYS = (("?", "help"), ("esc", "back"), ("j k", "select"), ("enter", "look at it"), ("N", "next"), ("q", "quit"))
+KEYS = (("?", "help"), ("esc", "back"), ("q", "quit"), ("j k", "select"), ("enter", "look at it"), ("N", "next"))
 
 
 class Column(NamedTuple):

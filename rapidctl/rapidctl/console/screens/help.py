@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from textwrap import wrap
 from typing import ClassVar, Final
 
 from textual.app import ComposeResult
@@ -14,6 +16,8 @@ from textual.widgets import Static
 
 from rapidctl.console.text import line
 
+Groups = Sequence[tuple[str, Sequence[BindingType]]]
+_LEAST_TEXT: Final = 16
 METRICS: Final = (
     ("unit", "a compute unit (AMD CU), a streaming multiprocessor (NVIDIA SM) or a core"),
     ("busy", "share of the last second in which the phase's lane ran, of the units it holds"),
@@ -52,33 +56,66 @@ class Help(ModalScreen[None]):
 
     def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> None:
         super().__init__()
-        self._keys = Content("\n").join(key_lines(groups, keys))
-        self._metrics = Content("\n").join(metric_lines())
+        self._groups = [(name, list(bindings)) for name, bindings in groups]
+        self._keys = keys
 
     def compose(self) -> ComposeResult:  # noqa: D102
-        with VerticalScroll(classes="dialog", id="help") as box:
+        with HelpText(self._groups, self._keys, classes="dialog", id="help") as box:
             box.border_title = "HELP"
             box.border_subtitle = "esc closes"
-            yield Static(self._keys, id="help-keys")
-            yield Static(self._metrics)
+            yield Static(id="help-text")
 
 
-def key_lines(groups: Iterable[tuple[str, Iterable[BindingType]]], keys: Mapping[str, str]) -> list[Content]:
-    """One line a binding, under the name of its screen. ``keys``: by id, in place of the built-in ones."""
+class HelpText(VerticalScroll):
+    """The page's text, in lines as long as the page is wide."""
+
+    def __init__(self, groups: Groups, keys: Mapping[str, str], *, classes: str, id: str) -> None:  # noqa: A002
+        super().__init__(classes=classes, id=id)
+        self._groups = groups
+        self._bound = keys
+
+    def on_resize(self) -> None:
+        """Lines of the new width."""
+        width = self.scrollable_content_region.width
+        lines = [*key_lines(self._groups, self._bound, width), Content(""), *metric_lines(width)]
+        self.query_one(Static).update(Content("\n").join(lines))
+
+
+def key_lines(groups: Groups, keys: Mapping[str, str], width: int) -> list[Content]:
+    """A binding's keys, what it does, and at the right its id, under the name of its screen; long texts go on below.
+
+    ``keys``: by id, in place of the built-in ones.
+    """
+    rows: list[tuple[str, Binding]] = []
     result = []
-    for name, bindings in groups:
-        result.append(line((name, "bold")))
+    for _, bindings in groups:
         for binding in bindings:
             assert isinstance(binding, Binding)
-            bound = keys.get(binding.id or "", binding.key)
-            name = f"  {key_names(bound):<18}"
-            result.append(line((name, "$accent"), f" {binding.description:<58} ", (binding.id or "", "$muted")))
+            rows.append((key_names(keys.get(binding.id or "", binding.key)), binding))
+    first = 3 + max(len(names) for names, _ in rows)
+    last = 1 + max(len(binding.id or "") for _, binding in rows)
+    left = iter(rows)
+    for name, bindings in groups:
+        result.append(line((name, "bold")))
+        for names, binding in islice(left, len(bindings)):
+            room = max(_LEAST_TEXT, width - first - last)
+            text, *more = wrap(binding.description, room)
+            result.append(
+                line((f"  {names}".ljust(first), "$accent"), text.ljust(room), (f" {binding.id or ''}", "$muted"))
+            )
+            result += [line(" " * first + rest) for rest in more]
     return result
 
 
-def metric_lines() -> list[Content]:
-    """One line a figure."""
-    return [line(("What the figures mean", "bold")), *(line((f"  {n:<18}", "$label"), f" {t}") for n, t in METRICS)]
+def metric_lines(width: int) -> list[Content]:
+    """A figure's name and what it means."""
+    first = 3 + max(len(name) for name, _ in METRICS)
+    result = [line(("What the figures mean", "bold"))]
+    for name, meaning in METRICS:
+        text, *more = wrap(meaning, max(_LEAST_TEXT, width - first))
+        result.append(line((f"  {name}".ljust(first), "$label"), text))
+        result += [line(" " * first + rest) for rest in more]
+    return result
 
 
 def key_names(keys: str) -> str:

@@ -21,7 +21,7 @@ from rapidctl.console.widgets.panel import label_border
 from rapidctl.console.widgets.timebar import Timebar
 
 _MARKS = {"info": ("  ", ""), "warn": ("! ", "$warning"), "error": ("✗ ", "bold $bad")}
-KEYS = (("esc", "back"), ("j k g G", "scroll"), ("/", "filter"), ("f", "warnings only"), ("?", "help"), ("q", "quit"))
+KEYS = (("?", "help"), ("esc", "back"), ("q", "quit"), ("/", "filter"), ("f", "warnings only"), ("j k g G", "scroll"))
 
 
 class Log(Page):

@@ -20,7 +20,7 @@ from rapidctl.console.widgets.units import Units
 
 KEYS = (
     ("?", "help"), ("q", "quit"), ("1-7", "screens"), ("n", "prompt"), ("o", "override"), ("^o", "unlock"),
-    ("w", "window"), ("p", "freeze"), ("[", "back"), ("/", "filter"), ("x", "cancel"), ("^p", "palette"),
+    ("^p", "palette"), ("w", "window"), ("p", "freeze"), ("[", "back in time"), ("/", "filter"), ("x", "cancel"),
 )  # fmt: skip
 SMALL_KEYS = (("?", "help"), ("q", "quit"), ("1-7", "screens"), ("n", "prompt"), ("o", "override"))
 

@@ -21,8 +21,8 @@ from rapidctl.console.widgets.timebar import Timebar
 from rapidctl.source import Answer
 
 KEYS = (
-    ("?", "help"), ("esc", "back"), ("P", "what if"), ("o", "override"), ("A", "release"), ("u", "undo"),
-    ("^o", "unlock"), ("w", "window"), ("q", "quit"),
+    ("?", "help"), ("esc", "back"), ("q", "quit"), ("o", "override"), ("^o", "unlock"), ("A", "release"),
+    ("u", "undo"), ("P", "what if"), ("w", "window"),
 )  # fmt: skip
 
 

@@ -28,12 +28,12 @@ from rapidctl.out import printable
 NEW_LINE: Final = "¶"
 """Stands for a line break in the field, which has one line."""
 FIELDS: Final = (
-    ("temperature", "0", "temperature"), ("top_p", "1", "top-p"), ("max_tokens", "256", "max tokens"),
+    ("temperature", "0", "temp"), ("top_p", "1", "top-p"), ("max_tokens", "256", "max tokens"),
     ("seed", "", "seed"), ("system", "", "system"),
 )  # fmt: skip
 KEYS = (
-    ("enter", "send"), ("esc", "stop, back"), ("^r", "resend"), ("^t", "compare two modes"), ("tab", "settings"),
-    ("f4", "$EDITOR"), ("^p", "palette"), ("^q", "quit"),
+    ("enter", "send"), ("esc", "stop, back"), ("^q", "quit"), ("^r", "resend"), ("^t", "compare two modes"),
+    ("tab", "settings"), ("f4", "$EDITOR"), ("^p", "palette"),
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from rapidctl.console.widgets.rows import AllRows
 from rapidctl.console.widgets.timebar import Timebar
 
 KEYS = (
-    ("?", "help"), ("esc", "back"), ("j k", "select"), ("/", "filter"), (", .", "sort"), ("s", "reverse"),
-    ("x", "cancel"), ("y", "copy id"), ("^o", "unlock"), ("q", "quit"),
+    ("?", "help"), ("esc", "back"), ("q", "quit"), ("j k", "select"), ("x", "cancel"), ("^o", "unlock"),
+    ("/", "filter"), (", .", "sort"), ("y", "copy id"), ("s", "reverse"),
 )  # fmt: skip
 
 

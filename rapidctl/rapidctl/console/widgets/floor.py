@@ -1,9 +1,8 @@
-"""Every unit of the device by the phase that was measured to run on it: a letter a unit, none left out."""
+"""Every unit of the device by the phase that was measured to run on it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from textual.content import Content
 
@@ -11,7 +10,7 @@ from rapidctl.console.text import clip, fit, line, unit_map
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
 from rapidctl.console.widgets.units import placement_line, pressing_line
-from rapidctl.placement import Area, areas, unit_ids, unit_phases
+from rapidctl.placement import Area, areas, squeeze, unit_ids, unit_phases
 from rapidctl.wire import PartitionInfo
 
 _LABEL = 5
@@ -19,6 +18,8 @@ _GROUP = 8
 """Units between two gaps where nobody tells of groups: eyes count in small ones."""
 _BETWEEN = 3
 """Cells between two areas in a line."""
+_LEAST = 8
+"""Letters an area needs at least."""
 
 
 class Floor(Panel):
@@ -28,9 +29,7 @@ class Floor(Panel):
         info = view.partition
         if info is None:
             return "PLACEMENT"
-        return (
-            f"PLACEMENT  {info.plan.mode.upper()}  {info.source} {info.policy}  epoch {info.epoch}, one letter a unit"
-        )
+        return f"PLACEMENT  {info.plan.mode.upper()}  {info.source} {info.policy}  epoch {info.epoch}"
 
     def keys(self, view: View) -> str:  # noqa: D102
         return "D decode  P prefill  B both  · idle"
@@ -45,53 +44,60 @@ class Floor(Panel):
 
 
 def floor(info: PartitionInfo, width: int, height: int) -> list[Content]:
-    """By what holds the units together where the device tells, else in the order of their numbers."""
+    """By what holds the units together where the device tells, else in the order of their numbers.
+
+    A letter a unit, as long as there is room; areas that are too many are squeezed, and of numbers the rest is counted.
+    """
     phases = unit_phases(info)
     if phases is None:
         return [line(("not measured: " + (info.unsupported or "this device tells no placement"), "$muted"))]
     found = areas(info)
-    rows = [] if found is None else _by_area(found, width, gap=" ") or _by_area(found, width, gap="")
-    rows = rows or _by_number(unit_ids(info), phases, width)
-    drawn = [row.content for row in rows]
+    if found is not None:
+        for drawn in (_by_area(found, width, gap=" "), _by_area(found, width, gap=""), _squeezed(found, width, height)):
+            if 0 < len(drawn) <= height:
+                return drawn
+    drawn, row = _by_number(unit_ids(info), phases, width)
     if len(drawn) > height:
-        left = sum(row.units for row in rows[height - 1 :])
+        left = len(phases) - (height - 1) * row
         drawn = [*drawn[: height - 1], line((clip(f"and {left} units more", width), "$muted"))]
     return drawn
 
 
-class _Row(NamedTuple):
-    units: int
-    content: Content
-
-
-def _by_area(found: list[Area], width: int, *, gap: str) -> list[_Row]:
-    """Whole areas, as many in a line as fit, with ``gap`` between groups unless these are single units (cores without
-    threads of their own). Empty where not even one fits."""
+def _by_area(found: list[Area], width: int, *, gap: str) -> list[Content]:
+    """Areas with ``gap`` between groups, unless these are single units (cores without threads of their own)."""
     between = Content(gap if any(len(part) > 1 for area in found for part in area.parts) else "")
-    label = max(len(area.name) for area in found) + 1
-    drawn = [
-        line((fit(area.name, label), "$label")) + between.join([unit_map(part) for part in area.parts])
-        for area in found
-    ]
+    return _columns(found, [between.join([unit_map(part) for part in area.parts]) for area in found], width)
+
+
+def _squeezed(found: list[Area], width: int, height: int) -> list[Content]:
+    """Areas in fewer letters than units, so many in a line that all fit; nothing where that says too little."""
+    columns = -(-len(found) // max(1, height))
+    each = (width + _BETWEEN) // columns - _BETWEEN - _label(found)
+    return [] if each < _LEAST else _columns(found, [unit_map(squeeze(area.letters, each)) for area in found], width)
+
+
+def _columns(found: list[Area], letters: list[Content], width: int) -> list[Content]:
+    """As many areas in a line as fit, each under its name; nothing where not even one fits."""
+    label = _label(found)
+    drawn = [line((fit(area.name, label), "$label")) + map_ for area, map_ in zip(found, letters, strict=True)]
     longest = max(content.cell_length for content in drawn)
     columns = (width + _BETWEEN) // (longest + _BETWEEN)
     if not columns:
         return []
-    rows = []
-    for first in range(0, len(found), columns):
-        cells = [content.pad_right(longest - content.cell_length) for content in drawn[first:][:columns]]
-        units = sum(len(area.letters) for area in found[first:][:columns])
-        rows.append(_Row(units, Content(" " * _BETWEEN).join(cells)))
-    return rows
+    cells = [content.pad_right(longest - content.cell_length) for content in drawn]
+    return [Content(" " * _BETWEEN).join(cells[at : at + columns]) for at in range(0, len(cells), columns)]
 
 
-def _by_number(ids: Sequence[int], phases: str, width: int) -> list[_Row]:
-    """As many runs of `_GROUP` in a line as fit."""
+def _label(found: list[Area]) -> int:
+    return max(len(area.name) for area in found) + 1
+
+
+def _by_number(ids: Sequence[int], phases: str, width: int) -> tuple[list[Content], int]:
+    """As many runs of `_GROUP` in a line as fit, and the units of such a line."""
     row = max(1, (width - _LABEL + 1) // (_GROUP + 1)) * _GROUP
-    rows = []
+    drawn = []
     for first in range(0, len(phases), row):
         cells = phases[first : first + row]
         parts = [unit_map(cells[at : at + _GROUP]) for at in range(0, len(cells), _GROUP)]
-        content = line((f"{ids[first]:>4} ", "$label")) + Content(" ").join(parts)
-        rows.append(_Row(len(cells), content))
-    return rows
+        drawn.append(line((f"{ids[first]:>4} ", "$label")) + Content(" ").join(parts))
+    return drawn, row

@@ -21,12 +21,12 @@ class Keyline(Panel):
 
 
 def keyline(keys: tuple[tuple[str, str], ...], width: int) -> Content:
-    """One line."""
+    """One line: whole pairs alone; where not all fit, the least important are left out."""
     parts: list[Part] = []
     left = width
     for key, meaning in keys:
-        left -= len(key) + len(meaning) + 3
-        if left < 0:
-            break
-        parts += [(f" {key}", "bold $accent"), f" {meaning} "]
+        needed = len(f" {key} {meaning} ")
+        if needed - 1 <= left:  # the last space may be missing
+            left -= needed
+            parts += [(f" {key}", "bold $accent"), f" {meaning} "]
     return line(*parts)

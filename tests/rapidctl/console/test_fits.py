@@ -1,0 +1,45 @@
+"""What screens and dialogs keep at every size: keys in sight, nothing shining through, every id of the help."""
+
+import pytest
+
+from rapidctl.settings import Settings, ThemeName
+from support.console import desk, snapshot
+
+SCREENS = ("1", "2", "3", "5", "6", "7", "n")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 20), (40, 12)], ids=str)
+async def test_the_last_line_of_every_screen_says_how_to_get_help_and_out(size: tuple[int, int]) -> None:
+    async with desk(*size, live=False) as at:
+        await at.show(snapshot())
+        for key in SCREENS:
+            await at.press(key)
+            last = at.text.splitlines()[-1]
+            wanted = ("enter send", "esc stop, back", "^q quit") if key == "n" else ("? help", "q quit")
+            assert all(f" {pair} " in f"{last} " for pair in wanted), (key, last)
+
+
+@pytest.mark.parametrize("theme", ["dark", "ansi"])
+async def test_nothing_shines_through_a_dialog(theme: ThemeName) -> None:
+    async with desk(80, 24, control=True, live=False, settings=Settings(theme=theme)) as at:
+        await at.show(snapshot())
+        assert "LATENCY" in at.text
+        for key, title in (("o", "OVERRIDE"), ("question_mark", "HELP"), ("T", "GO TO"), ("ctrl+p", "Copy")):
+            await at.press(key)
+            assert title in at.text, key
+            assert "LATENCY" not in at.text, key
+            assert "LIVE" not in at.text, key
+            await at.press("escape")
+        await at.press("n", *"hi", "ctrl+t")
+        assert "plan" in at.text
+        assert "TIMELINE" not in at.text
+
+
+@pytest.mark.parametrize("width", [60, 120])
+async def test_the_help_has_every_key_with_its_id_at_any_width(width: int) -> None:
+    async with desk(width, 200, live=False) as at:
+        await at.press("question_mark")
+        page = [line.strip(" │╭╮╰╯─▁▂▃▄▅▆▇█") for line in at.text.splitlines()]
+        assert any(line.startswith("N ") and line.endswith("app.next_host") for line in page)
+        assert any(line.startswith("o ") and line.endswith("part.override") for line in page)
+        assert not any("…" in line for line in page), "texts go on below"
