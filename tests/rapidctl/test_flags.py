@@ -13,18 +13,6 @@ from support.peer import Peer
 
 
 @pytest.fixture
-def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
-    return Rapidctl(capsys)
-
-
-@pytest.fixture
-def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
-        monkeypatch.setenv("RAPIDCTL_ENDPOINT", running.endpoint)
-        yield running
-
-
-@pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Peer]]:
     """The daemons of GPUs 2 and 10, where their units' sockets would be; and one of no GPU."""
     monkeypatch.setattr(common, "RUNTIME", tmp_path)

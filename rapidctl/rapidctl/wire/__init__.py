@@ -138,7 +138,7 @@ __all__ = [
     "ModelInfo", "OverrideInfo", "PartitionInfo", "Phase", "PhaseWork", "Ping", "Placement", "PlanInfo", "PlanRequest",
     "Pong", "PredictPartition", "Prediction", "Process", "ProfileReply", "Quantiles", "ReleasePartition", "Reply",
     "Request", "RequestCounts", "RequestList", "RequestRow", "Sampling", "SetPartition", "SetPolicy", "Slo",
-    "SloClass", "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup", "Welcome",
-    "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
+    "SloClass", "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup",
+    "Welcome", "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
     "decode_snapshot", "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
 ]  # fmt: skip
