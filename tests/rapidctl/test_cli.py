@@ -288,6 +288,14 @@ def test_a_change_goes_by_the_epoch_that_the_command_found_unless_told(
     assert peer.hear(kind).if_epoch == 77
 
 
+def test_partition_show_tells_the_bounds_of_an_override(peer: Peer, rapidctl: Rapidctl) -> None:
+    words = " ".join(rapidctl("partition", "show").stdout.split())
+    assert "at most 1h00m" in words
+    assert "ITL p95 > 1.5x or TTFT p95 > 2x the SLO for 10 s" in words
+    peer.script[wire.GetPartition] = lambda ask: [replace(samples.PARTITION, call=ask.call, bounds=None)]
+    assert "limits" not in rapidctl("partition", "show").stdout
+
+
 def test_partition_show_counts_phases_by_what_holds_the_units(peer: Peer, rapidctl: Rapidctl) -> None:
     def lines() -> list[str]:
         return [" ".join(line.split()) for line in rapidctl("partition", "show").stdout.splitlines()]

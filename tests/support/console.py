@@ -36,6 +36,7 @@ from rapidctl.wire import (
     LatencyWindow,
     Mode,
     ModelInfo,
+    OverrideBounds,
     OverrideInfo,
     PartitionInfo,
     Placement,
@@ -58,6 +59,9 @@ EPOCH_UNIX_S = 1_800_000_000.0
 """Wall clock of tick 0: 2027-01-15 08:00:00 UTC."""
 LIVE_TICKS = 231
 """A minute of history that ends while prefill is busy."""
+BOUNDS = OverrideBounds(
+    ttl_max_s=604_800.0, chunk_max=8192, change_every_s=2.0, guard_itl=1.5, guard_ttft=2.0, guard_after_s=10.0
+)
 ENDPOINT = "ipc:///run/rapidd/request.sock"
 
 
@@ -121,6 +125,7 @@ def partition(
         measured=None if unsupported else placement(units, decode),
         profile=profile,
         groups=None if units <= 64 else engines(units),
+        bounds=BOUNDS,
     )
 
 

@@ -59,6 +59,9 @@ PARTITION = wire.PartitionInfo(
         wire.UnitGroup(name="core 0", within="socket 0", units=(0,)),
         wire.UnitGroup(name="core 1", within="socket 0", units=(1,)),
     ],
+    bounds=wire.OverrideBounds(
+        ttl_max_s=3600.0, chunk_max=4096, change_every_s=2.0, guard_itl=1.5, guard_ttft=2.0, guard_after_s=10.0
+    ),
 )
 MODEL = wire.ModelInfo(
     name="SmolLM2-135M-Instruct",

@@ -9,7 +9,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.calibration import Calibration
-from rapidd.policy.override import Control
+from rapidd.policy.override import BOUNDS, Control
 from rapidd.policy.plan import Plan, State
 
 
@@ -78,4 +78,5 @@ def partition_info(
         profile=calibration.name,
         calibration=calibration.info(),
         groups=None if table.groups is None else list(table.groups),
+        bounds=BOUNDS,
     )

@@ -15,9 +15,8 @@ from rapidd import ipc
 from rapidd.errors import RequestError
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
+from rapidd.policy.override import CHANGE_SPACING_NS
 
-CHANGE_SPACING_NS: Final = 2_000_000_000
-"""A split changed more often than this says nothing about either setting."""
 ANSWER_NS: Final = 5_000_000_000
 """The engine answers between two batches; a caller does not wait longer than this."""
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from rapidctl.wire import ErrorCode, OverrideInfo, PlanRequest
+from rapidctl.wire import MAX_CHUNK_TOKENS, MAX_TTL_S, ErrorCode, OverrideBounds, OverrideInfo, PlanRequest
 from rapidd.ipc import (
     ControlDone,
     FrontHello,
@@ -32,6 +32,16 @@ GUARD_ITL: Final = 1.5
 GUARD_TTFT: Final = 2.0
 """Times the SLO: an override that stays beyond either for `GUARD_NS` is released."""
 GUARD_NS: Final = 10_000_000_000
+CHANGE_SPACING_NS: Final = 2_000_000_000
+"""A split changed more often than this says nothing about either setting."""
+BOUNDS: Final = OverrideBounds(
+    ttl_max_s=MAX_TTL_S,
+    chunk_max=MAX_CHUNK_TOKENS,
+    change_every_s=CHANGE_SPACING_NS / 1e9,
+    guard_itl=GUARD_ITL,
+    guard_ttft=GUARD_TTFT,
+    guard_after_s=GUARD_NS / 1e9,
+)
 
 
 class Override(Struct):

@@ -18,6 +18,7 @@ from rapidctl.wire import (
     Event,
     GetEvents,
     GetPartition,
+    OverrideBounds,
     PartitionInfo,
     Placement,
     PlanRequest,
@@ -76,7 +77,7 @@ def _add_set(parser: ArgumentParser) -> None:
         "--guard",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="release it when ITL p95 > 1.5 or TTFT p95 > 2 times the SLO for 10 s (on)",
+        help="release it when latency stays far beyond the SLO; limits: partition show (on)",
     )
     _add_change(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -138,6 +139,7 @@ def document(info: PartitionInfo) -> dict[str, object]:
         },
         "measured": info.measured,
         "groups": info.groups,
+        "bounds": info.bounds,
         "splits": info.splits,
         "unsupported": info.unsupported,
         "profile": info.profile,
@@ -157,11 +159,26 @@ def _show(info: PartitionInfo, out: Out) -> None:
         *_areas(info),
         ("splits", f"decode units {splits}" if info.splits else splits),
         ("profile", info.profile or "no profile: rapidd calibrate"),
+        *([] if info.bounds is None else [("limits", _bounds(info.bounds))]),
     ]
     if info.override is not None:
         guard = "guarded" if info.override.guard else "not guarded"
         pairs.insert(1, ("override", f"{info.override.reason or 'no reason given'}  ({guard})"))
     out.pairs(pairs)
+
+
+def _bounds(bounds: OverrideBounds) -> str:
+    return (
+        f"an override lasts at most {duration(bounds.ttl_max_s)}, or until released; a change every "
+        f"{bounds.change_every_s:g} s; the guard ends it when {guard_text(bounds)}"
+    )
+
+
+def guard_text(bounds: OverrideBounds) -> str:
+    """What the guard waits for."""
+    return (
+        f"ITL p95 > {bounds.guard_itl:g}x or TTFT p95 > {bounds.guard_ttft:g}x the SLO for {bounds.guard_after_s:g} s"
+    )
 
 
 def _placement(placement: Placement | None) -> str:

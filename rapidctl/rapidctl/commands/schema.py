@@ -25,6 +25,7 @@ _PLACE: Final[dict[str, Any]] = {
     "chunk": int | Literal["all"] | None, "epoch": int, "decision": int, "reason": str, "source": str, "age_s": float,
     "override": wire.OverrideInfo | None, "measured": wire.Placement | None, "splits": list[int],
     "unsupported": Text, "profile": Text, "groups": list[wire.UnitGroup] | None,
+    "bounds": wire.OverrideBounds | None,
 }  # fmt: skip
 _CHOICE: Final = msgspec.defstruct(
     "Choice",

@@ -12,11 +12,15 @@ from rapidctl.book import Control
 from rapidctl.client import new_id
 from rapidctl.commands.common import duration_s
 from rapidctl.console.change import Command
+from rapidctl.out import duration
 from rapidctl.wire import (
+    MAX_CHUNK_TOKENS,
+    MAX_TTL_S,
     ChatMessage,
     Generate,
     Mode,
     ModelInfo,
+    OverrideBounds,
     PartitionInfo,
     PlanRequest,
     ReleasePartition,
@@ -25,8 +29,6 @@ from rapidctl.wire import (
     SetPolicy,
     UndoPartition,
 )
-
-MAX_TTL_S = 604_800
 
 
 class FormError(ValueError):
@@ -63,20 +65,23 @@ class Form:
     ttl: str
     guard: bool
     reason: str
+    bounds: OverrideBounds | None = None
+    """The daemon's; null: it does not publish them, and judges by itself."""
 
     def plan(self) -> PlanRequest:
         """The plan asked for. Raises `FormError`."""
         if self.mode == "split" and self.decode_units is None:
             raise FormError("split needs decode units: choose one of the legal splits")
         units = self.decode_units if self.mode == "split" else None
-        return PlanRequest(mode=self.mode, decode_units=units, chunk=parse_chunk(self.chunk, self.mode))
+        most = MAX_CHUNK_TOKENS if self.bounds is None else self.bounds.chunk_max
+        return PlanRequest(mode=self.mode, decode_units=units, chunk=parse_chunk(self.chunk, self.mode, most))
 
     def command(self, if_epoch: int, by: str) -> SetPartition:
         """The command to send. Raises `FormError`."""
         return SetPartition(
             call=0,
             plan=self.plan(),
-            ttl_s=parse_ttl(self.ttl),
+            ttl_s=parse_ttl(self.ttl, MAX_TTL_S if self.bounds is None else self.bounds.ttl_max_s),
             guard=self.guard,
             reason=self.reason[:200],
             by=by,
@@ -84,18 +89,18 @@ class Form:
         )
 
 
-def parse_ttl(text: str) -> float | None:
+def parse_ttl(text: str, most_s: float = MAX_TTL_S) -> float | None:
     """A duration as on the command line; 0 or nothing means until released (null)."""
     try:
         seconds = duration_s(text) if text.strip() else 0.0
     except ArgumentTypeError:
         raise FormError(f"expires after {text!r}: use a duration such as 30s or 5m, or 0 for never") from None
-    if not 0 <= seconds <= MAX_TTL_S:
-        raise FormError(f"expires after {text!r}: at most 7d, or 0 for never")
+    if not 0 <= seconds <= most_s:
+        raise FormError(f"expires after {text!r}: at most {duration(most_s)}, or 0 for never")
     return seconds or None
 
 
-def parse_chunk(text: str, mode: Mode) -> int | Literal["all"] | None:
+def parse_chunk(text: str, mode: Mode, most: int = MAX_CHUNK_TOKENS) -> int | Literal["all"] | None:
     """Prompt tokens a batch; nothing: bounded by time; ``all`` in serial mode."""
     text = text.strip().lower()
     if not text:
@@ -104,8 +109,8 @@ def parse_chunk(text: str, mode: Mode) -> int | Literal["all"] | None:
         if mode != "serial":
             raise FormError("chunk all is for serial mode: elsewhere give a number or nothing")
         return "all"
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise FormError(f"chunk {text!r}: use a number of tokens, nothing for a bound by time, or all in serial")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise FormError(f"chunk {text!r}: use 1 to {most} tokens, nothing for a bound by time, or all in serial")
     return int(text)
 
 

@@ -12,6 +12,8 @@ from rapidctl.client import Call, Command, Reply
 from rapidctl.demo.load import BLOCK_TOKENS, BLOCKS, SLO, SPLITS, UNITS, WINDOWS_S, Load, prefill_tokens_per_s, step_s
 from rapidctl.errors import RapidctlError, Refused
 from rapidctl.wire import (
+    MAX_CHUNK_TOKENS,
+    MAX_TTL_S,
     Cancel,
     ControlReply,
     Decision,
@@ -27,6 +29,7 @@ from rapidctl.wire import (
     LanePlacement,
     LaneStats,
     ModelInfo,
+    OverrideBounds,
     OverrideInfo,
     PartitionInfo,
     PhaseWork,
@@ -52,6 +55,14 @@ DWELL_S: Final = 3.0
 BUSY_BATCH: Final = 64
 ENDPOINT: Final = "demo"
 BOOT: Final = "demo"
+BOUNDS: Final = OverrideBounds(
+    ttl_max_s=MAX_TTL_S,
+    chunk_max=MAX_CHUNK_TOKENS,
+    change_every_s=0.0,
+    guard_itl=1.5,
+    guard_ttft=2.0,
+    guard_after_s=10.0,
+)
 DecisionSource = Literal["policy", "operator", "guard", "ttl", "engine"]
 
 
@@ -132,11 +143,11 @@ class DemoDaemon:
         if self._pin is None:
             return
         gaps = self.load.window(WINDOWS_S[0]).itl_s.p95
-        breached = gaps is not None and gaps > 1.5 * SLO.itl_s
+        breached = gaps is not None and gaps > BOUNDS.guard_itl * SLO.itl_s
         self._breach_s = self._breach_s + TICK_S if breached else 0.0
         if self._pin.until_s is not None and self.now_s >= self._pin.until_s:
             self._release("ttl", "its time is over")
-        elif self._pin.info.guard and self._breach_s >= 10:
+        elif self._pin.info.guard and self._breach_s >= BOUNDS.guard_after_s:
             self._release("guard", f"ITL p95 {(gaps or 0) * 1000:.0f} ms for 10 s")
 
     def _release(self, kind: Literal["ttl", "guard", "release"], why: str) -> None:
@@ -254,7 +265,7 @@ class DemoDaemon:
         return PartitionInfo(
             policy="auto", units_total=UNITS, unit_name="CU", splits=list(SPLITS), unsupported=None,
             epoch=self._epoch, source="policy" if pin is None else "override", plan=self.plan,
-            override=override, measured=self._placement(), profile="demo", groups=_GROUPS,
+            override=override, measured=self._placement(), profile="demo", groups=_GROUPS, bounds=BOUNDS,
         )  # fmt: skip
 
     def _placement(self) -> Placement:

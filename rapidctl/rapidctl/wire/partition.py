@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from rapidctl.wire.protocol import MAX_CHUNK_TOKENS
 from rapidctl.wire.terms import Mode
 
 
@@ -12,7 +13,7 @@ class PlanRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
     mode: Mode
     decode_units: Annotated[int, Meta(ge=0, le=100_000)] | None = None
-    chunk: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["all"] | None = None
+    chunk: Annotated[int, Meta(ge=1, le=MAX_CHUNK_TOKENS)] | Literal["all"] | None = None
 
 
 class PlanInfo(Struct, kw_only=True):
@@ -35,6 +36,20 @@ class OverrideInfo(Struct, kw_only=True):
     guard: bool
     reason: str
     by: str
+
+
+class OverrideBounds(Struct, kw_only=True, frozen=True):
+    """What the daemon takes for an override, and when its guard ends one.
+
+    ``guard_itl``, ``guard_ttft``: times the objective; either p95 beyond it for ``guard_after_s`` releases.
+    """
+
+    ttl_max_s: float
+    chunk_max: int
+    change_every_s: float
+    guard_itl: float
+    guard_ttft: float
+    guard_after_s: float
 
 
 class LanePlacement(Struct, kw_only=True):
@@ -127,3 +142,5 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """More about that profile."""
     groups: list[UnitGroup] | None = None
     """Every unit in one group, neighbours side by side; null where the system does not tell."""
+    bounds: OverrideBounds | None = None
+    """Null from a daemon that does not publish them."""

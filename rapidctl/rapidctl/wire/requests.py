@@ -14,6 +14,7 @@ from rapidctl.wire.protocol import (
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
+    MAX_TTL_S,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
 )
@@ -162,12 +163,12 @@ class SetPartition(_Request):
 
     ``if_epoch``: refuse with ``epoch_conflict`` unless this is the current epoch. ``ttl_s`` null: until
     released. ``deadline_unix_s``: refuse when the command arrives later than this (it waited in a queue).
-    ``guard``: release by itself when the SLO is breached (ITL p95 > 1.5x or TTFT p95 > 2x for 10 s).
+    ``guard``: release by itself when the SLO is breached, as `OverrideBounds` says.
     """
 
     call: int
     plan: PlanRequest
-    ttl_s: Annotated[float, Meta(gt=0, le=604_800)] | None = 300.0
+    ttl_s: Annotated[float, Meta(gt=0, le=MAX_TTL_S)] | None = 300.0
     guard: bool = True
     reason: Annotated[str, Meta(max_length=200)] = ""
     by: Annotated[str, Meta(max_length=64)] = ""

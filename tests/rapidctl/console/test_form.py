@@ -22,7 +22,7 @@ from rapidctl.console.form import (
     undo,
 )
 from rapidctl.wire import Mode, PlanRequest, ReleasePartition, SetPartition, SetPolicy, UndoPartition
-from support.console import override_info, partition
+from support.console import BOUNDS, override_info, partition
 
 PARSER = build_parser()
 SPLIT = Form(mode="split", decode_units=200, chunk="", ttl="5m", guard=True, reason="stalls")
@@ -51,6 +51,16 @@ def replace_form(**changes: object) -> Form:
 )
 def test_durations(text: str, seconds: float | None) -> None:
     assert parse_ttl(text) == seconds
+
+
+def test_the_daemons_bounds_are_the_forms() -> None:
+    bounds = replace(BOUNDS, ttl_max_s=3600.0, chunk_max=1024)
+    within = replace_form(bounds=bounds, ttl="1h", chunk="1024").command(7, "ana")
+    assert (within.ttl_s, within.plan.chunk) == (3600.0, 1024)
+    with pytest.raises(FormError, match="at most 1h00m, or 0 for never"):
+        replace_form(bounds=bounds, ttl="61m").command(7, "ana")
+    with pytest.raises(FormError, match="use 1 to 1024 tokens"):
+        replace_form(bounds=bounds, chunk="1025").command(7, "ana")
 
 
 @pytest.mark.parametrize("text", ["soon", "-5s", "8d", "nan", "inf", "5 m 3"])

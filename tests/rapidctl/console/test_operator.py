@@ -1,6 +1,7 @@
 """Control and prompts: what may be sent, when, and what is said about its end."""
 
 import pytest
+from msgspec.structs import replace
 from textual.widgets import Button, Input, Static
 
 from rapidctl.console.change import UNKNOWN_AFTER_S
@@ -136,6 +137,17 @@ async def test_a_state_that_moved_under_the_dialog_is_said() -> None:
         await at.show(moved(snapshot(241), partition(epoch=1842)))
         assert "epoch 1842" in at.text
         assert "it was epoch 1841 when this was opened" in at.text
+
+
+async def test_the_dialog_shows_the_daemons_bounds() -> None:
+    async with desk(80, 24, control=True) as at:
+        await at.press("o")
+        assert "expires after, at most 7d00h" in at.text
+        assert "ends it at 1.5× the ITL or 2× the TTFT SLO for 10 s" in at.text
+        await at.press("escape")
+        await at.show(moved(snapshot(231), replace(partition(), bounds=None)))
+        await at.press("o")
+        assert "at most" not in at.text, "an older daemon judges by itself"
 
 
 async def test_a_predicted_breach_wants_the_word() -> None:

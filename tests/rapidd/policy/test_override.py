@@ -7,7 +7,7 @@ from rapidctl.wire import PlanRequest
 from rapidd.ipc import ControlDone, FrontHello, Predict, SetPlan, SetPolicy, SloReport, Undo
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.options import Predictor
-from rapidd.policy.override import GUARD_NS, Control
+from rapidd.policy.override import BOUNDS, GUARD_NS, Control
 from rapidd.policy.plan import Plan, State
 from support.h100 import SPLITS, TOTAL, cost_model
 
@@ -97,6 +97,18 @@ def test_the_guard_releases_after_ten_seconds_of_breach_without_a_pause() -> Non
     control.observe(breach, 2 * GUARD_NS)
     assert control.override_info(0) is None
     assert control.notices[-1].kind == "guard"
+
+
+@pytest.mark.parametrize("name", ["itl", "ttft"])
+@pytest.mark.parametrize(("beyond", "held"), [(0.0, True), (0.01, False)])
+def test_the_published_bounds_are_what_the_guard_goes_by(name: str, beyond: float, held: bool) -> None:
+    control = Control("auto", TABLE)
+    split(control)
+    itl, ttft = BOUNDS.guard_itl + beyond, BOUNDS.guard_ttft + beyond
+    report = SloReport(itl, None) if name == "itl" else SloReport(None, ttft)
+    control.observe(report, 0)
+    control.observe(report, int(BOUNDS.guard_after_s * SECOND))
+    assert (control.override is not None) is held
 
 
 @pytest.mark.parametrize("report", [SloReport(None, 2.1), SloReport(1.51, None)])

@@ -23,7 +23,15 @@ from rapidctl.console.view import View
 from rapidctl.console.widgets.choice import Choice
 from rapidctl.out import duration, printable
 from rapidctl.source import Answer
-from rapidctl.wire import LatencyWindow, Mode, PartitionInfo, PlanRequest, Prediction, PredictPartition
+from rapidctl.wire import (
+    LatencyWindow,
+    Mode,
+    OverrideBounds,
+    PartitionInfo,
+    PlanRequest,
+    Prediction,
+    PredictPartition,
+)
 
 MODES: tuple[Mode, ...] = ("serial", "hybrid", "shared", "split")
 CONFIRM_WORD = "APPLY"
@@ -50,6 +58,8 @@ class Override(Dialog):
         self._prediction_text = ""
         self._change: Change | None = None
         self._measured: LatencyWindow | None = None
+        self._boot = ""
+        """Of the engine that was asked."""
 
     def compose(self) -> ComposeResult:  # noqa: D102
         info, start = self._info, self._start
@@ -69,12 +79,13 @@ class Override(Dialog):
             with Horizontal(classes="fields"):
                 yield Label("chunk")
                 yield Input(start.chunk, placeholder="by time", id="chunk", compact=True)
-                yield Label("expires after")
+                most = "" if info.bounds is None else f", at most {duration(info.bounds.ttl_max_s)}"
+                yield Label(f"expires after{most}")
                 yield Input(start.ttl, placeholder="0: never", id="ttl", compact=True)
             with Horizontal(classes="fields"):
                 yield Label("guard")
                 yield Choice(("on", "off"), "on", id="guard")
-                yield Static("release on an SLO breach of 10 s", id="guard-text")
+                yield Static(_guard(info.bounds), id="guard-text")
             with Horizontal(classes="fields"):
                 yield Label("reason")
                 yield Input(placeholder="for the log of changes", max_length=200, id="reason", compact=True)
@@ -94,6 +105,11 @@ class Override(Dialog):
     def show(self, view: View) -> None:
         """Follow the epoch, the lock and the command under way."""
         super().show(view)
+        boot = "" if view.snapshot is None else view.snapshot.boot_id
+        if boot and self._boot and boot != self._boot:  # another engine may say something else
+            self._asked = None
+            self._refresh()
+        self._boot = boot or self._boot
         if view.latency != self._measured:
             self._measured = view.latency
             self._draw_plan()
@@ -167,6 +183,7 @@ class Override(Dialog):
             ttl=self.query_one("#ttl", Input).value,
             guard=self.query_one("#guard", Choice).value == "on",
             reason=self.query_one("#reason", Input).value,
+            bounds=self._info.bounds,
         )
 
     def _refresh(self) -> None:
@@ -226,6 +243,13 @@ class Override(Dialog):
 
     def _say(self, text: str, style: str) -> None:
         self.query_one("#status", Static).update(line((printable(text), style)))
+
+
+def _guard(bounds: OverrideBounds | None) -> str:
+    if bounds is None:
+        return "ends it on an SLO breach"
+    itl, ttft = f"{bounds.guard_itl:g}×", f"{bounds.guard_ttft:g}×"
+    return f"ends it at {itl} the ITL or {ttft} the TTFT SLO for {bounds.guard_after_s:g} s"
 
 
 def _rest(form: Form, info: PartitionInfo) -> str:

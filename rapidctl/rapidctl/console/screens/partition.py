@@ -44,7 +44,8 @@ class Partition(Page):
     def __init__(self) -> None:
         super().__init__()
         self.whatif = WhatIf()
-        self._host = ""
+        self._asked = ("", "")
+        """Host and engine that the dry runs were asked of: what another one said holds no more."""
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
@@ -57,14 +58,11 @@ class Partition(Page):
         yield Keyline(*KEYS)
 
     def show(self, view: View) -> None:  # noqa: D102
-        if (
-            view.partition is not None
-            and view.past is None
-            and not view.stale
-            and (self.whatif.asked_s is None or self._host != view.host)
-        ):
-            self._host = view.host
-            self.action_predict()
+        if view.snapshot is not None and view.partition is not None and view.past is None and not view.stale:
+            asked = view.host, view.snapshot.boot_id
+            if asked != self._asked:
+                self._asked = asked
+                self.action_predict()
         super().show(view)
         self.query_one(Guesses).show(view)
 

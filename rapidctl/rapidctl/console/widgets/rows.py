@@ -163,6 +163,14 @@ def _cell(text: str, column: Column) -> str:
     return clip(text, column.width).rjust(column.width) if column.right else fit(text, column.width)
 
 
+def _second(view: View) -> tuple[object, ...]:
+    """What has to be another one for the table to be drawn anew: once a second is what a person can read, and a
+    fraction of the work. Steps through the past are all drawn, and the first answer with every request."""
+    now = view.snapshot
+    step = view.past.position_s if view.past is not None and not view.past.playing else None
+    return (now and now.front_boot_id, now and int(now.at_unix_s), view.requests is None, view.host, step)
+
+
 class CancelAsked(Message):
     """The operator wants this request to end."""
 
@@ -181,17 +189,16 @@ class Rows(Lines):
         self.problem = ""
         self._tests: list[Test] = []
         self._view: View | None = None
-        self._second: tuple[str, int, int] | None = None
+        self._second: tuple[object, ...] = ()
         self._title = ""
 
     def show(self, view: View) -> None:
         """Take a new frame."""
-        # Once a second is what a person can read, and a tenth of the work.
-        rows, now = self.rows(view), view.snapshot
-        second = None if now is None else (now.front_boot_id, int(now.at_unix_s), len(rows))
+        second = _second(view)
         if self._view is not None and view is not self._view and second == self._second:
             return
         self._view, self._second = view, second
+        rows = self.rows(view)
         kept = arrange(rows, self._tests, self.order)
         width = self.scrollable_content_region.width
         self.put([Line(row_id(row), draw(row, width)) for row in kept], head(width, self.order))
