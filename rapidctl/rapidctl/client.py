@@ -10,20 +10,22 @@ It knows nothing of snapshots: see `rapidctl.feed`.
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, overload
+from typing import TYPE_CHECKING, Final, Self, overload
 
-import zmq
 from msgspec.structs import replace
 
-from rapidctl import keys, wire
-from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, UsageError, refusal
-from rapidctl.feed import RECONNECT_MS, Feed
+from rapidctl import wire
+from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
+from rapidctl.feed import Feed
+from rapidctl.link import Link, wait
 from rapidctl.stream import Stream, StreamEvent
 from rapidctl.wire import Accepted, Deltas, Failed, Finished, Generate, Hello, Ping, Pong, Welcome
+
+if TYPE_CHECKING:
+    import zmq
 
 __all__ = ["Client", "Feed", "Stream", "StreamEvent", "new_id", "operator_name", "wait"]
 
@@ -34,11 +36,6 @@ CONNECT_TIMEOUT_S: Final = 1.0
 """How long `Client.connect` waits for somebody to listen; local sockets answer in a millisecond."""
 RETRY_S: Final = 0.25
 """How often a resuming stream asks again while the daemon is starting: after a front's restart that takes a moment."""
-MAX_MESSAGES_A_POLL: Final = 1000
-CLOSE_LINGER_MS: Final = 200
-"""How long a cancel that was just sent may take to leave; only what was sent to a live daemon is held."""
-
-_Link = Literal["down", "open", "greeting", "up"]  # open: connected, Hello not sent; greeting: not answered yet
 Reply = (
     wire.Pong
     | wire.Status
@@ -79,22 +76,6 @@ def operator_name() -> str:
         return str(os.getuid())
 
 
-class _Waitable(Protocol):
-    @property
-    def sockets(self) -> Sequence["zmq.Socket[bytes]"]: ...
-
-
-def wait(*parts: _Waitable, timeout_s: float, fds: Sequence[int] = ()) -> bool:
-    """Sleep until a client, a feed or a file descriptor has something to read. False when none had in time."""
-    poller = zmq.Poller()
-    for part in parts:
-        for socket in part.sockets:
-            poller.register(socket, zmq.POLLIN)
-    for fd in fds:
-        poller.register(fd, zmq.POLLIN)
-    return bool(poller.poll(max(0, round(timeout_s * 1000))))
-
-
 class Client:
     """A connection to one daemon. Use as a context manager, or `connect` and `close`.
 
@@ -122,11 +103,8 @@ class Client:
         self._call = 0
         self._answers: dict[int, Reply | Failed] = {}
         self._waiting: set[int] = set()
-        self._link: _Link = "down"
-        self._lost_at_s = self._now()
+        self._link = Link(self.endpoint)
         self._lease_due_s = 0.0
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
 
     # --- connection ------------------------------------------------------------------------------------------
 
@@ -145,24 +123,7 @@ class Client:
 
     def open(self) -> None:
         """Make the sockets and start connecting, without waiting; later `poll`s notice the daemon when it is there."""
-        if self._socket is not None:
-            return
-        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        socket.linger = 0
-        socket.immediate = True  # a command is never queued for a daemon that is not there
-        socket.sndhwm = 1000
-        socket.rcvhwm = 0  # the daemon, not libzmq's drop, decides what happens to a slow reader
-        socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = wire.HEARTBEAT_MS
-        socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS
-        try:
-            keys.secure(socket, self.endpoint)
-        except UsageError:
-            socket.close()
-            raise
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._monitor.linger = 0
-        socket.connect(self.endpoint)
-        self._socket = socket
+        self._link.open()
 
     def connect(self) -> Welcome:
         """Say Hello and wait for the answer. Raises `Unreachable`, `TimedOut`, `ProtocolMismatch` or `Refused`."""
@@ -171,27 +132,22 @@ class Client:
 
     def close(self) -> None:
         """Drop the connection; the daemon cancels streams that are still open."""
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            for socket in self.sockets:
-                socket.close(linger=CLOSE_LINGER_MS if self.connected else 0)
-            self._socket = self._monitor = None
-        self._link = "down"
+        self._link.close()
 
     @property
     def sockets(self) -> list["zmq.Socket[bytes]"]:
         """For `wait` and other pollers: something can be read here when `poll` has work."""
-        return [socket for socket in (self._socket, self._monitor) if socket is not None]
+        return self._link.sockets
 
     @property
     def connected(self) -> bool:
         """Hello was answered on the connection that is up now."""
-        return self._link == "up"
+        return self._link.up
 
     @property
     def lost_s(self) -> float | None:
         """For how long there has been no connection; null while there is one."""
-        return None if self.connected else self._now() - self._lost_at_s
+        return None if self.connected else self._now() - self._link.lost_at_s
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -300,31 +256,33 @@ class Client:
         Something to read on one of ``fds``, the caller's own, ends the wait too. Returns whether anything arrived; it
         may return sooner with nothing. Raises `ProtocolMismatch`.
         """
-        if self._socket is None:
+        if not self._link.sockets:
             raise Unreachable("the client is closed", "connect() it first")
         self._do_what_is_due()
         arrived = wait(self, timeout_s=min(timeout_s, self._next_duty_s()), fds=fds)
         if arrived:
-            self._read_monitor()
-            self._read_messages()
+            if self._link.watch():
+                self._waiting.clear()
+            for message in self._link.receive():
+                self._dispatch(message)
         self._do_what_is_due()
         return arrived
 
     def _next_duty_s(self) -> float:
         """Seconds until something has to be done without being asked."""
-        if self._link == "open":
+        if self._link.state == "open":
             return 0.02  # the pipe comes up a moment after its handshake event
         dues = [stream.retry_at_s for stream in self.streams.values() if stream.retry_at_s is not None]
         if self.connected:
             dues.append(self._lease_due_s)
         elif self.streams:
-            dues.append(self._lost_at_s + self.patience_s)
+            dues.append(self._link.lost_at_s + self.patience_s)
         return max(0.0, min(dues) - self._now()) if dues else 3600.0
 
     def _do_what_is_due(self) -> None:
         now = self._now()
-        if self._link == "open" and self._send(self._hello):
-            self._link = "greeting"
+        if self._link.state == "open" and self._send(self._hello):
+            self._link.state = "greeting"
         if self.connected:
             if now >= self._lease_due_s:
                 self._renew_lease_later()
@@ -333,37 +291,9 @@ class Client:
                 if stream.retry_at_s is not None and now >= stream.retry_at_s:
                     stream.retry_at_s = None
                     self._send(stream.resubmission())
-        elif self.streams and now >= self._lost_at_s + self.patience_s:
+        elif self.streams and now >= self._link.lost_at_s + self.patience_s:
             for stream in list(self.streams.values()):
                 self._end_restarted(stream, f"the daemon did not come back within {self.patience_s:g} s")
-
-    def _read_monitor(self) -> None:
-        assert self._monitor is not None
-        while self._monitor.poll(0):
-            header, _address = self._monitor.recv_multipart()
-            event = int.from_bytes(header[:2], sys.byteorder)  # u16 event, u32 value: zmq_socket_monitor(3)
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._link = "open"
-            elif event == zmq.EVENT_DISCONNECTED:
-                self._disconnected("down")
-
-    def _disconnected(self, link: _Link) -> None:
-        if self.connected:
-            self._lost_at_s = self._now()
-        self._link = link
-        self._waiting.clear()
-
-    def _read_messages(self) -> None:
-        assert self._socket is not None
-        for _ in range(MAX_MESSAGES_A_POLL):
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                self._dispatch(wire.decode_reply(frame))
-            except wire.WireError as error:
-                raise ProtocolMismatch(str(error), "use the rapidctl that came with this daemon") from error
 
     def _dispatch(self, message: wire.Reply) -> None:
         match message:
@@ -390,7 +320,8 @@ class Client:
     def _failed(self, failed: Failed) -> None:
         if failed.code == "hello_required":
             if self.connected:
-                self._disconnected("open")
+                self._link.lose("open")
+                self._waiting.clear()
         elif failed.id is not None and (stream := self.streams.get(failed.id)):
             if failed.code == "starting" and stream.resume:
                 stream.refused = failed
@@ -401,14 +332,14 @@ class Client:
         elif failed.call is not None:
             if failed.call in self._waiting:
                 self._answers[failed.call] = failed
-        elif self._link == "greeting":
+        elif self._link.state == "greeting":
             raise ProtocolMismatch(failed.message, failed.hint) if failed.code == "protocol" else refusal(failed)
         else:  # a frame that the daemon could not read at all: at most one question is open
             self._answers.update(dict.fromkeys(self._waiting, failed))
 
     def _greeted(self, welcome: Welcome) -> None:
         before = self.welcome
-        self.welcome, self._link = welcome, "up"
+        self.welcome, self._link.state = welcome, "up"
         self._renew_lease_later()
         restarted = before is not None and before.front_boot_id != welcome.front_boot_id
         for stream in list(self.streams.values()):
@@ -432,13 +363,8 @@ class Client:
     # --- plumbing ---------------------------------------------------------------------------------------------
 
     def _send(self, message: wire.Request) -> bool:
-        """False when there is no connection to send on."""
-        assert self._socket is not None
-        try:
-            self._socket.send(wire.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        """As `Link.send`."""
+        return self._link.send(message)
 
     def _renew_lease_later(self) -> None:
         assert self.welcome is not None
@@ -449,9 +375,9 @@ class Client:
         self.open()
         nobody_by = self._now() + CONNECT_TIMEOUT_S
         while not self.connected:
-            until = min(deadline_s, nobody_by) if self._link == "down" else deadline_s
+            until = min(deadline_s, nobody_by) if self._link.state == "down" else deadline_s
             if self._now() >= until:
-                if self._link == "down":
+                if self._link.state == "down":
                     raise self._gone("no daemon answers")
                 raise TimedOut(f"the daemon at {self.endpoint} takes connections but does not answer")
             self.poll(until - self._now())
