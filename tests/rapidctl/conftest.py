@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rapidctl.client import Client
 from support.command import Rapidctl
 from support.peer import Peer
 
@@ -28,3 +29,10 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
 def rapidctl(capsys: pytest.CaptureFixture[str]) -> Rapidctl:
     """Runs the command in this process."""
     return Rapidctl(capsys)
+
+
+@pytest.fixture
+def client(peer: Peer) -> Iterator[Client]:
+    """Connected to the peer."""
+    with Client(peer.endpoint) as connected:
+        yield connected

@@ -1,13 +1,13 @@
 """Maps of units: letters by measured placement, by number and by what holds the units together."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rapidctl.placement import areas, squeeze, unit_ids, unit_phases
 from rapidctl.wire import LanePlacement, PartitionInfo, Placement, UnitGroup
-from support.console import partition, placement
+from support.snapshots import partition, placement
 
 
 def measured_on(info: PartitionInfo, decode: set[int], prefill: set[int]) -> PartitionInfo:
@@ -18,6 +18,7 @@ def measured_on(info: PartitionInfo, decode: set[int], prefill: set[int]) -> Par
     return replace(info, measured=Placement(lanes=lanes, overlap=0, transition=False, probed_unix_s=None))
 
 
+@settings(deadline=None)  # drawing hundreds of units takes a while on a busy machine
 @given(st.integers(1, 400), st.data())
 def test_units_are_lettered_by_where_lanes_were_measured(total: int, data: st.DataObject) -> None:
     numbers = st.sets(st.integers(0, total + 3))

@@ -55,10 +55,7 @@ PARTITION = wire.PartitionInfo(
     measured=PLACEMENT,
     profile="cpu-2-smollm2",
     calibration=CALIBRATION,
-    groups=[
-        wire.UnitGroup(name="core 0", within="socket 0", units=(0,)),
-        wire.UnitGroup(name="core 1", within="socket 0", units=(1,)),
-    ],
+    groups=[wire.UnitGroup(name=f"core {core}", within="socket 0", units=(core,)) for core in range(2)],
     bounds=wire.OverrideBounds(
         ttl_max_s=3600.0, chunk_max=4096, change_every_s=2.0, guard_itl=1.5, guard_ttft=2.0, guard_after_s=10.0
     ),

@@ -17,7 +17,7 @@ from rapidctl.book import (
     Control,
     Ring,
 )
-from support.console import event, moved, override_info, partition, snapshot
+from support.snapshots import event, moved, override_info, partition, snapshot
 
 samples = st.lists(
     st.tuples(st.floats(0.01, 5.0), st.none() | st.floats(0, 1e6, allow_nan=False)), min_size=1, max_size=60

@@ -7,7 +7,7 @@ from rapidctl.console.change import UNKNOWN_AFTER_S, Change, placed
 from rapidctl.errors import Refused, TimedOut
 from rapidctl.source import Answer
 from rapidctl.wire import ControlReply, PlanRequest, ReleasePartition, SetPartition
-from support.console import event, moved, partition, placement, snapshot
+from support.snapshots import event, moved, partition, placement, snapshot
 
 COMMAND = SetPartition(call=0, plan=PlanRequest(mode="shared"))
 

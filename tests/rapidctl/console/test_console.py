@@ -15,7 +15,8 @@ from rapidctl.console.screens.overview import Overview
 from rapidctl.console.widgets.rows import Rows
 from rapidctl.settings import ConfigError
 from rapidctl.source import Connection
-from support.console import ENDPOINT, desk, event, partition, snapshot
+from support.console import desk
+from support.snapshots import ENDPOINT, event, partition, snapshot
 
 TEXTUAL_CHROME = ("c5c8c6", "292929", "ff5f57", "febc2e", "28c840")
 """Window frame and default text of every exported picture: no part of the console."""

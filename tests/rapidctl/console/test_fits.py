@@ -3,7 +3,8 @@
 import pytest
 
 from rapidctl.settings import Settings, ThemeName
-from support.console import desk, snapshot
+from support.console import desk
+from support.snapshots import snapshot
 
 SCREENS = ("1", "2", "3", "5", "6", "7", "n")
 

@@ -22,7 +22,7 @@ from rapidctl.console.form import (
     undo,
 )
 from rapidctl.wire import Mode, PlanRequest, ReleasePartition, SetPartition, SetPolicy, UndoPartition
-from support.console import BOUNDS, override_info, partition
+from support.snapshots import BOUNDS, override_info, partition
 
 PARSER = build_parser()
 SPLIT = Form(mode="split", decode_units=200, chunk="", ttl="5m", guard=True, reason="stalls")

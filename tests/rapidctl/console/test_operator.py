@@ -22,7 +22,8 @@ from rapidctl.wire import (
     SetPartition,
     pack_ids,
 )
-from support.console import Desk, desk, event, moved, override_info, partition, sent_split, snapshot
+from support.console import Desk, desk, sent_split
+from support.snapshots import event, moved, override_info, partition, snapshot
 
 
 async def test_a_locked_console_sends_nothing() -> None:
@@ -177,7 +178,9 @@ async def test_nothing_is_drawn_while_the_app_ends(monkeypatch: pytest.MonkeyPat
             patch.setattr(type(at.app), "is_running", property(lambda _: False))
             at.app._shown = ()
             at.app.tick()
+            assert at.app._shown == (), "no frame was handed to a screen that is losing its parts"
         await at.press("escape")
+        assert isinstance(at.app.screen, Overview), "and the app goes on"
 
 
 async def test_what_the_daemon_calls_illegal_cannot_be_applied() -> None:

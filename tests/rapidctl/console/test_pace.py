@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from rapidctl.wire import PredictPartition
-from support.console import Desk, desk, rows, snapshot
+from support.console import Desk, desk
+from support.snapshots import rows, snapshot
 
 
 def table(at: Desk) -> str:

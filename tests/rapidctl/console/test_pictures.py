@@ -24,7 +24,8 @@ from rapidctl.wire import (
     Timing,
     pack_ids,
 )
-from support.console import ENDPOINT, EPOCH_UNIX_S, Desk, desk, event, moved, override_info, partition, snapshot
+from support.console import Desk, desk
+from support.snapshots import ENDPOINT, EPOCH_UNIX_S, event, moved, override_info, partition, snapshot
 
 IMAGES = Path(__file__).resolve().parents[3] / "docs" / "images"
 ANSWER = "each step reads all weights and every sequence's keys and values to do little arithmetic;"

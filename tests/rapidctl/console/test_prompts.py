@@ -20,8 +20,9 @@ from rapidctl.wire import (
     SetPartition,
     pack_ids,
 )
-from support.console import Clock, ScriptedSource, desk, event, moved, override_info, partition, snapshot
+from support.console import Clock, ScriptedSource, desk
 from support.run import streamed
+from support.snapshots import event, moved, override_info, partition, snapshot
 
 HYBRID, SPLIT = PlanRequest(mode="hybrid"), PlanRequest(mode="split", decode_units=160)
 

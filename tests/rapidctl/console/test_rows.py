@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from rapidctl.console.widgets.rows import COLUMNS, FilterError, Order, arrange, draw, head, parse_filter, row_id
 from rapidctl.wire import RequestRow
-from support.console import rows
+from support.snapshots import rows
 
 ROWS = rows(0)
 

@@ -9,7 +9,7 @@ from rapidctl.console.widgets.timeline import timeline
 from rapidctl.errors import Unreachable
 from rapidctl.source import Streamed
 from rapidctl.wire import Accepted, ChoiceResult, Delta, Failed, Finished, Generate, Quantiles, Slo, Timing, pack_ids
-from support.console import partition
+from support.snapshots import partition
 
 SLO = Slo(itl_s=0.1, ttft_floor_s=0.5, ttft_per_1k_s=1.0)
 REQUEST = Generate(id="r-1", prompt="why")

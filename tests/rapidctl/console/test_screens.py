@@ -19,20 +19,8 @@ from rapidctl.settings import Settings
 from rapidctl.source import Answer, Connection
 from rapidctl.wire import GetRequests, PlanRequest, Prediction, PredictPartition, ProfileReply, RequestList
 from support import samples
-from support.console import (
-    ENDPOINT,
-    Clock,
-    Desk,
-    ScriptedSource,
-    desk,
-    host_of,
-    moved,
-    partition,
-    rows,
-    snapshot,
-    view,
-    wall,
-)
+from support.console import Clock, Desk, ScriptedSource, desk, host_of, view, wall
+from support.snapshots import ENDPOINT, moved, partition, rows, snapshot
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 

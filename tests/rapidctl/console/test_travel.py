@@ -17,20 +17,9 @@ from rapidctl.console.widgets.timebar import timebar
 from rapidctl.replay import ReplaySource
 from rapidctl.tape import FileTape, Record, Recorder
 from rapidctl.wire import Snapshot
-from support.console import (
-    ENDPOINT,
-    EPOCH_UNIX_S,
-    Clock,
-    Desk,
-    desk,
-    event,
-    moved,
-    partition,
-    snapshot,
-    view,
-    wall,
-)
+from support.console import Clock, Desk, desk, view, wall
 from support.run import streamed
+from support.snapshots import ENDPOINT, EPOCH_UNIX_S, event, moved, partition, snapshot
 
 
 async def live_minute(at: Desk) -> None:

@@ -22,7 +22,8 @@ from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
 from rapidctl.source import Connection
 from rapidctl.wire import LanePlacement, PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition, UnitGroup
-from support.console import ENDPOINT, event, moved, override_info, partition, placement, snapshot, view
+from support.console import view
+from support.snapshots import ENDPOINT, event, moved, override_info, partition, placement, snapshot
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
 EMPTY = view()

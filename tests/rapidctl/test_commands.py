@@ -1,0 +1,220 @@
+"""What single commands promise: their keys, what they send, and what they say."""
+
+import pytest
+from msgspec.structs import replace
+
+from rapidctl import wire
+from support import samples
+from support.command import Rapidctl
+from support.peer import Peer
+
+Changing = wire.SetPartition | wire.ReleasePartition | wire.UndoPartition | wire.SetPolicy
+
+
+def test_status_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
+    (document,) = rapidctl("status", "--json").documents
+    expected = {
+        "state": "serving",
+        "boot_id": "engine-1",
+        "model": "SmolLM2-135M-Instruct",
+        "device": "cpu",
+        "uptime_s": 3725.0,
+        "mode": "split",
+        "policy": "auto",
+    }
+    assert document.items() >= expected.items()
+    assert [document[name]["pid"] for name in ("supervisor", "front", "engine")] == [10, 11, 12]
+    assert document["kv"].items() >= {"blocks_total": 1000, "blocks_used": 300, "blocks_cached": 100}.items()
+    assert document["requests"].items() >= {"waiting": 1, "prefilling": 1, "decoding": 3}.items()
+
+
+@pytest.mark.parametrize("state", ["starting", "draining", "drained", "engine_lost"])
+def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, rapidctl: Rapidctl) -> None:
+    bare = replace(
+        samples.STATUS,
+        state=state,
+        detail="loading weights 63 %",
+        boot_id="",
+        model=None,
+        device=None,
+        engine=wire.Process(pid=None),
+        partition=None,
+        kv=None,
+        requests=wire.RequestCounts(waiting=0, prefilling=0, decoding=0),
+        slo_met=None,
+    )
+    peer.script[wire.GetStatus] = lambda ask: [replace(bare, call=ask.call)]
+    ran = rapidctl("status", "--json")
+    assert ran.code == 1
+    (document,) = ran.documents
+    assert [document[name] for name in ("model", "device", "mode", "policy", "kv")] == [None] * 5
+    assert document["engine"]["pid"] is None
+    text = rapidctl("status")
+    assert text.code == 1
+    assert "loading weights 63 %" in text.stdout
+
+
+def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
+    (document,) = rapidctl("partition", "show", "--json").documents
+    expected = {
+        "mode": "split",
+        "policy": "auto",
+        "units_total": 2,
+        "decode_units": 1,
+        "prefill_units": 1,
+        "epoch": 5,
+        "decision": 12,
+        "reason": "override by ana",
+        "source": "override",
+    }
+    assert document.items() >= expected.items()
+    assert document["override"].items() >= {"ttl_s": 297.5, "reason": "stalls", "by": "ana"}.items()
+    assert [lane["units"] for lane in document["measured"]["lanes"]] == [[0], [1]]
+    info = replace(samples.PARTITION, override=None, measured=None, source="policy")
+    peer.script[wire.GetPartition] = lambda ask: [replace(info, call=ask.call)]
+    (document,) = rapidctl("partition", "show", "--json").documents
+    assert (document["override"], document["measured"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("partition", "set", "--mode", "shared", "--yes"), wire.SetPartition),
+        (("partition", "auto"), wire.ReleasePartition),
+        (("partition", "undo"), wire.UndoPartition),
+        (("policy", "set", "auto"), wire.SetPolicy),
+    ],
+    ids=str,
+)
+def test_a_change_goes_by_the_epoch_that_the_command_found_unless_told(
+    words: tuple[str, ...], kind: type[Changing], peer: Peer, rapidctl: Rapidctl
+) -> None:
+    assert rapidctl(*words).code == 0
+    assert peer.hear(kind).if_epoch == samples.PARTITION.epoch
+    assert rapidctl(*words, "--if-epoch", "77").code == 0
+    assert peer.hear(kind).if_epoch == 77
+
+
+def test_partition_show_tells_the_bounds_of_an_override(peer: Peer, rapidctl: Rapidctl) -> None:
+    words = " ".join(rapidctl("partition", "show").stdout.split())
+    assert "at most 1h00m" in words
+    assert "ITL p95 > 1.5x or TTFT p95 > 2x the SLO for 10 s" in words
+    peer.script[wire.GetPartition] = lambda ask: [replace(samples.PARTITION, call=ask.call, bounds=None)]
+    assert "limits" not in rapidctl("partition", "show").stdout
+
+
+def test_partition_show_counts_phases_by_what_holds_the_units(peer: Peer, rapidctl: Rapidctl) -> None:
+    def lines() -> list[str]:
+        return [" ".join(line.split()) for line in rapidctl("partition", "show").stdout.splitlines()]
+
+    assert "socket 0 1 decode, 1 prefill of 2" in lines()
+    unmeasured = replace(samples.PARTITION, measured=None)
+    peer.script[wire.GetPartition] = lambda ask: [replace(unmeasured, call=ask.call)]
+    assert "socket 0 2 not measured of 2" in lines()
+    peer.script[wire.GetPartition] = lambda ask: [replace(unmeasured, call=ask.call, groups=None)]
+    assert not any(line.startswith("socket") for line in lines()), "the system does not tell"
+
+
+def test_predict_answers_nulls_without_a_profile(peer: Peer, rapidctl: Rapidctl) -> None:
+    (document,) = rapidctl("partition", "predict", "--mode", "serial", "--json").documents
+    assert (document["note"], document["itl_p95_s"], document["ttft_p95_s"]) == ("no profile", None, None)
+    peer.script[wire.PredictPartition] = lambda ask: [wire.Prediction(call=ask.call, legal=False, note="one core")]
+    assert rapidctl("partition", "predict", "--mode", "split").code == 1
+
+
+def test_profile_show_asks_for_the_objective_and_tells_error_corrections_and_knee(
+    peer: Peer, rapidctl: Rapidctl
+) -> None:
+    ran = rapidctl("profile", "show", "--slo-itl", "25ms", "--context", "2048")
+    asked = next(message for message in iter(peer.heard.get, None) if isinstance(message, wire.GetProfile))
+    assert (asked.itl_s, asked.kv_per_row) == (0.025, 2048)
+    lines = [" ".join(line.split()) for line in ran.stdout.splitlines()]
+    for line in (
+        "profile SmolLM2-135M-Instruct on Some CPU (measured here)",
+        "error median 4.0%, p95 12.0%, on 90 held-back measurements",
+        "hybrid median 5.0%, p95 20.0% 10",
+        "hybrid mixed 1.07 2.0% 512",
+        "fewest decode units for 25 ms a step, 2048 tokens a row:",
+        "1 1 20 ms beside prompts",
+        "32 2 24 ms alone: prompts must wait",
+        "64 — 31 ms not met, even alone on all units",
+    ):
+        assert line in lines
+    assert "note: the profile old.json is not used: the driver changed" in ran.stderr
+
+
+def test_profile_show_without_one_says_how_to_get_one(peer: Peer, rapidctl: Rapidctl) -> None:
+    peer.script[wire.GetProfile] = lambda ask: [
+        wire.ProfileReply(call=ask.call, calibration=None, notes=["corrupt"], itl_s=0.05, kv_per_row=1024, knee=[])
+    ]
+    ran = rapidctl("profile", "show")
+    assert (ran.code, "rapidd calibrate" in ran.stdout, "corrupt" in ran.stderr) == (1, True, True)
+    (document,) = rapidctl("profile", "show", "--json").documents
+    assert (document["profile"], document["notes"], document["knee"]["rows"]) == (None, ["corrupt"], [])
+
+
+def test_set_sends_what_was_asked_with_a_deadline(peer: Peer, rapidctl: Rapidctl) -> None:
+    words = "partition set --mode split --decode-units 1 --chunk 64 --ttl 2m --no-guard --if-epoch 4 --yes --reason why"
+    assert rapidctl(*words.split()).code == 0
+    command = peer.hear(wire.SetPartition)
+    assert command.plan == wire.PlanRequest(mode="split", decode_units=1, chunk=64)
+    assert (command.ttl_s, command.guard, command.reason, command.if_epoch) == (120.0, False, "why", 4)
+    assert command.by
+    assert command.deadline_unix_s is not None
+    rapidctl("partition", "set", "--mode", "shared", "--ttl", "0", "--yes")
+    command = peer.hear(wire.SetPartition)
+    assert (command.ttl_s, command.guard) == (None, True)
+
+
+def test_set_with_wait_returns_when_the_lanes_run_it(peer: Peer, rapidctl: Rapidctl) -> None:
+    asked: list[int] = []
+
+    def events(ask: wire.GetEvents) -> list[wire.Reply]:
+        asked.append(ask.from_seq)
+        kept = [replace(samples.EVENT, seq=seq, epoch=epoch) for seq, epoch in ((8, 5), (9, 6))]
+        return [wire.EventList(call=ask.call, oldest_seq=0, next_seq=8, events=kept if len(asked) > 3 else kept[:1])]
+
+    peer.script[wire.GetEvents] = events
+    (document,) = rapidctl("partition", "set", "--mode", "shared", "--yes", "--wait", "--json").documents
+    assert document["applied"]["epoch"] == 6
+    assert asked[1:] == [8, 8, 8]
+
+
+def test_set_with_wait_does_not_call_an_unapplied_change_a_success(peer: Peer, rapidctl: Rapidctl) -> None:
+    peer.script[wire.GetEvents] = lambda ask: [wire.EventList(call=ask.call, oldest_seq=0, next_seq=0, events=[])]
+    ran = rapidctl("partition", "set", "--mode", "shared", "--yes", "--wait", "--timeout", "100ms")
+    assert (ran.code, ran.stdout) == (4, "")
+
+
+def test_an_idle_daemon_lists_no_requests(peer: Peer, rapidctl: Rapidctl) -> None:
+    peer.script[wire.GetRequests] = lambda ask: [wire.RequestList(call=ask.call, rows=[])]
+    assert rapidctl("requests", "ls", "--json").documents[0]["requests"] == []
+
+
+def test_watch_repeats_so_many_times(peer: Peer, rapidctl: Rapidctl) -> None:
+    ran = rapidctl("status", "--json", "--watch", "10ms", "-n", "3")
+    assert [document["state"] for document in ran.documents] == ["serving"] * 3
+
+
+def test_wait_idle_waits_for_the_last_request(peer: Peer, rapidctl: Rapidctl) -> None:
+    left = iter([2, 1])
+    peer.script[wire.GetStatus] = lambda ask: [
+        replace(
+            samples.STATUS,
+            call=ask.call,
+            requests=wire.RequestCounts(waiting=0, prefilling=0, decoding=next(left, 0)),
+        )
+    ]
+    assert rapidctl("wait", "idle").code == 0
+    assert next(left, None) is None
+
+
+def test_wait_gives_up_with_4(peer: Peer, rapidctl: Rapidctl) -> None:
+    assert rapidctl("wait", "epoch=6", "--timeout", "50ms").code == 4
+
+
+def test_drain_with_wait(peer: Peer, rapidctl: Rapidctl) -> None:
+    assert rapidctl("drain", "--wait", "--timeout", "50ms").code == 4
+    idle = replace(samples.STATUS, requests=wire.RequestCounts(waiting=0, prefilling=0, decoding=0))
+    peer.script[wire.GetStatus] = lambda ask: [replace(idle, call=ask.call)]
+    assert rapidctl("drain", "--wait").code == 0
