@@ -48,26 +48,32 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def named_command(words: Sequence[str]) -> str | None:
-    """The command that a command line names, past the common options before it; null: none, or none that exists."""
+def first_word(words: Sequence[str]) -> str | None:
+    """What a command line begins with, past the common options before it; null: it holds options alone."""
     rest = iter(words)
     for word in rest:
         if word in common.VALUE_OPTIONS:
             next(rest, None)
         elif not word.startswith("-"):
-            return word if word in COMMANDS else None
+            return word
     return None
+
+
+def named_command(words: Sequence[str]) -> str | None:
+    """The command that a command line names; null: none, or none that exists."""
+    word = first_word(words)
+    return word if word in COMMANDS else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if first_word(words) is None and not {"-h", "--help"} & set(words):
+        words.insert(0, "top")
     name = named_command(words)
     parser = build_parser(name)
     try:
         args = parser.parse_args(words)
-        if "run" not in args:
-            args = parser.parse_args([*words, "top"])
         if args.quiet and args.verbose:
             parser.error("-q and -v exclude each other")
     except SystemExit as stop:  # argparse has said why

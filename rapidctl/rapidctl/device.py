@@ -1,12 +1,12 @@
 """How a device reads for people: what it is, and the sensors that its system has. Knows no command and no widget."""
 
-from rapidctl.out import UNKNOWN, number, percent, size
+from rapidctl.out import UNKNOWN, number, percent, size, unit_count
 from rapidctl.wire import DeviceInfo
 
 
 def describe(device: DeviceInfo) -> str:
-    """What it is: "cuda, 132 SMs, NVIDIA H100"."""
-    return f"{device.kind}, {device.units} {device.unit_name}s, {device.name}"
+    """What it is: "cuda, 132 SM, NVIDIA H100"."""
+    return f"{device.kind}, {unit_count(device.units, device.unit_name)}, {device.name}"
 
 
 def sensor_parts(device: DeviceInfo) -> list[str]:

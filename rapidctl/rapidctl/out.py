@@ -185,6 +185,11 @@ def rate(value: float | None, unit: str) -> str:
     return f"{value:.3g} {prefix}{unit}/s"
 
 
+def unit_count(units: int, name: str) -> str:
+    """``2 cores``, ``304 CU``: only the English word has a plural."""
+    return f"{units} {name}" + ("s" if name == "core" and units != 1 else "")
+
+
 def share(value: float | None, of: float | None) -> float | None:
     """``value / of``, null when either is unknown or there is nothing to share."""
     return value / of if value is not None and of else None

@@ -309,6 +309,17 @@ def test_every_shell_gets_every_command(shell: str, rapidctl: Rapidctl) -> None:
         assert name in script
 
 
+@pytest.mark.parametrize("words", [[], ["--demo"], ["-c", "lab", "--ascii"], ["--gpu", "all", "--control"]])
+def test_without_a_command_it_is_the_console(words: list[str], rapidctl: Rapidctl) -> None:
+    ran = rapidctl(*words)
+    assert (ran.code, "the console needs a terminal" in ran.stderr) == (2, True)
+
+
+def test_without_a_command_help_is_of_all(rapidctl: Rapidctl) -> None:
+    ran = rapidctl("--help")
+    assert (ran.code, "Without a command: the console" in ran.stdout) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("words", "name"),
     [

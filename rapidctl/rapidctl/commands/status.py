@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rapidctl import device
 from rapidctl.commands import common
-from rapidctl.out import UNKNOWN, Out, duration, percent, safe_line, seconds, share
+from rapidctl.out import UNKNOWN, Out, duration, percent, safe_line, seconds, share, unit_count
 from rapidctl.wire import GetStatus, PartitionInfo, Slo, Status
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def plan_text(partition: PartitionInfo | None) -> str:
     if partition is None:
         return UNKNOWN
     plan = partition.plan
-    units = (
-        f", decode {plan.decode_units} + prefill {plan.prefill_units} of {partition.units_total} {partition.unit_name}s"
+    units = f", decode {plan.decode_units} + prefill {plan.prefill_units} of " + unit_count(
+        partition.units_total, partition.unit_name
     )
     why = f"policy {partition.policy}"
     if (override := partition.override) is not None:

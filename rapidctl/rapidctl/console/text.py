@@ -60,11 +60,6 @@ def kilo(value: int) -> str:
     return str(value) if value < 10_000 else f"{value / 1000:.1f}k"
 
 
-def unit_count(units: int, name: str) -> str:
-    """``2 cores``, ``304 CU``: only the English word has a plural."""
-    return f"{units} {name}" + ("s" if name == "core" and units != 1 else "")
-
-
 def gibibytes(size: int | None) -> str:
     """Bytes as GiB with one decimal, without the unit."""
     return UNKNOWN if size is None else f"{size / 2**30:.1f}"

@@ -20,6 +20,18 @@ async def test_the_last_line_of_every_screen_says_how_to_get_help_and_out(size: 
             assert all(f" {pair} " in f"{last} " for pair in wanted), (key, last)
 
 
+@pytest.mark.parametrize("width", [60, 80])
+async def test_the_override_dialog_cuts_nothing(width: int) -> None:
+    async with desk(width, 30, control=True, live=False) as at:
+        await at.show(snapshot())
+        await at.press("o")
+        words = " ".join(at.text.replace("│", " ").split())
+        for text in ("legal 32–272", "for 10 s", "the console ends", "Apply (y)", "(at most 7d00h) 5m"):
+            assert text in words
+        await at.press("escape", "T")
+        assert "such as 5m" in " ".join(at.text.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("theme", ["dark", "ansi"])
 async def test_nothing_shines_through_a_dialog(theme: ThemeName) -> None:
     async with desk(80, 24, control=True, live=False, settings=Settings(theme=theme)) as at:

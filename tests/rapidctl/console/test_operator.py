@@ -143,7 +143,7 @@ async def test_a_state_that_moved_under_the_dialog_is_said() -> None:
 async def test_the_dialog_shows_the_daemons_bounds() -> None:
     async with desk(80, 24, control=True) as at:
         await at.press("o")
-        assert "expires after, at most 7d00h" in at.text
+        assert "expires after (at most 7d00h)" in at.text
         assert "ends it at 1.5× the ITL or 2× the TTFT SLO for 10 s" in at.text
         await at.press("escape")
         await at.show(moved(snapshot(231), replace(partition(), bounds=None)))

@@ -239,6 +239,10 @@ def test_the_brief_lines_fit_and_carry_the_essentials() -> None:
         " · 08:00:04 warning placement overlap 4 CU  (5 log)",
     ]
     assert last_event(view(snapshot()), 60).plain == " no events yet  (5 log)"
+    for width in (30, 40, 60):
+        told = last_event(shown, width).plain
+        assert told.endswith("  (5 log)")
+        assert len(told) <= width
 
 
 def test_without_an_engine_nothing_is_zero() -> None:

@@ -71,7 +71,7 @@ class Override(Dialog):
                 yield Choice(MODES, start.mode, off=() if info.splits else ("split",), id="mode")
             if info.unsupported is not None:
                 yield Static(f"no split here: {info.unsupported}", id="unsupported", markup=False)
-            with Horizontal(classes="fields"):
+            with Horizontal(classes="fields wrapping"):
                 yield Label("decode units")
                 units = "" if start.decode_units is None else str(start.decode_units)
                 yield Choice([str(split) for split in info.splits], units, id="split", stepper=True)
@@ -79,10 +79,10 @@ class Override(Dialog):
             with Horizontal(classes="fields"):
                 yield Label("chunk")
                 yield Input(start.chunk, placeholder="by time", id="chunk", compact=True)
-                most = "" if info.bounds is None else f", at most {duration(info.bounds.ttl_max_s)}"
+                most = "" if info.bounds is None else f" (at most {duration(info.bounds.ttl_max_s)})"
                 yield Label(f"expires after{most}")
                 yield Input(start.ttl, placeholder="0: never", id="ttl", compact=True)
-            with Horizontal(classes="fields"):
+            with Horizontal(classes="fields wrapping"):
                 yield Label("guard")
                 yield Choice(("on", "off"), "on", id="guard")
                 yield Static(_guard(info.bounds), id="guard-text")

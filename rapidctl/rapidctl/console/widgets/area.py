@@ -9,9 +9,10 @@ from typing import Final
 from textual.content import Content
 
 from rapidctl.book import HISTORY_S, MODES
-from rapidctl.console.text import Part, clock, line, unit_count
+from rapidctl.console.text import Part, clock, line
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
+from rapidctl.out import unit_count
 
 LETTERS: Final = {"serial": "s", "hybrid": "h", "shared": "b", "split": "/"}
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from rapidctl.console.text import Part, clip, clock, decimal, line, unit_count
+from rapidctl.console.text import Part, clip, clock, decimal, line
 from rapidctl.console.view import View
 from rapidctl.console.widgets.panel import Panel
-from rapidctl.out import UNKNOWN, duration
+from rapidctl.out import UNKNOWN, duration, unit_count
 
 
 class Banner(Panel):

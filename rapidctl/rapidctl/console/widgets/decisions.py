@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from textual.content import Content
 
 from rapidctl.console.text import clip, clock, line
@@ -41,6 +43,9 @@ def decisions(view: View, width: int, height: int) -> list[Content]:
     ]
 
 
+_WHERE: Final = "  (5 log)"
+
+
 class LastEvent(Panel):
     """The newest warning or error, else the newest event; one line for screens without a decisions panel."""
 
@@ -55,4 +60,5 @@ def last_event(view: View, width: int) -> Content:
         return line((" no events yet  (5 log)", "$muted"))
     shown = log[-1]
     mark, style = (" ! ", "$bad") if shown.level != "info" else (" · ", "$label")
-    return line((mark, style), clip(f"{clock(shown.at_unix_s)} {shown.kind} {shown.text}", width - 11), "  (5 log)")
+    text = clip(f"{clock(shown.at_unix_s)} {shown.kind} {shown.text}", width - len(mark) - len(_WHERE))
+    return line((mark, style), text, _WHERE)

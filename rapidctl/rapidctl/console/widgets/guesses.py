@@ -15,7 +15,7 @@ from rapidctl.console.widgets.panel import Panel, label_border
 from rapidctl.out import UNKNOWN, duration, percent
 from rapidctl.wire import PartitionInfo
 
-HEAD: Final = "  ITL p95  TTFT p95 ms  prefill/s  SLO"
+HEAD: Final = "  ITL95  TTFT95 ms  prefill/s  SLO"
 
 
 class Guesses(Lines):
@@ -76,10 +76,10 @@ def guess_lines(whatif: WhatIf, info: PartitionInfo | None, width: int) -> tuple
     if notes and not known:
         return False, [line((clip(f"no figures: {sorted(notes)[0]}", width), "$muted"))]
     best = knee(guesses)
-    return True, [_line(guess, info, best) for guess in guesses]
+    return True, [_line(guess, info, best, width) for guess in guesses]
 
 
-def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
+def _line(guess: Guess, info: PartitionInfo, best: int | None, width: int) -> Content:
     found = guess.prediction
     here = is_running(guess.plan, info)
     units = guess.plan.decode_units
@@ -87,19 +87,22 @@ def _line(guess: Guess, info: PartitionInfo, best: int | None) -> Content:
     name = f"{'▸' if here else ' '} {plan:<13}"
     style = "bold" if here else ""
     if found is None:
-        return line((name, style), (f"{UNKNOWN:>9}", "$muted"))
+        return line((name, style), (f"{UNKNOWN:>7}", "$muted"))
     if not found.legal:
         return line((name, style), (f"  not legal: {found.note}", "$muted"))
     cells = (
-        f"{milliseconds(found.itl_p95_s):>9}{milliseconds(found.ttft_p95_s):>13}{count(found.prefill_tokens_per_s):>11}"
+        f"{milliseconds(found.itl_p95_s):>7}{milliseconds(found.ttft_p95_s):>11}{count(found.prefill_tokens_per_s):>11}"
     )
     verdicts: dict[bool | None, Part] = {
         None: (f"  {UNKNOWN}", "$muted"),
         True: ("  ! missed", "bold $bad"),
         False: ("  ✓ met", "$good"),
     }
-    end = ("  ◂ knee", "$accent") if best is not None and guess.plan.decode_units == best else ""
-    return line((name, style), (cells, style), verdicts[found.breaches_slo], end)
+    drawn = line((name, style), (cells, style), verdicts[found.breaches_slo])
+    if best is None or guess.plan.decode_units != best:
+        return drawn
+    mark = "  ◂ knee" if drawn.cell_length + len("  ◂ knee") <= width else " ◂"
+    return drawn + line((mark, "$accent"))
 
 
 class Measured(Panel):
