@@ -99,7 +99,7 @@ class CsvRecorder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = io.TextIOWrapper(new_file(path), encoding="utf-8", newline="", write_through=True)
+        self._file = io.TextIOWrapper(new_file(path), encoding="utf-8", newline="")
         self._table = Table(self._file)
 
     def __enter__(self) -> Self:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,47 +35,6 @@ def tape(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_published_is_recorded_until_it_is_interrupted(
-    peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.tape"
-    enough = threading.Event()
-    add = Recorder.add
-
-    def spy(recorder: Recorder, record: Record) -> None:
-        add(recorder, record)
-        if recorder.snapshots == 3:
-            enough.set()
-
-    def publish() -> None:
-        peer.subscribed(2)
-        seq = 100
-        while not enough.wait(0.02):
-            peer.publish(replace(samples.SNAPSHOT, seq=seq))
-            seq += 1
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Recorder, "add", spy)
-    publisher = threading.Thread(target=publish)
-    publisher.start()
-    ran = rapidctl("record", "-o", str(path), "--json")
-    publisher.join()
-    document = ran.document("record")
-    found = FileTape(path)
-    items = [record.item for record in found]
-    found.close()
-    snapshots = [item for item in items if isinstance(item, Snapshot)]
-    assert (ran.code, document["snapshots"], document["file"]) == (0, len(snapshots), str(path))
-    assert [item.seq for item in snapshots] == sorted({item.seq for item in snapshots})
-    assert samples.EVENT in items, "and what had happened before"
-
-
-def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
-    ran = rapidctl("record", "-o", str(tmp_path / "a.tape"), "--for", "20ms")
-    assert (ran.code, ran.stdout) == (4, "")
-    assert rapidctl("record", "-o", str(tmp_path / "a.tape")).code == 1, "it is there now, and not overwritten"
-
-
 @pytest.fixture
 def publishing(peer: Peer) -> Iterator[Peer]:
     """A daemon that publishes snapshots as fast as they are looked for."""
@@ -94,6 +52,33 @@ def publishing(peer: Peer) -> Iterator[Peer]:
     yield peer
     done.set()
     publisher.join()
+
+
+def test_what_is_published_is_recorded_until_it_is_interrupted(
+    publishing: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tape"
+    add = Recorder.add
+
+    def spy(recorder: Recorder, record: Record) -> None:
+        add(recorder, record)
+        if recorder.snapshots == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Recorder, "add", spy)
+    ran = rapidctl("record", "-o", str(path), "--json")
+    document = ran.document("record")
+    items = recorded(path)
+    snapshots = [item for item in items if isinstance(item, Snapshot)]
+    assert (ran.code, document["snapshots"], document["file"]) == (0, len(snapshots), str(path))
+    assert [item.seq for item in snapshots] == sorted({item.seq for item in snapshots})
+    assert samples.EVENT in items, "and what had happened before"
+
+
+def test_a_recording_of_nothing_is_a_timeout(peer: Peer, rapidctl: Rapidctl, tmp_path: Path) -> None:
+    ran = rapidctl("record", "-o", str(tmp_path / "a.tape"), "--for", "20ms")
+    assert (ran.code, ran.stdout) == (4, "")
+    assert rapidctl("record", "-o", str(tmp_path / "a.tape")).code == 1, "it is there now, and not overwritten"
 
 
 def recorded(path: Path) -> list[Snapshot | wire.Event | Exchange]:
