@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import WireError, decode_request
@@ -36,6 +37,12 @@ def test_every_message_type_has_a_sample() -> None:
 def test_this_version_still_writes_and_reads_its_golden_frames() -> None:
     stored = {path.name: path.read_bytes() for path in (goldens.FOLDER / goldens.VERSION).iterdir()}
     assert stored == goldens.frames()
+
+
+def test_a_partition_of_an_older_daemon_tells_no_groups_and_no_bounds() -> None:
+    fields = msgspec.msgpack.decode(wire.encode(samples.PARTITION))
+    del fields["groups"], fields["bounds"]
+    assert wire.decode_reply(encode(fields)) == replace(samples.PARTITION, groups=None, bounds=None)
 
 
 @pytest.mark.parametrize(
