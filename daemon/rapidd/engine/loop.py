@@ -261,7 +261,7 @@ class Engine:
             self._applying = True
             self._state_epoch = self._control.epoch
         if plan.by_deadline:
-            self._scheduler.give_way(now)
+            self._scheduler.give_way(now, plan.prompt_time)
         launched = False
         for _ in range(2):  # serial mode gives one batch at a time; a lane may take a second one behind it
             room = {name: lane.room for name, lane in self._lanes.items()}

@@ -8,14 +8,13 @@ from typing import Final
 from msgspec import Struct
 
 from rapidctl.wire import Slo
+from rapidd.engine.prompts import PROMPTS_SEEN
 from rapidd.engine.request import Request
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.override import Control
 from rapidd.policy.plan import State
 from rapidd.telemetry.latency import ttft_limit_s
 
-PROMPTS_SEEN: Final = 32
-"""Prompts, most urgent first, whose due times count: the rest is due later or late already."""
 SOON_S: Final = 0.01
 """Less time than this to a due time is too late."""
 

@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from rapidd.engine.request import Request
+from rapidd.policy.plan import PromptTime
 
 GIVE_WAY_NS: Final = 30_000_000_000
-"""How much later a prompt that missed its due time counts as due: long enough for a burst, and bounded."""
+"""How much later a prompt that misses its due time counts as due: long enough for a burst, and bounded."""
+PROMPTS_SEEN: Final = 32
+"""Prompts, most urgent first, whose due times count: the rest is due later or late already."""
 
 
 class Prompts:
@@ -34,13 +37,46 @@ class Prompts:
         del self.ordered[index]
         self.tokens -= request.prefill_target - request.scheduled
 
-    def give_way(self, now_ns: int) -> None:
-        """Who is past the due time lets those go first that can still be in time, once, for `GIVE_WAY_NS`."""
+    def give_way(self, now_ns: int, time: PromptTime | None = None) -> None:
+        """Who is past the due time lets those go first that can still be in time, once, for `GIVE_WAY_NS`.
+
+        With ``time``, what prompts take under the plan in force, also who is about to be: see `_spare`.
+        """
         while self.ordered and self.ordered[0].due_ns <= now_ns and not self.ordered[0].gave_way:
-            request = self.ordered.pop(0)
-            request.gave_way = True
-            request.due_ns += GIVE_WAY_NS
-            insort(self.ordered, request, key=urgency)
+            self._postpone(self.ordered[0])
+        if time is not None:
+            for request in self._spare(now_ns, time):
+                self._postpone(request)
+
+    def _spare(self, now_ns: int, time: PromptTime) -> list[Request]:
+        """The fewest without which the others are in time, as predicted.
+
+        In order of due times, whenever a prompt would be late the longest so far is left out (Moore and Hodgson): who
+        has least left to compute, those who began included, stays. Nobody is left out for a lower priority.
+        """
+        end_ns = float(now_ns)
+        found: list[Request] = []
+        may_yield: list[tuple[float, Request]] = []
+        for request in self.ordered[:PROMPTS_SEEN]:
+            takes_ns = 1e9 * time.seconds(request.prefill_target - request.scheduled, request.scheduled)
+            end_ns += takes_ns
+            if request.gave_way:
+                continue
+            if may_yield and may_yield[0][1].rank[0] != request.rank[0]:
+                may_yield.clear()
+            may_yield.append((takes_ns, request))
+            if end_ns > request.due_ns:
+                longest = max(may_yield, key=_length)
+                may_yield.remove(longest)
+                end_ns -= longest[0]
+                found.append(longest[1])
+        return found
+
+    def _postpone(self, request: Request) -> None:
+        del self.ordered[bisect_left(self.ordered, urgency(request), key=urgency)]
+        request.gave_way = True
+        request.due_ns += GIVE_WAY_NS
+        insort(self.ordered, request, key=urgency)
 
     def check(self, prompts: Iterable[Request]) -> None:
         """Raise AssertionError unless these are exactly ``prompts``, in order and counted right."""
@@ -51,3 +87,8 @@ class Prompts:
 def urgency(request: Request) -> tuple[int, int, int]:
     """Orders prompts; no two are equal."""
     return request.rank[0], request.due_ns, request.rid
+
+
+def _length(one: tuple[float, Request]) -> tuple[float, int]:
+    """Of two equally long ones the later one."""
+    return one[0], one[1].due_ns

@@ -17,6 +17,7 @@ from rapidd.engine.blocks import BlockPool, LaneClock
 from rapidd.engine.prompts import Prompts
 from rapidd.engine.request import LANES, Request
 from rapidd.errors import RequestError
+from rapidd.policy.plan import PromptTime
 
 LOOKAHEAD = 2
 """Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
@@ -125,9 +126,9 @@ class Residents:
         ordered = self._prompts.ordered
         return ordered[0].scheduled if ordered else 0
 
-    def give_way(self, now_ns: int) -> None:
+    def give_way(self, now_ns: int, time: PromptTime | None = None) -> None:
         """See `Prompts.give_way`."""
-        self._prompts.give_way(now_ns)
+        self._prompts.give_way(now_ns, time)
 
     # --- memory
 

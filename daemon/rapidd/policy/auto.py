@@ -57,7 +57,8 @@ def _choose(state: State, now: Outlook) -> Plan:
         return _without_prompts(state, now)
     if not state.num_decoding:
         rate = now.lone_tokens_per_s
-        return _whole(state, f"nothing decodes: prompts on all units at {_rate(rate)}")
+        plan = _whole(state, f"nothing decodes: prompts on all units at {_rate(rate)}")
+        return replace(plan, prompt_time=now.prompt_time(rate))
     options = _options(state, now)
     kept = [o for o in options if _keeps(state, o)]
     if not kept:
@@ -66,7 +67,7 @@ def _choose(state: State, now: Outlook) -> Plan:
     running = next((o for o in kept if o.runs(state.running)), None)
     if running is not None and running is not best and not _worth(state, running, best):
         best = running
-    return _plan(state, best, _reason(state, best))
+    return _plan(state, now, best, _reason(state, best))
 
 
 def _without_prompts(state: State, now: Outlook) -> Plan:
@@ -83,10 +84,11 @@ def _without_prompts(state: State, now: Outlook) -> Plan:
     return _whole(state, f"no prompt waits: decode on all units, {_ms(step_s)} a step")
 
 
-def _plan(state: State, option: Option, reason: str) -> Plan:
+def _plan(state: State, now: Outlook, option: Option, reason: str) -> Plan:
     """A mixed batch's chunk is left to the bound: it knows the context of each prompt in it."""
     plan = option.plan(state.units_total, reason)
-    return replace(plan, chunk=None) if option.mode == "hybrid" and option.chunk else plan
+    chunk = None if option.mode == "hybrid" and option.chunk else plan.chunk
+    return replace(plan, chunk=chunk, prompt_time=now.prompt_time(option.tokens_per_s))
 
 
 def _whole(state: State, reason: str) -> Plan:
@@ -144,7 +146,7 @@ def _least_bad(state: State, now: Outlook, options: list[Option]) -> Plan:
     reason = (
         f"no plan keeps {_ms(state.itl_slo_s)} with {state.num_decoding} rows: the least bad, {_reason(state, best)}"
     )
-    return _plan(state, best, reason)
+    return _plan(state, now, best, reason)
 
 
 def _may_pause(state: State, paused: Option) -> bool:

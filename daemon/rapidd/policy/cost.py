@@ -27,6 +27,7 @@ from msgspec import Struct
 from rapidctl.wire import Mode
 from rapidd.policy.curve import Curve, Line, attended, fit
 from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
 
 FOLDS: Final = 5
@@ -148,6 +149,11 @@ class CostModel:
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
         return lane.curve.longest(0, context, lane.slope, budget, lane.least)
+
+    def prompt_time(self, chunk: int) -> PromptTime:
+        """Of prompts alone on all units, in chunks of ``chunk`` tokens."""
+        lane = self._prefill[self.units_total]
+        return PromptTime(lane.curve.at(chunk) / chunk, lane.slope)
 
     def knee(
         self, itl_slo_s: float, kv_per_row: int, rows: Sequence[int] = (), alone: float = 1.0, beside: float = 1.0

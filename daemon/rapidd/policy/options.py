@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from rapidctl.wire import Mode
 from rapidd.policy.cost import CostModel
-from rapidd.policy.plan import Plan, State
+from rapidd.policy.plan import Plan, PromptTime, State
 
 TILE_TOKENS: Final = 64
 """Chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
@@ -99,6 +99,7 @@ class Outlook:
         """A decode step alone on all units."""
         chunk = self._longest(state.units_total, beside=False)
         seconds = cost.prefill_s(chunk, state.context, state.units_total) * factor("hybrid", "prefill")
+        self._lone_chunk = chunk
         self.lone_tokens_per_s = chunk / seconds
         """Prefill alone on all units, in the longest chunks."""
 
@@ -145,6 +146,14 @@ class Outlook:
         rate = chunk / seconds
         efficiency = rate / self.lone_tokens_per_s + (self.step_s / step_s if rows else 0.0)
         return Option(mode, units, chunk, step_s, rate, efficiency)
+
+    def prompt_time(self, tokens_per_s: float) -> PromptTime | None:
+        """What prompts take where the next chunk's tokens are computed at this rate; null where none are."""
+        if not tokens_per_s:
+            return None
+        alone = self._cost.prompt_time(self._lone_chunk)
+        slower = self.lone_tokens_per_s / tokens_per_s * self._factor("hybrid", "prefill")
+        return PromptTime(slower * alone.token_s, slower * alone.context_s)
 
     def of_plan(self, plan: Plan) -> Option:
         """What any plan gives; a chunk bounded by time is as long as the time allows."""

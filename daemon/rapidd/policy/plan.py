@@ -11,6 +11,17 @@ Chunk = int | Literal["all"] | None
 0: none."""
 
 
+class PromptTime(Struct, frozen=True):
+    """What computing a prompt is predicted to take under a plan: seconds a token, and more for each token before it."""
+
+    token_s: float
+    context_s: float
+
+    def seconds(self, tokens: int, context: int) -> float:
+        """Of ``tokens`` behind ``context`` computed ones."""
+        return tokens * (self.token_s + self.context_s * (context + 0.5 * tokens))
+
+
 class Plan(Struct, frozen=True):
     """What the lanes do from their next batch on.
 
@@ -27,6 +38,8 @@ class Plan(Struct, frozen=True):
     reason: str = ""
     by_deadline: bool = False
     """Prompts in the order in which their first tokens are due, instead of arrival."""
+    prompt_time: PromptTime | None = None
+    """Null: nobody predicted it."""
 
     def same_work(self, other: "Plan") -> bool:
         """Equal but for the reason."""

@@ -243,7 +243,7 @@ class Machine:
         self._changes += before is not None and not plan.same_place(before)
         control.notices.clear()
         if plan.by_deadline:
-            scheduler.give_way(now_ns)
+            scheduler.give_way(now_ns, plan.prompt_time)
         for _ in range(2):
             room = {name: len(self._lanes[name].queue) < DEPTH for name in LANES}
             batches = scheduler.schedule(plan, room)

@@ -1,10 +1,14 @@
 """The order in which prompts are computed."""
 
+from itertools import accumulate, combinations
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rapidd.engine.prompts import GIVE_WAY_NS
 from rapidd.engine.request import BATCH_PATIENCE_NS
-from rapidd.policy.plan import Plan
+from rapidd.policy.plan import Plan, PromptTime
 from support.machine import DUE, HYBRID, PAUSED, Machine, busy_machine, expected_output, first_rows, kinds, make_request
 
 
@@ -37,6 +41,63 @@ def test_a_prompt_past_its_due_time_gives_way_once_and_for_a_bounded_time() -> N
     assert [(r.rid, r.due_ns) for r in machine.scheduler.prompts] == [(2, 500), (1, 100 + GIVE_WAY_NS)]
     machine.scheduler.give_way(2 * GIVE_WAY_NS)
     assert [r.rid for r in machine.scheduler.prompts] == [1, 2], "who gave way once does not again"
+
+
+SECOND_A_TOKEN = PromptTime(1.0, 0.0)
+
+
+def in_line(machine: Machine) -> list[int]:
+    return [request.rid for request in machine.scheduler.prompts]
+
+
+def test_the_longest_of_prompts_that_cannot_all_be_in_time_gives_way() -> None:
+    machine = Machine(60, bound=6)
+    for rid, tokens, due_s in ((1, 3, 4), (2, 9, 10), (3, 4, 11)):
+        machine.scheduler.add(make_request(rid, list(range(tokens)), due_ns=due_s * 10**9))
+    machine.scheduler.give_way(0)
+    assert in_line(machine) == [1, 2, 3], "nobody is late yet, and nobody said how long prompts take"
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert in_line(machine) == [1, 3, 2]
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert in_line(machine) == [1, 3, 2], "the others are in time now"
+
+
+def test_a_prompt_that_has_begun_counts_with_what_is_left_of_it() -> None:
+    machine = Machine(60, bound=6)
+    machine.scheduler.add(make_request(1, list(range(10)), due_ns=10 * 10**9))
+    assert first_rows(machine, DUE) == [1]
+    machine.complete("decode")
+    machine.scheduler.add(make_request(2, [1] * 7, due_ns=10 * 10**9 + 1))
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert in_line(machine) == [1, 2], "the longer one of the two has less left, and gives nobody way"
+    assert machine.scheduler.prompts[1].gave_way
+
+
+def test_a_prompt_does_not_give_way_to_one_of_lower_priority() -> None:
+    machine = Machine(60, bound=6)
+    machine.scheduler.add(make_request(1, [1] * 9, priority=1, due_ns=9 * 10**9))
+    machine.scheduler.add(make_request(2, [1] * 2, priority=0, due_ns=10 * 10**9))
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(1, False), (2, True)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 30)), min_size=1, max_size=7))
+def test_as_few_prompts_give_way_as_possible(jobs: list[tuple[int, int]]) -> None:
+    """By trying every set of prompts that could be in time."""
+
+    def in_time(chosen: tuple[tuple[int, int], ...]) -> bool:
+        by_due = sorted(chosen, key=lambda job: job[1])
+        ends = accumulate(tokens for tokens, _ in by_due)
+        return all(end <= due for end, (_, due) in zip(ends, by_due, strict=True))
+
+    most = max(size for size in range(len(jobs) + 1) if any(in_time(some) for some in combinations(jobs, size)))
+    machine = Machine(60)
+    for rid, (tokens, due_s) in enumerate(jobs, 1):
+        machine.scheduler.add(make_request(rid, [1] * tokens, due_ns=due_s * 10**9))
+    machine.scheduler.give_way(-1, SECOND_A_TOKEN)
+    stayed = [request for request in machine.scheduler.prompts if not request.gave_way]
+    assert len(stayed) == most
+    machine.scheduler.check()
 
 
 def test_a_stream_that_has_begun_does_not_give_way_when_it_was_preempted() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rapidd.engine.request import LANES, Lane
-from rapidd.policy.plan import Plan
+from rapidd.policy.plan import Plan, PromptTime
 from support.machine import DUE, HYBRID, PLANS, VOCAB, Machine, expected_output, make_request
 
 
@@ -50,9 +50,9 @@ class Chaos(RuleBasedStateMachine):
     def complete(self, lane: Lane) -> None:
         self.machine.complete(lane)
 
-    @rule(now_ns=st.integers(0, 60))
-    def give_way(self, now_ns: int) -> None:
-        self.machine.scheduler.give_way(now_ns)
+    @rule(now_ns=st.integers(0, 60), token_s=st.none() | st.floats(0.0, 1e-8))
+    def give_way(self, now_ns: int, token_s: float | None) -> None:
+        self.machine.scheduler.give_way(now_ns, None if token_s is None else PromptTime(token_s, token_s))
 
     @rule(turns=st.integers(1, 12))
     def run(self, turns: int) -> None:

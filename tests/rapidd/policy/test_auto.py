@@ -174,3 +174,23 @@ def test_policies_are_total_legal_and_deterministic(policy: str, data: st.DataOb
     assert plan.decode_units in splits if plan.mode == "split" else plan.decode_units == TOTAL
     assert plan.prefill_units == (TOTAL - plan.decode_units if plan.mode == "split" else TOTAL)
     assert plan.chunk is None or (isinstance(plan.chunk, int) and 0 <= plan.chunk <= state.max_chunk_tokens)
+
+
+@pytest.mark.parametrize("itl_slo_s", [0.015, 0.025, 0.05])
+def test_the_plan_says_how_long_prompts_take_so_that_those_without_a_chance_can_give_way(itl_slo_s: float) -> None:
+    state = replace(BUSY, itl_slo_s=itl_slo_s)
+    plan = auto(state, PREDICT)
+    assert plan.prompt_time is not None
+    for context in (state.context, state.context + 8192):
+        there = rate(replace(state, context=context), plan)
+        assert 2048 / plan.prompt_time.seconds(2048, context) == pytest.approx(there, rel=0.15)
+    lone = auto(replace(state, num_decoding=0, decode_tokens=0), PREDICT).prompt_time
+    assert lone is not None
+    assert lone.seconds(4096, 0) < plan.prompt_time.seconds(4096, 0)
+
+
+def test_while_prompts_wait_for_rows_nobody_knows_how_long_they_take() -> None:
+    state = replace(BUSY, num_decoding=64, running_rows=64, decode_tokens=330_000, itl_slo_s=0.0225)
+    plan = auto(state, PREDICT)
+    assert plan.paused
+    assert plan.prompt_time is None

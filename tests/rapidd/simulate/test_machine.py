@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rapidd.engine.observe import SOON_S
 from rapidd.simulate.load import Item
@@ -127,3 +128,14 @@ def test_prompts_due_soon_go_before_a_long_one_and_it_is_computed_all_the_same()
     assert late[0] == 1.0
     assert late[1] < 0.7
     assert SOON_S < by_deadline.records[0].token_s[0] < 24.0
+
+
+def test_of_more_prompts_than_can_be_in_time_most_are() -> None:
+    """Whoever cannot be in time gives way before anything of it was computed, so that others can."""
+    inside = setup(0.05)
+    inside = replace(inside, slo=replace(inside.slo, ttft_floor_s=0.5, ttft_per_1k_s=0.1))
+    items = load("4000/20@10", 80)
+    spared, by_arrival = (summarize(serve(policy, items, inside), inside.slo) for policy in ("auto", "hybrid:1024"))
+    assert spared.ttft_met > 0.8
+    assert by_arrival.ttft_met < 0.5
+    assert spared.longest_wait_s < spared.seconds
