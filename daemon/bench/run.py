@@ -16,12 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-
 from bench import scenarios
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.load import Prompts
 from bench.processes import daemon, peer
+from rapidd.telemetry.cpu import others_cpu_s
 from rapidd.telemetry.device import cpu_info
 
 QUIET_SHARE = 0.05
@@ -36,10 +35,10 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     head = describe(quick=arguments.quick)
-    begin_s, begin_cpu_s = time.monotonic(), _others_cpu_s()
+    begin_s, begin_cpu_s = time.monotonic(), others_cpu_s()
     figures = measure(scenarios.QUICK if arguments.quick else scenarios.Size())
     duration_s = time.monotonic() - begin_s
-    others = (_others_cpu_s() - begin_cpu_s) / duration_s / head["cores"]
+    others = (others_cpu_s() - begin_cpu_s) / duration_s / head["cores"]
     document = {
         **head,
         "duration_s": duration_s,
@@ -102,12 +101,6 @@ def describe(*, quick: bool) -> dict[str, Any]:
         "rapid_serve": version("rapid-serve"),
         "commit": _commit(),
     }
-
-
-def _others_cpu_s() -> float:
-    """CPU seconds of everything on this machine but this process and its ended children."""
-    machine, own = psutil.cpu_times(), os.times()
-    return machine.user + machine.nice + machine.system - sum(own[:4])
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -6,6 +6,8 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import os
+import statistics
 import sys
 import tempfile
 import threading
@@ -26,6 +28,7 @@ from rapidd.errors import DeviceError, ProfileError
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.profile import Profile, incomplete, save_profile
+from rapidd.telemetry.cpu import others_cpu_s
 
 LEAST_SHARE: Final = 1 / 3
 """Of the time asked for that is measured, however long loading took."""
@@ -35,6 +38,11 @@ BUSY_SHARE: Final = 1 / 8
 """Of a GPU's memory in use before anything was loaded: somebody else works there."""
 MEDIAN, P95 = 0.10, 0.25
 """Relative errors that a cost model should stay within."""
+PASS_S: Final = 80.0
+"""On a CPU: of one pass over everything. What is left of the time repeats it."""
+MOST_PASSES: Final = 10
+QUIET_SHARE: Final = 0.05
+"""Of the processor, which others may use before the calibration says so."""
 BAR: Final = 24
 
 
@@ -110,11 +118,24 @@ def measure(
         kv_blocks=parts.kv_blocks,
         block_tokens=parts.sizes.block_tokens,
     )
-    probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock)
+    is_cpu = backend.info.kind == "cpu"
+    typical = min if is_cpu else statistics.median
+    probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock, typical)
     max_chunk_s = config.engine.max_chunk_s or backend.defaults.max_chunk_s
-    session = Session(probe, limits, table, max_chunk_s=max_chunk_s, budget_s=budget_s, progress=progress, clock=clock)
-    started = clock()
+    passes = min(max(round(budget_s / PASS_S), 1), MOST_PASSES) if is_cpu else 1
+    session = Session(
+        probe,
+        limits,
+        table,
+        max_chunk_s=max_chunk_s,
+        budget_s=budget_s,
+        progress=progress,
+        clock=clock,
+        passes=passes,
+    )
+    started, others_s = clock(), others_cpu_s()
     session.run()
+    others = (others_cpu_s() - others_s) / max(clock() - started, 1e-9) / (os.cpu_count() or 1)
     for text in session.too_large:
         print(f"rapidd: not measured, too little memory: {text}", file=sys.stderr)
     if session.skipped:
@@ -124,6 +145,7 @@ def measure(
         made_unix_s=time.time(),
         seconds=clock() - started,
         note=note,
+        others_cpu_share=min(max(others, 0.0), 1.0),
         splits=table.splits,
         row_buckets=backend.row_buckets,
         decode=tuple(session.decode),
@@ -178,4 +200,9 @@ def summary(profile: Profile, path: Path) -> list[str]:
         lines.append(f"error of predictions: median {fit.median:.1%}, p95 {fit.p95:.1%} (n = {fit.n}, held back)")
         if fit.median > MEDIAN or fit.p95 > P95:
             lines.append(f"that is more than {MEDIAN:.0%} and {P95:.0%}: calibrate again when the machine is quieter")
+    if profile.others_cpu_share is not None and profile.others_cpu_share > QUIET_SHARE:
+        lines.append(
+            f"others used {profile.others_cpu_share:.0%} of the processor meanwhile: "
+            "more --seconds measure everything more often, and of each batch the least counts"
+        )
     return [*lines, f"written to {path}"]

@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from random import Random
@@ -57,7 +57,10 @@ class Beside(Struct, frozen=True):
 
 
 class Probe:
-    """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache."""
+    """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache.
+
+    ``typical``: of what the runs of a batch alone took; the least where others only make it longer, on a processor.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Probe:
         units_total: int,
         vocab_size: int,
         clock: Callable[[], float] = time.monotonic,
+        typical: Callable[[Sequence[float]], float] = statistics.median,
     ) -> None:
         self._lanes = lanes
         self._wake = wake
@@ -74,6 +78,7 @@ class Probe:
         self._total = units_total
         self._vocab_size = vocab_size
         self._clock = clock
+        self._typical = typical
         self._order = list(range(1, limits.kv_blocks + 1))
         Random(0).shuffle(self._order)
 
@@ -117,7 +122,7 @@ class Probe:
         return "serial" if units == self._total else "split"
 
     def _alone(self, batch: Batch) -> float:
-        """Median over runs of the batch, without the first one, which may still make kernels."""
+        """Typical of runs of the batch, without the first one, which may still make kernels."""
         lane = self._lanes[batch.lane]
         with self._nothing_left_behind():
             lane.enqueue(batch)
@@ -131,7 +136,7 @@ class Probe:
                     lane.enqueue(batch)
                 spans += self._collect(lane)
             spans += self._drain(lane)
-        return _median_s(spans)
+        return self._typical([_seconds(span) for span in spans])
 
     def _together(self, batches: Mapping[Lane, Batch]) -> dict[Lane, list[Span]]:
         """Decode is fed until the last chunk has ended, so that this one too ran beside it."""
@@ -268,4 +273,8 @@ def _wholly_beside(spans: Mapping[Lane, list[Span]]) -> dict[Lane, list[Span]]:
 
 
 def _median_s(spans: list[Span]) -> float:
-    return max(statistics.median(end - start for start, end in spans), 1) / 1e9
+    return statistics.median(_seconds(span) for span in spans)
+
+
+def _seconds(span: Span) -> float:
+    return max(span[1] - span[0], 1) / 1e9

@@ -1,5 +1,7 @@
 """Spends a time budget on measurements, the most valuable first, and gives the samples of a profile.
 
+What others do on a processor only makes batches longer, and for seconds at a time. So there the same batches are
+measured in several passes, and of each one the least counts.
 Each stage may take its share of the budget and what earlier stages left over. The device is first measured as a whole:
 on a CPU the workers of splits, once started, change how long steps on all cores take. A batch that would hold the lane
 far longer than a chunk may is left out, and so is one that does not fit in memory.
@@ -10,7 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Final
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
 
 from rapidd.calibrate.points import SHORT_CONTEXT, Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.calibrate.probe import Probe, TooLarge
@@ -21,6 +25,7 @@ from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample
 Progress = Callable[[float, str, str], None]
 """Share of the budget spent, the stage, and what is being measured."""
 Task = tuple[str, Callable[[], None]]
+T = TypeVar("T", DecodeSample, PrefillSample, HybridSample)
 
 LONG: Final = 1.5
 """Times the longest that a chunk may take while serving: batches that would take longer are not measured."""
@@ -29,7 +34,10 @@ BESIDE_CHUNK: Final = 0.5
 
 
 class Session:
-    """``max_chunk_s``: the longest that a chunk may take while serving. The samples are in the attributes."""
+    """``max_chunk_s``: the longest that a chunk may take while serving. The samples are in the attributes.
+
+    ``passes`` share the budget evenly.
+    """
 
     def __init__(
         self,
@@ -41,6 +49,7 @@ class Session:
         budget_s: float,
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
+        passes: int = 1,
     ) -> None:
         self.decode: list[DecodeSample] = []
         self.prefill: list[PrefillSample] = []
@@ -48,7 +57,7 @@ class Session:
         self.too_large: list[str] = []
         """Batches for which there was not enough memory."""
         self.skipped = 0
-        """Batches for which there was no time."""
+        """Batches for which there was no time in the last pass."""
         self._probe = probe
         self._limits = limits
         self._total = table.units_total
@@ -57,10 +66,24 @@ class Session:
         self._budget_s = budget_s
         self._progress = progress
         self._clock = clock
+        self._passes = passes
 
     def run(self) -> None:
         """Measure. Raises DeviceError when a batch fails for another reason than memory."""
-        started = self._clock()
+        begun = self._clock()
+        before: tuple[list[DecodeSample], list[PrefillSample], list[HybridSample]] = [], [], []
+        for number in range(self._passes):
+            # A pass knows nothing of those before: by disturbed times it would leave out what is not too long.
+            self.decode, self.prefill, self.hybrid = [], [], []
+            self.too_large.clear()
+            self.skipped = 0
+            self._pass(number / self._passes, begun + number * self._budget_s / self._passes)
+            before = before[0] + self.decode, before[1] + self.prefill, before[2] + self.hybrid
+        self.decode, self.prefill, self.hybrid = least(before[0]), least(before[1]), least(before[2])
+        self._progress(1.0, "done", "")
+
+    def _pass(self, done: float, started: float) -> None:
+        budget_s = self._budget_s / self._passes
         for until, stage, tasks in (
             (0.2, "decode steps", self._decode_alone()),
             (0.4, "prompt chunks", self._prefill_alone()),
@@ -71,15 +94,14 @@ class Session:
             todo = list(tasks)
             for index, (text, measure) in enumerate(todo):
                 spent = self._clock() - started
-                if index and spent >= until * self._budget_s:
+                if index and spent >= until * budget_s:
                     self.skipped += len(todo) - index
                     break
-                self._progress(min(spent / self._budget_s, 1.0), stage, text)
+                self._progress(min(done + spent / self._budget_s, 1.0), stage, text)
                 try:
                     measure()
                 except TooLarge:
                     self.too_large.append(text)
-        self._progress(1.0, "done", "")
 
     # --- stages
 
@@ -168,6 +190,16 @@ class Session:
         alone = [one for one in self.prefill if one.units == units and not one.beside]
         seen = [(one.tokens, one.tokens * (one.context + one.tokens / 2), one.seconds) for one in alone]
         return _foretold(seen, chunk.tokens, chunk.tokens * (chunk.context + chunk.tokens / 2))
+
+
+def least(samples: Sequence[T]) -> list[T]:
+    """Of samples of the same batch the one that took least, in order of first appearance."""
+    found: dict[T, T] = {}
+    for sample in samples:
+        batch = replace(sample, seconds=1.0)
+        if batch not in found or sample.seconds < found[batch].seconds:
+            found[batch] = sample
+    return list(found.values())
 
 
 def _foretold(seen: Sequence[tuple[int, float, float]], n: int, work: float) -> float:

@@ -122,6 +122,8 @@ class Profile(Struct, frozen=True, kw_only=True, tag_field="kind", tag="rapidd p
     seconds: float
     """The calibration took, engine start not counted."""
     note: str = ""
+    others_cpu_share: float | None = None
+    """Of the processor, which other processes and machines used meanwhile; null: not known."""
     splits: tuple[Count, ...]
     row_buckets: tuple[Count, ...] = ()
     decode: tuple[DecodeSample, ...]

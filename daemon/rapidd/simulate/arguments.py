@@ -12,7 +12,16 @@ CONTEXT: Final = 24_576
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--trace", action="append", required=True, metavar="FILE", help="JSON lines; may be repeated")
+    parser.add_argument(
+        "--trace", action="append", default=[], metavar="FILE", help="JSON lines; may be repeated; or --shape"
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="IN/OUT@RATE",
+        help="--requests of fixed lengths, Poisson arrivals by --seed; may be repeated",
+    )
     parser.add_argument("--policy", action="append", metavar="P", help="as of rapidd serve; may be repeated (auto)")
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="of rapidd calibrate (the newest one measured here)"
@@ -23,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_duration_s,
         metavar="DUR",
         help="ITL objective, 25ms; may be repeated",
+    )
+    parser.add_argument(
+        "--slo-ttft-per-1k", type=_positive, metavar="S", help="TTFT objective, seconds per 1,000 prompt tokens (1)"
     )
     parser.add_argument("--rate", type=_positive, default=1.0, metavar="X", help="times the recorded rate (1)")
     parser.add_argument("--seconds", type=_positive, metavar="S", help="of arrivals; the whole trace by default")
@@ -37,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep", action="store_true", help="the goodput of every arm, and auto beside the best static"
     )
     parser.add_argument(
-        "--requests", type=_count, default=300, metavar="N", help="of a slice for --goodput, about (300)"
+        "--requests", type=_count, default=300, metavar="N", help="of a --shape; of a slice for --goodput, about (300)"
     )
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes for --goodput (1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there")
@@ -53,7 +65,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add("--jitter", action="append", default=[], metavar="[WHAT=]X", help=f"mean relative error, 0.03, {what}")
     add("--jitter-run", type=_count, default=1, metavar="N", help="batches of a lane in a row that err alike (1)")
     add("--bias", action="append", default=[], metavar="[WHAT=]X", help=f"relative error that stays, 0.05, {what}")
-    add("--seed", type=int, default=0, metavar="N", help="of --jitter (0)")
+    add("--seed", type=int, default=0, metavar="N", help="of --jitter and --shape (0)")
 
 
 def _duration_s(text: str) -> float:

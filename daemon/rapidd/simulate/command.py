@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from rapidctl.bench.trace import Trace, TraceError, read_trace
+from rapidctl.bench.trace import Trace, TraceError, read_trace, shape_trace
 from rapidctl.errors import RapidctlError
 from rapidctl.wire import SCHEMA_VERSION, Slo
 from rapidd.config import SloConfig
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     profile = load_profile(arguments.profile) if arguments.profile else _newest()
     setups = _setups(arguments, profile)
     try:
-        traces = [_trace(path, arguments.request_rate, setups[0].max_model_len) for path in arguments.trace]
+        traces = _traces(arguments, setups[0].max_model_len)
     except RapidctlError as error:
         raise ConfigError([f"--trace: {error} ({error.hint})" if error.hint else f"--trace: {error}"]) from error
     calibration = Calibration(Found(profile, "file"))
@@ -77,7 +77,14 @@ def _runs(
                 done = Machine(calibration, policy, setup).run(load)
                 summary = summarize(done, setup.slo, arguments.warmup)
                 print(_line(trace.name, policy, setup.slo, summary))
-                told = {"trace": trace.name, "policy": policy, "itl_slo_s": setup.slo.itl_s, "rate": arguments.rate}
+                told = {
+                    "trace": trace.name,
+                    "policy": policy,
+                    "itl_slo_s": setup.slo.itl_s,
+                    "ttft_per_1k_s": setup.slo.ttft_per_1k_s,
+                    "rate": arguments.rate,
+                    "seed": arguments.seed,
+                }
                 rows.append(told | msgspec.to_builtins(summary))
     return {"runs": rows}
 
@@ -150,7 +157,8 @@ def _setups(arguments: argparse.Namespace, profile: Profile) -> list[Setup]:
     """One for each ITL objective."""
     setup = setup_of(arguments, profile, arguments.max_model_len)
     objectives = arguments.slo_itl or [setup.slo.itl_s]
-    return [replace(setup, slo=replace(setup.slo, itl_s=itl_s)) for itl_s in objectives]
+    per_1k_s = arguments.slo_ttft_per_1k or setup.slo.ttft_per_1k_s
+    return [replace(setup, slo=replace(setup.slo, itl_s=itl_s, ttft_per_1k_s=per_1k_s)) for itl_s in objectives]
 
 
 def setup_of(arguments: argparse.Namespace, profile: Profile, max_model_len: int | None) -> Setup:
@@ -188,6 +196,19 @@ def _errors(arguments: argparse.Namespace) -> Errors:
     if problems:
         raise ConfigError(problems)
     return Errors(jitter=found["jitter"], bias=found["bias"], run=arguments.jitter_run, seed=arguments.seed)
+
+
+def _traces(arguments: argparse.Namespace, max_model_len: int) -> list[Trace]:
+    """Files first. Raises TraceError, and ConfigError when none is named."""
+    if not arguments.trace and not arguments.shape:
+        raise ConfigError(["--trace: name a file, or a --shape IN/OUT@RATE"])
+    return [
+        *(_trace(path, arguments.request_rate, max_model_len) for path in arguments.trace),
+        *(
+            shape_trace(shape, seed=arguments.seed, count=arguments.requests).limited(max_model_len)
+            for shape in arguments.shape
+        ),
+    ]
 
 
 def _trace(path: str, request_rate: float | None, max_model_len: int) -> Trace:

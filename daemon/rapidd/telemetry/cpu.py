@@ -3,6 +3,7 @@
 Power would need the right to read RAPL, so it is null. The memory in use is the engine's to tell.
 """
 
+import os
 from typing import Final
 
 import psutil
@@ -12,6 +13,13 @@ from rapidd.telemetry.sensors import DeviceSensors
 _CHIPS: Final = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal")
 """hwmon names of processors' own sensors: Intel, AMD (both drivers), Arm boards. Others are of disks and boards."""
 _MEGA: Final = 1e6
+
+
+def others_cpu_s() -> float:
+    """CPU seconds of everything on this machine but this process and its ended children; other machines' too."""
+    machine, own = psutil.cpu_times(), os.times()
+    stolen: float = getattr(machine, "steal", 0.0)
+    return machine.user + machine.nice + machine.system + stolen - sum(own[:4])
 
 
 class CpuSensors:

@@ -58,6 +58,22 @@ def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
     assert "--warmup: a search for goodput judges every request" in capsys.readouterr().err
 
 
+def test_a_shape_needs_no_file_and_a_ttft_objective_judges_it(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--shape", "4000/20@9", "--profile", profile, "--requests", "30")
+    runs = []
+    for more in ((), ("--slo-ttft-per-1k", "0.1"), ("--seed", "1")):
+        assert simulate(*words, *more) == 0
+        runs.append(json.loads(capsys.readouterr().out.splitlines()[-1])["runs"][0])
+    usual, strict, other = runs
+    assert [run["requests"] for run in runs] == [30, 30, 30]
+    assert strict["ttft_met"] < usual["ttft_met"] == 1.0
+    assert other["ttft_s"] != usual["ttft_s"]
+    assert simulate("--profile", profile) == 78
+    assert "--trace: name a file, or a --shape" in capsys.readouterr().err
+    assert simulate("--shape", "4000x20", "--profile", profile) == 78
+    assert "is no shape" in capsys.readouterr().err
+
+
 def test_a_sweep_writes_a_table_and_says_what_auto_is_against_the_best_static_arm(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
