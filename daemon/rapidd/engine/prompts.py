@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final
 
 from rapidd.engine.request import Request
@@ -66,7 +67,7 @@ class Prompts:
                 may_yield.clear()
             may_yield.append((takes_ns, request))
             if end_ns > request.due_ns:
-                longest = max(may_yield, key=_length)
+                longest = max(may_yield, key=itemgetter(0))  # of equal ones the one due first: it has least to spare
                 may_yield.remove(longest)
                 end_ns -= longest[0]
                 found.append(longest[1])
@@ -87,8 +88,3 @@ class Prompts:
 def urgency(request: Request) -> tuple[int, int, int]:
     """Orders prompts; no two are equal."""
     return request.rank[0], request.due_ns, request.rid
-
-
-def _length(one: tuple[float, Request]) -> tuple[float, int]:
-    """Of two equally long ones the later one."""
-    return one[0], one[1].due_ns
