@@ -10,7 +10,8 @@ from copy import copy
 
 from rapidctl.wire import CalibrationInfo, CorrectionInfo, FitInfo, KneeRow
 from rapidd.ipc import AskProfile, ProfileAnswer
-from rapidd.policy.cost import Correction, CostModel
+from rapidd.policy.correction import Correction
+from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
 
 

@@ -10,7 +10,7 @@ for every number of units ``u`` that was measured; attended = max(tokens, least_
 few tokens do not fill a device. Every coefficient is non-negative, so times rise with each argument;
 beyond the measured range they go on straight. Evaluating takes about a microsecond: everything is precomputed.
 
-`Correction` keeps the predictions honest while serving. Pure: no clock, no device.
+`rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
-from rapidctl.wire import Mode
 from rapidd.policy.curve import Curve, Line, attended, fit
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.plan import PromptTime
@@ -34,13 +33,6 @@ FOLDS: Final = 5
 """Each sample is held back once: the model fitted to the other folds predicts it."""
 TURNS_FACTOR: Final = 2.0
 """Beside the other lane, where that was measured nowhere: as if the lanes took turns."""
-WEIGHT: Final = 0.05
-"""Of a new batch once there are many: the last twenty or so count."""
-TRUST: Final = 5
-"""Batches that the profile counts for in a mean."""
-LEAST: Final = 0.5
-MOST: Final = 2.0
-"""Beyond a factor of two the profile is wrong, not out of date; and one hiccup must not look like a slow device."""
 LEAST_TOKENS: Final = (0, 64, 128, 192, 256, 384, 512)
 """Tried for the chunk that fills the device's attention; what fits best stays."""
 SAME: Final = 1e-9
@@ -343,53 +335,3 @@ def _quantiles(errors: list[float]) -> tuple[float | None, float | None]:
         return None, None
     ordered = sorted(errors)
     return statistics.median_low(ordered), ordered[-(-95 * len(ordered) // 100) - 1]
-
-
-# --- while serving
-
-
-class Corrected(Struct, frozen=True):
-    """One mean. ``error``: of corrected predictions, |predicted / measured - 1|, as a moving mean."""
-
-    mode: Mode
-    kind: Kind
-    factor: float
-    error: float
-    n: int
-
-
-class Correction:
-    """What batches took over what was predicted, as a moving mean for each mode and kind; 1 until something was seen.
-
-    A device gets hotter, a neighbour appears, a load is of a kind that calibration did not see: this follows. It starts
-    as a plain mean in which the profile counts as `TRUST` batches: a policy that two slow ones put off would not come
-    back to see more.
-    """
-
-    def __init__(self) -> None:
-        self._means: dict[tuple[Mode, Kind], tuple[float, float, int]] = {}
-
-    def observe(self, mode: Mode, kind: Kind, predicted_s: float, measured_s: float) -> None:
-        """Take a finished batch's time. Times that are not positive say nothing."""
-        if predicted_s <= 0.0 or measured_s <= 0.0:
-            return
-        factor, error, n = self._means.get((mode, kind), (1.0, 0.0, 0))
-        ratio = min(max(measured_s / predicted_s, LEAST), MOST)
-        miss = abs(predicted_s * factor / measured_s - 1.0)
-        weight = max(WEIGHT, 1.0 / (n + 1 + TRUST))
-        self._means[mode, kind] = (factor + weight * (ratio - factor), error + weight * (miss - error), n + 1)
-
-    def factor(self, mode: Mode, kind: Kind) -> float:
-        """By which a prediction is to be multiplied."""
-        mean = self._means.get((mode, kind))
-        return mean[0] if mean else 1.0
-
-    def error(self, mode: Mode, kind: Kind) -> float:
-        """Mean relative error of corrected predictions; 0 until something was seen."""
-        mean = self._means.get((mode, kind))
-        return mean[1] if mean else 0.0
-
-    def all(self) -> list[Corrected]:
-        """For people, the most often seen first."""
-        found = [Corrected(mode, kind, *mean) for (mode, kind), mean in self._means.items()]
-        return sorted(found, key=lambda one: (-one.n, one.mode, one.kind))

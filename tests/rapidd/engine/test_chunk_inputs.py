@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rapid_kernels import make_ragged
 from rapidd.engine.batch import Batch, Row
-from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, ChunkInputs, size_for, sizes
+from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, MIXED_CHUNKS, ChunkInputs, size_for, sizes
 from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.staging import BlockTables
 
@@ -76,12 +76,15 @@ def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     assert size_for(batch(0, [3]), mixed) == (0, 64)
     assert size_for(batch(1, [65]), mixed) == (16, 128)
     assert size_for(batch(17, [200, 312]), mixed) == (32, 512)
+    assert size_for(batch(17, [300, 277]), mixed) == (32, 640)
     assert size_for(batch(33, [2]), mixed) == (40, 64)
+    assert size_for(batch(0, [129]), sizes(40, mixed=False)) == (0, 256)
 
 
 def test_what_fits_no_size_is_launched_kernel_by_kernel() -> None:
     mixed, alone = sizes(40, mixed=True), sizes(40, mixed=False)
-    assert size_for(batch(0, [CHUNKS[-1] + 1]), mixed) is None
+    assert size_for(batch(0, [CHUNKS[-1] + 1]), alone) is None
+    assert size_for(batch(1, [MIXED_CHUNKS[-1] + 1]), mixed) is None
     assert size_for(batch(0, [2] * (CHUNK_ROWS + 1)), mixed) is None
     assert size_for(batch(41, [2]), mixed) is None
     assert size_for(batch(1, [2]), alone) is None
@@ -92,3 +95,8 @@ def test_the_largest_size_is_captured_first() -> None:
     """The memory of the others is then part of its own."""
     for mixed in (False, True):
         assert sizes(40, mixed=mixed)[0] == max(sizes(40, mixed=mixed), key=sum)
+
+
+def test_chunks_alone_take_sizes_that_mixed_batches_have_too() -> None:
+    """They share the inputs' layouts."""
+    assert set(sizes(40, mixed=False)) < set(sizes(40, mixed=True))
