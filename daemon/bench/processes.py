@@ -31,6 +31,11 @@ class Daemon:
         self._process = process
         self._log = log
 
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._process.pid
+
     def said(self) -> str:
         """All that it has written to standard error; gone when its context ends."""
         return self._log.read_text(encoding="utf-8", errors="replace")
