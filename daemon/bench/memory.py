@@ -27,7 +27,7 @@ import psutil
 import zmq
 
 from bench.figures import SCHEMA_VERSION
-from bench.mutate import BODY_BYTES, HTTP_MODEL, bodies, frames, mutate
+from bench.mutate import HTTP_MODEL, Bodies, frames
 from bench.processes import Daemon, daemon
 from bench.served import http_server
 from rapidctl import wire
@@ -90,7 +90,7 @@ class Load:
         self.problems: list[str] = []
         self._endpoint, self._address = endpoint, urlsplit(url).netloc
         self._draw = random.Random(seed)
-        self._frames, self._bodies = frames(), bodies()
+        self._frames, self._bodies = frames(seed), Bodies(seed)
         self._live: dict[str, tuple[Stream, int | None]] = {}
         """With the number of tokens after which each is cancelled."""
 
@@ -136,7 +136,7 @@ class Load:
         self.counts["left"] += 1
 
     def _bad_frame(self, raw: "zmq.Socket[bytes]") -> None:
-        raw.send(mutate(self._draw.choice(self._frames), self._draw))
+        raw.send(self._frames()[1])
         self.counts["bad"] += 1
 
     def read(self, raw: "zmq.Socket[bytes]") -> None:
@@ -147,8 +147,7 @@ class Load:
                 self.counts["answered"] += 1
 
     def _bad_body(self) -> None:
-        path, body = self._draw.choice(self._bodies)
-        with self._post(path, mutate(body, self._draw, BODY_BYTES)) as answer:
+        with self._post(*self._bodies()) as answer:
             answer.read()
         if answer.status >= 500:
             self.problems.append(f"HTTP {answer.status} for a bad body")
@@ -233,7 +232,12 @@ def judge(processes: dict[str, dict[str, Any]]) -> list[str]:
 def _processes(server: Daemon, http_pid: int) -> dict[str, int]:
     with server.client() as client:
         status = client.call(GetStatus(call=0))
-    return {"supervisor": server.pid, "front": status.front.pid, "engine": status.engine.pid or 0, "http": http_pid}
+    return {
+        "supervisor": server.pid,
+        "front": status.front.pid or 0,
+        "engine": status.engine.pid or 0,
+        "http": http_pid,
+    }
 
 
 def _drive(server: Daemon, load: Load, seen: Sequence[Seen], load_s: float, rate: float, look_s: float) -> None:

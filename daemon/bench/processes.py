@@ -36,6 +36,10 @@ class Daemon:
         """Of the supervisor."""
         return self._process.pid
 
+    def wait(self) -> int:
+        """Its exit status, once it has ended by itself. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(STOP_TIMEOUT_S)
+
     def said(self) -> str:
         """All that it has written to standard error; gone when its context ends."""
         return self._log.read_text(encoding="utf-8", errors="replace")

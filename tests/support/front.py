@@ -28,6 +28,8 @@ R = TypeVar("R")
 
 VOCAB = 300
 EOS = 299
+START_NS = 1_000_000_000_000
+"""When a rig's clock begins."""
 CONTEXT = 64
 PATIENCE_S = 10.0
 """Longest wait for a frame; only a failing test ever waits so long."""
@@ -47,7 +49,7 @@ class FakeClock:
     """Monotonic and unix time at once; stands still until a test moves it."""
 
     def __init__(self) -> None:
-        self.ns = 1_000_000_000_000
+        self.ns = START_NS
 
     def __call__(self) -> int:
         return self.ns

@@ -16,7 +16,7 @@ from rapidd.errors import RequestError
 from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
-from rapidd.front.clients import Client, Clients, Clock, Transport
+from rapidd.front.clients import LOOK_NS, Client, Clients, Clock, Transport
 from rapidd.front.control import Control, refusal
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
@@ -27,7 +27,7 @@ from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
 CHORES_NS: Final = 1_000_000_000
-"""Period of leases, late answers, SLO reports and the engine's ping."""
+"""Period of late answers, SLO reports and the engine's ping."""
 EARLY_NS: Final = 150_000_000
 """How much sooner they may be done where the front is awake anyway: waking up costs more than they do."""
 _DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
@@ -62,6 +62,7 @@ class Front:
         self._engine_was_connected = False
         self._engine_was_lost = False
         self._next_chores_ns = clock()
+        self._next_look_ns = clock()
         self._next_ns: int | None = None
         """`next_ns`, until something happens that may bring it forward. An engine's step does not."""
         kind = config.engine.device if config.engine.device != "auto" else "cpu"
@@ -169,12 +170,16 @@ class Front:
 
     def _find_next_ns(self) -> int:
         times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
-        return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns) if at is not None))
+        look_ns = self._next_look_ns if self.serving.journal.streams else None
+        return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns, look_ns) if at is not None))
 
     def tick(self) -> None:
         """What time brings: pings, deadlines, leases, snapshots, the end of a drain."""
         now_ns = self._clock()
         self.serving.expire()
+        if now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + LOOK_NS
+            self._look_for_clients()
         if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
             self.link.tick(now_ns + EARLY_NS)
@@ -202,11 +207,13 @@ class Front:
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
 
-    def _chores(self) -> None:
-        self.latency.sort_in()
+    def _look_for_clients(self) -> None:
         for client in self.clients.silent():
             self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
         self.clients.probe()
+
+    def _chores(self) -> None:
+        self.latency.sort_in()
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)

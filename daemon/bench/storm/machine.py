@@ -56,6 +56,7 @@ def make_request(
     arrival_ns: int | None = None,
     slo_class: SloClass = "interactive",
 ) -> Request:
+    """A greedy request; later ``rid``s arrive later."""
     stop_ids = frozenset() if stop is None else frozenset([stop])
     return Request(
         rid,
@@ -100,6 +101,7 @@ class Machine:
         self.max_in_flight = 0
 
     def launch(self, plan: Plan) -> list[Batch]:
+        """Enqueue what the scheduler forms for the lanes that have room."""
         room = {lane: len(self.queues[lane]) < 2 for lane in LANES}
         batches = self.scheduler.schedule(plan, room)
         for batch in batches:
