@@ -22,7 +22,6 @@ from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
-from rapidd.reload import changed
 from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
@@ -103,6 +102,7 @@ class Front:
             text=text,
             clock=clock,
             encode=encode,
+            reload=lambda: report(ipc.AskReload()),
             state=lambda: self.life()[0],
             clients=self.clients,
             link=self.link,
@@ -129,14 +129,18 @@ class Front:
 
     def reload(self, config: Config) -> None:
         """Take over the hot settings of a configuration that the supervisor has checked."""
-        keys = ", ".join(changed(self._config, config))
         self._config = config
         self.calls.configure(config.server, config.access)
         self.publisher.configure(config.server.snapshot_hz)
+        self.serving.refuse_hopeless = config.policy.refuse_hopeless
         if self.link.hello is not None:
             self._know_engine(self.link.hello)
         self._next_ns = None
-        self.events.emit("config", f"reloaded: {keys}")
+
+    def reload_done(self, text: str, refused: bool) -> None:
+        """What became of a reload, for whoever waits for it."""
+        self._next_ns = None
+        self.events.emit("config", text, "error" if refused else "info")
 
     def stop(self) -> None:
         """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""

@@ -55,7 +55,7 @@ class Serving:
         self._events = events
         self._latency = latency
         self._clock = clock
-        self._refuse_hopeless = refuse_hopeless
+        self.refuse_hopeless = refuse_hopeless
         self._quarantine = Quarantine()
         self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
 
@@ -102,7 +102,7 @@ class Serving:
         if wait_s is None:
             return
         self.totals.hopeless += 1
-        if self._refuse_hopeless:
+        if self.refuse_hopeless:
             raise RequestError(
                 "queue_full",
                 f"{self.journal.waiting_tokens} prompt tokens wait: the first token would come far too late",

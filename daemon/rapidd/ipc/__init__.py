@@ -40,6 +40,7 @@ from rapidd.ipc.engine import (
     encode,
 )
 from rapidd.ipc.supervisor import (
+    AskReload,
     Channel,
     ChildLine,
     ChildReport,
@@ -47,6 +48,7 @@ from rapidd.ipc.supervisor import (
     Probe,
     Pulse,
     Reload,
+    ReloadDone,
     Reloaded,
     SupervisorLine,
     SupervisorNote,
@@ -62,6 +64,7 @@ __all__ = [
     "PING_INTERVAL_S",
     "Abort",
     "AskProfile",
+    "AskReload",
     "Channel",
     "ChildLine",
     "ChildReport",
@@ -85,6 +88,7 @@ __all__ = [
     "ProfileAnswer",
     "Pulse",
     "Reload",
+    "ReloadDone",
     "Reloaded",
     "RequestState",
     "SetPlan",

@@ -72,8 +72,19 @@ class DeviceFault(Struct, tag_field="kind", tag="device"):
     text: str
 
 
-ChildLine = ChildReport | Pulse | Reloaded | DeviceFault
-SupervisorLine = SupervisorNote | Probe | Reload
+class AskReload(Struct, tag_field="kind", tag="ask_reload"):
+    """The front's line: an operator wants the configuration read again."""
+
+
+class ReloadDone(Struct, tag_field="kind", tag="reload_done"):
+    """The supervisor's line to the front: what became of a reload, whoever wanted it."""
+
+    text: str
+    refused: bool
+
+
+ChildLine = ChildReport | Pulse | Reloaded | DeviceFault | AskReload
+SupervisorLine = SupervisorNote | Probe | Reload | ReloadDone
 
 
 class Channel:
