@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from bench.processes import Daemon, daemon
 from bench.storm import victim
 from bench.storm.site import MODEL, PATIENCE_S, request
-from rapidctl.client import Client
+from rapidctl.client import Client, Stream
 from rapidctl.wire import Generate, GetEvents, GetRequests, GetStatus, RequestRow
 
 KV_BLOCKS: Final = 96
@@ -38,18 +38,29 @@ NOTICED_S: Final = 6.0
 Rows = list[RequestRow]
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """A request's shape."""
+
+    prompt_tokens: int
+    max_tokens: int
+    n: int = 1
+    priority: int = 0
+
+    def request(self, name: str, number: int) -> Generate:
+        """Another ``number``, another prompt: no prefix of it is cached."""
+        head = [3 + number % 500, 3 + number // 500 % 500]
+        prompt = [*head, *(3 + index * 7 % 500 for index in range(self.prompt_tokens - len(head)))]
+        asked = request(prompt, self.max_tokens, self.n)
+        return replace(asked, id=f"{name}-{number}", priority=self.priority)
+
+
 class Phase(msgspec.Struct, frozen=True):
     """How a request gets into it, and how that is seen. ``rival``: what keeps it waiting, or takes its blocks away."""
 
-    request: Generate
+    ask: Ask
     reached: Callable[[Rows], bool]
-    rival: Generate | None = None
+    rival: Ask | None = None
     rival_first: bool = True
-
-
-def _prompt(length: int, step: int = 7) -> list[int]:
-    """Another ``step``, another prompt: no prefix of it is cached."""
-    return [3 + index * step % 500 for index in range(length)]
 
 
 def _all(phase: str, tokens: int = 0) -> Callable[[Rows], bool]:
@@ -59,18 +70,13 @@ def _all(phase: str, tokens: int = 0) -> Callable[[Rows], bool]:
 def phases() -> dict[str, Phase]:
     """The seven."""
     return {
-        "waiting": Phase(request(_prompt(BIG), 50), _all("waiting"), rival=request(_prompt(BIG, step=11), 300)),
-        "prefilling": Phase(request(_prompt(BIG), 50), _all("prefilling")),
-        "first token": Phase(request(_prompt(8), 1000), _all("decoding", 1)),
-        "decoding": Phase(request(_prompt(8), 1000), _all("decoding", 8)),
-        "several choices": Phase(request(_prompt(8), 300, n=4), _all("decoding", 2)),
-        "preempted": Phase(
-            request(_prompt(BIG), 200),
-            _all("waiting", 1),
-            replace(request(_prompt(400, step=11), 50), priority=1),
-            rival_first=False,
-        ),
-        "last token": Phase(request(_prompt(8), 60), _all("decoding", 58)),
+        "waiting": Phase(Ask(BIG, 50), _all("waiting"), rival=Ask(BIG, 300)),
+        "prefilling": Phase(Ask(BIG, 50), _all("prefilling")),
+        "first token": Phase(Ask(8, 1000), _all("decoding", 1)),
+        "decoding": Phase(Ask(8, 1000), _all("decoding", 8)),
+        "several choices": Phase(Ask(8, 300, n=4), _all("decoding", 2)),
+        "preempted": Phase(Ask(BIG, 200), _all("waiting", 1), rival=Ask(400, 50, priority=1), rival_first=False),
+        "last token": Phase(Ask(8, 60), _all("decoding", 58)),
     }
 
 
@@ -112,21 +118,21 @@ def run(rounds: int) -> dict[str, Any]:
 def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> tuple[float, list[str]]:
     """One client that is gone: seconds until its request was, and what else was wrong. ``client`` looks on."""
     first_seq = client.call(GetEvents(call=0)).next_seq
-    asked = replace(phase.request, id=f"gone-{first_seq}")
-    rival = None
+    asked = phase.ask.request("gone", first_seq)
+    rival: Stream | None = None
     if phase.rival and phase.rival_first:
-        rival = first = client.submit(replace(phase.rival, id=f"rival-{first_seq}"))
-        _until(client, lambda: first.accepted is not None)
+        rival = first = client.submit(phase.rival.request("rival", first_seq + 1))
+        _until(client, lambda: first.accepted is not None, "be accepted")
     command = [sys.executable, "-P", victim.__file__, endpoint, msgspec.json.encode(asked).decode()]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         if phase.rival and not phase.rival_first:
-            _until(client, lambda: any(row.output_tokens for row in _rows(client, asked.id)))
-            rival = client.submit(replace(phase.rival, id=f"rival-{first_seq}"))
-        _until(client, lambda: phase.reached(_rows(client, asked.id)))
+            _until(client, lambda: any(row.output_tokens for row in _rows(client, asked.id)), "decode")
+            rival = client.submit(phase.rival.request("rival", first_seq + 1))
+        _until(client, lambda: phase.reached(_rows(client, asked.id)), "get where it should")
         process.send_signal(how)
         gone_s = time.monotonic()
-        _until(client, lambda: not _rows(client, asked.id))
+        _until(client, lambda: not _rows(client, asked.id), "be dropped")
         noticed_s = time.monotonic() - gone_s
     finally:
         process.kill()
@@ -140,20 +146,25 @@ def _kept(client: Client, first_seq: int) -> list[str]:
     """Blocks that nobody gives back, and events that should not be."""
     found = []
     try:
-        _until(client, lambda: (kv := client.call(GetStatus(call=0)).kv) is not None and kv.blocks_used == 0)
+        _until(client, lambda: _used(client) == 0, "give its blocks back")
     except TimeoutError:
         found.append("its blocks are still held")
     kinds = {event.kind for event in client.call(GetEvents(call=0, from_seq=first_seq)).events}
     return found + [f"event {kind}" for kind in sorted(kinds & {"engine_lost", "internal_error"})]
 
 
+def _used(client: Client) -> int | None:
+    kv = client.call(GetStatus(call=0)).kv
+    return kv.blocks_used if kv is not None else None
+
+
 def _rows(client: Client, name: str) -> Rows:
     return [row for row in client.call(GetRequests(call=0)).rows if row.id == name]
 
 
-def _until(client: Client, holds: Callable[[], bool]) -> None:
+def _until(client: Client, holds: Callable[[], bool], what: str) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline_s:
-            raise TimeoutError("a request did not get where it should")
+            raise TimeoutError(f"a request did not {what} in time")
         client.poll(0.002)
