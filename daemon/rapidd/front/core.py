@@ -79,21 +79,7 @@ class Front:
         )
         self.control = Control(self.clients, self.link, clock, wall)
         self.watch = DeviceWatch(clock)
-        self.publisher = Publisher(
-            endpoint=endpoint,
-            front_boot_id=self.boot_id,
-            snapshot_hz=config.server.snapshot_hz,
-            transport=transport,
-            clock=clock,
-            wall=wall,
-            clients=self.clients,
-            link=self.link,
-            serving=self.serving,
-            events=self.events,
-            latency=self.latency,
-            watch=self.watch,
-            life=self.life,
-        )
+        self.publisher = self._make_publisher(endpoint, transport, wall)
         self.calls = Calls(
             config=config.server,
             access=config.access,
@@ -113,6 +99,23 @@ class Front:
             publisher=self.publisher,
         )
         self.events.emit("front_ready", "the front is ready")
+
+    def _make_publisher(self, endpoint: str, transport: Transport, wall: Callable[[], float]) -> Publisher:
+        return Publisher(
+            endpoint=endpoint,
+            front_boot_id=self.boot_id,
+            snapshot_hz=self._config.server.snapshot_hz,
+            transport=transport,
+            clock=self._clock,
+            wall=wall,
+            clients=self.clients,
+            link=self.link,
+            serving=self.serving,
+            events=self.events,
+            latency=self.latency,
+            watch=self.watch,
+            life=self.life,
+        )
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class Front:
     def _find_next_ns(self) -> int:
         times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
         look_ns = self._next_look_ns if self.serving.journal.streams else None
-        return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns, look_ns) if at is not None))
+        return min(*times, *(at for at in (self.serving.deadlines.next_ns, self._stop_ns, look_ns) if at is not None))
 
     def tick(self) -> None:
         """What time brings: pings, deadlines, leases, snapshots, the end of a drain."""
