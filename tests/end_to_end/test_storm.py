@@ -57,7 +57,7 @@ def test_requests_that_are_given_up_leave_nothing_behind(one: Site) -> None:
 
 
 def test_under_overload_what_is_refused_says_when_to_come_back_and_the_rest_is_served(one: Site) -> None:
-    found = overload.run(one, rounds=1, requests=16, output_tokens=24, judged=False)
+    found = overload.run(one, rounds=1, requests=32, output_tokens=24, judged=False)
     assert found["failures"] == []
 
 

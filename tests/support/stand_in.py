@@ -56,8 +56,8 @@ def main() -> int:
     wakeup, signals = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: None)
+    for heard in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(heard, lambda *_: None)
     sock = socket.socket(fileno=int(channel_fd))
     channel = Channel(sock)
     if behaviour == "noisy":

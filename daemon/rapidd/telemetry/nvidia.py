@@ -53,7 +53,8 @@ _RESET: Final = (46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 140, 143, 156, 158)
 """Xids whose immediate action is to reset the GPU or the machine (79), in NVIDIA's "Analyzing Xid Errors with the Xid
 Catalog" (docs.nvidia.com/deploy/xid-errors). Those of NVLink (74, 136, 144 to 150, 155) are told and no more: what they
 ask for depends on the link and on registers that NVML does not tell, and the daemon runs on one GPU."""
-_REMEDIES: Final[dict[int, Remedy]] = {94: "restart"} | dict.fromkeys(_RESET, "stop")
+_REMEDIES: Final[dict[int, Remedy]] = dict.fromkeys(_RESET, "stop")
+_REMEDIES[94] = "restart"
 """94's immediate action is to restart the application. So is that of faults of one process's own channels (13, 31), and
 that of 43 and 45 is none or depends: they may be another process's, and end ours by themselves when they are ours."""
 
