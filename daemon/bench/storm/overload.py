@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import psutil
+
 from bench.storm.site import MAX_ROWS, VOCAB, Site, pump, request, whole
 from rapidctl.client import Client, Stream
 from rapidctl.wire import Failed, GetStatus, Status
@@ -27,6 +29,7 @@ class Turn:
     """A few seconds of one load."""
 
     seconds: float = 0.0
+    engine_cpu_s: float = 0.0
     whole: int = 0
     """Finished with all their tokens."""
     refused_s: list[float] = field(default_factory=list)
@@ -38,12 +41,18 @@ class Turn:
         """Whole requests a second."""
         return self.whole / self.seconds
 
+    @property
+    def engine_cpu_ms(self) -> float:
+        """For a whole request: what others on the machine hardly change."""
+        return 1e3 * self.engine_cpu_s / self.whole
+
 
 class Load:
     """Sends and counts on one connection."""
 
     def __init__(self, client: Client, output_tokens: int, seed: int) -> None:
         self._client, self._output_tokens = client, output_tokens
+        self._engine = psutil.Process(client.call(GetStatus(call=0)).engine.pid)
         self._draw = random.Random(seed)
         self._open: dict[str, tuple[Stream, float]] = {}
 
@@ -64,7 +73,7 @@ class Load:
         return self._run(lambda turn: turn.seconds >= seconds, due)
 
     def _run(self, over: Callable[[Turn], bool], due: Callable[[float], int]) -> Turn:
-        turn, begin_s = Turn(), time.monotonic()
+        turn, begin_s, begin_cpu_s = Turn(), time.monotonic(), self._cpu_s()
         while not over(turn):
             for _ in range(due(turn.seconds)):
                 prompt = [self._draw.randrange(3, VOCAB) for _ in range(PROMPT_TOKENS)]
@@ -73,7 +82,11 @@ class Load:
             self._client.poll(0.001)
             self._collect(turn)
             turn.seconds = time.monotonic() - begin_s
+        turn.engine_cpu_s = self._cpu_s() - begin_cpu_s
         return turn
+
+    def _cpu_s(self) -> float:
+        return sum(self._engine.cpu_times()[:2])
 
     def end(self) -> None:
         """Give up what is left of a turn, and wait until the daemon has."""
@@ -125,6 +138,8 @@ def _figures(pairs: list[tuple[Turn, Turn]]) -> dict[str, Any]:
         "peak_per_s": round(statistics.median(calm.goodput for calm, _ in pairs), 1),
         "overloaded_per_s": round(statistics.median(storm.goodput for _, storm in pairs), 1),
         "goodput_share": round(statistics.median(storm.goodput / calm.goodput for calm, storm in pairs), 3),
+        "peak_engine_cpu_ms": round(statistics.median(calm.engine_cpu_ms for calm, _ in pairs), 1),
+        "overloaded_engine_cpu_ms": round(statistics.median(storm.engine_cpu_ms for _, storm in pairs), 1),
         "refused": len(refused_ms),
     }
     if refused_ms:
