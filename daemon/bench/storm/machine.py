@@ -54,6 +54,7 @@ def make_request(
     *,
     due_ns: int | None = None,
     arrival_ns: int | None = None,
+    deadline_ns: int | None = None,
     slo_class: SloClass = "interactive",
 ) -> Request:
     """A greedy request; later ``rid``s arrive later."""
@@ -67,6 +68,7 @@ def make_request(
         priority=priority,
         arrival_ns=rid if arrival_ns is None else arrival_ns,
         due_ns=due_ns,
+        deadline_ns=deadline_ns,
         slo_class=slo_class,
     )
 
