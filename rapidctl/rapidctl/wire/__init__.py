@@ -143,7 +143,7 @@ __all__ = [
     "PartitionInfo", "Phase", "PhaseWork", "Ping", "Placement", "PlanInfo", "PlanRequest", "Pong", "PredictPartition",
     "Prediction", "Process", "ProfileReply", "Quantiles", "ReleasePartition", "Reload", "Reply", "Request",
     "RequestCounts", "RequestList", "RequestRow", "Sampling", "SetPartition", "SetPolicy", "Slo", "SloClass",
-    "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup", "Welcome", "WireError",
-    "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request", "decode_snapshot",
-    "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
+    "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup", "Welcome",
+    "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
+    "decode_snapshot", "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
 ]  # fmt: skip
