@@ -3,7 +3,7 @@
 export PYTHONSAFEPATH := 1
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-gpu test-faults lint bench bench-gpu bench-console docs clean
+.PHONY: help setup model demo test test-gpu test-faults storm soak lint bench bench-gpu bench-console docs clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -43,7 +43,13 @@ test-gpu: setup ## run the tests that need a GPU; output in build/gpu
 	PYTHON=$(PY) bash tests/gpu.sh
 
 test-faults: setup ## run every fault point in every phase of a request; some minutes
-	$(PY) -m pytest -q -m "faults or not faults" tests/end_to_end/test_faults.py
+	$(PY) -m pytest -q -m "faults or not faults" tests/end_to_end/test_faults.py tests/rapidd/test_fault_matrix.py
+
+storm: setup ## count what a daemon loses when it is treated badly; half an hour; STORM="SECTION --share S --out FILE"
+	PYTHONPATH=daemon $(PY) -m bench.storm $(STORM)
+
+soak: setup ## serve for an hour and see whether any process grows; SOAK="--minutes M --out FILE"
+	PYTHONPATH=daemon $(PY) -m bench.memory --minutes 60 $(SOAK)
 
 lint: setup ## check style and types
 	$(PY) -m ruff check .

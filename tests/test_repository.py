@@ -17,6 +17,8 @@ TARGETS = {
     "demo",
     "test",
     "test-gpu",
+    "storm",
+    "soak",
     "test-faults",
     "lint",
     "bench",

@@ -18,7 +18,7 @@ import psutil
 
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.processes import daemon
-from bench.served import http as http_server
+from bench.served import http_server
 from rapidctl.client import Client
 from rapidctl.wire import GetSnapshot
 
@@ -44,7 +44,7 @@ def main() -> int:
         shape = Path(folder) / "config.json"
         shape.write_text(json.dumps(SHAPE), encoding="utf-8")
         options = ("--weights", "random", "--shape", str(shape), "--dtype", "float32", "--compute-units", "1")
-        with daemon(*options) as server, Client(server.endpoint) as client, http_server(server.endpoint) as url:
+        with daemon(*options) as server, Client(server.endpoint) as client, http_server(server.endpoint) as (url, _):
             (process,) = (child for child in psutil.Process().children() if "http" in child.cmdline())
             port = int(url.rpartition(":")[2])
             _stream(port, arguments.streams, 20)  # warm

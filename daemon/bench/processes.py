@@ -31,6 +31,15 @@ class Daemon:
         self._process = process
         self._log = log
 
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended by itself. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(STOP_TIMEOUT_S)
+
     def said(self) -> str:
         """All that it has written to standard error; gone when its context ends."""
         return self._log.read_text(encoding="utf-8", errors="replace")

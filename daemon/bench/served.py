@@ -28,19 +28,19 @@ def main() -> int:
     at = arguments.index("--")
     with daemon(*arguments[:at]) as server:
         print(f"bench: ready after {server.ready_s:.1f} s", file=sys.stderr, flush=True)
-        with http(server.endpoint) as url:
+        with http_server(server.endpoint) as (url, _):
             places = {"{url}": url, "{endpoint}": server.endpoint}
             command = [places.get(word, word) for word in arguments[at + 1 :]]
             return subprocess.run(command, check=False).returncode
 
 
 @contextlib.contextmanager
-def http(endpoint: str) -> Iterator[str]:
-    """`rapidd http` in front of a daemon; its address once it answers. Raises RuntimeError if it does not."""
+def http_server(endpoint: str, *options: str) -> Iterator[tuple[str, int]]:
+    """`rapidd http` in front of a daemon: its address, once it answers, and pid. Raises RuntimeError if it does not."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-P", "-m", "rapidd", "http", "--endpoint", endpoint, "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "rapidd", "http", "--endpoint", endpoint, "--port", str(port), *options]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -49,7 +49,7 @@ def http(endpoint: str) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError(f"rapidd http does not answer at {url}: its messages are above")
             time.sleep(0.1)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()

@@ -20,8 +20,6 @@ ChildName = Literal["front", "engine"]
 HEALTHY_S: Final = 60.0
 """A child that was ready for so long starts again without the penalty of earlier failures."""
 KILL_WAIT_S: Final = 5.0
-LOAD_SILENCE_S: Final = 600.0
-"""A child that is not ready and has reported no progress for so long hangs: a device's library may, at start."""
 STDERR: Final = 2
 
 
@@ -43,6 +41,8 @@ class Child:
         self.kill_at_s: float | None = None
         """When a hung process that was aborted is killed."""
         self.watch = Watch(0.0)
+        self.load_limit_s = 0.0
+        """A child that is not ready and reports no progress for so long hangs: a device's library may, at start."""
         self._command: Final = command
         self._delays_s: Final = delays_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,8 +120,8 @@ class Child:
         if self._ready_s is not None:
             trouble = self.watch.trouble
         else:
-            silent = self.watch.limit_s and now_s - self._heard_s > LOAD_SILENCE_S
-            trouble = f"no progress for {LOAD_SILENCE_S:.0f} s while it starts" if silent else None
+            silent = self.watch.limit_s and now_s - self._heard_s > self.load_limit_s
+            trouble = f"no progress for {self.load_limit_s:g} s while it starts" if silent else None
         if trouble is not None:
             self.kill_at_s = now_s + ABORT_S
             self.signal(signal.SIGABRT)

@@ -51,6 +51,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     snapshot_hz: Annotated[float, Meta(ge=0.1, le=20)] = 4.0
     hang_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     """A child whose loop is silent, or that ends no batch while requests wait, for so long is replaced; 0: never."""
+    load_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    """An engine that reports no progress for so long while it loads is replaced, unless hang-timeout-s is 0."""
 
 
 class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,6 +28,13 @@ def start(config: LogConfig, process: str) -> None:
     _LOGGER.handlers[:] = [handler]
     _LOGGER.propagate = False
     _LOGGER.setLevel(_LEVELS[config.level])
+
+
+def adopt_libraries() -> None:
+    """From now on the errors of libraries go where ours go, and look alike; what they say below that is noise."""
+    root = logging.getLogger()
+    root.handlers[:] = _LOGGER.handlers
+    root.setLevel(logging.ERROR)
 
 
 def debug_is_on() -> bool:
@@ -52,6 +60,11 @@ def warning(text: str, **fields: object) -> None:
 def error(text: str, **fields: object) -> None:
     """Something that somebody has to look at."""
     _write(logging.ERROR, text, fields)
+
+
+def bug(text: str, **fields: object) -> None:
+    """An exception that nobody expected, while it is handled: an error with its traceback."""
+    _write(logging.ERROR, text, {**fields, "exception": traceback.format_exc()})
 
 
 def event(level: str, text: str, **fields: object) -> None:
@@ -90,7 +103,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the sentence holds."""
-        return _line(record.getMessage(), vars(record)["fields"])
+        return _line(record.getMessage(), _fields(record))
 
 
 def _line(text: str, fields: Mapping[str, object]) -> str:
@@ -114,4 +127,12 @@ class _JsonLines(logging.Formatter):
             "process": self._process,
             "message": record.getMessage(),
         }
-        return json.dumps({**vars(record)["fields"], **head}, ensure_ascii=False, default=str)
+        return json.dumps({**_fields(record), **head}, ensure_ascii=False, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """What the line was given, or, of a library's, which one it is; and the exception, if there was one."""
+    fields: dict[str, object] = vars(record).get("fields", {"library": record.name})
+    if record.exc_info is None:
+        return fields
+    return {**fields, "exception": "".join(traceback.format_exception(*record.exc_info))}

@@ -19,6 +19,8 @@ HOT: Final = frozenset(
         "engine.policy",
         "log.format",
         "log.level",
+        "policy.refuse-hopeless",
+        "server.load-timeout-s",
         "server.max-waiting-requests",
         "server.max-waiting-tokens",
         "server.max-output-tokens",

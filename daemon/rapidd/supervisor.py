@@ -24,7 +24,7 @@ from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
-from rapidd.ipc import ChildReport, DeviceFault, Pulse, Reload, Reloaded, SupervisorNote
+from rapidd.ipc import AskReload, ChildReport, DeviceFault, Pulse, Reload, ReloadDone, Reloaded, SupervisorNote
 from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
 from rapidd.sdnotify import notify
@@ -118,6 +118,7 @@ class Supervisor:
         self._drain_s = config.server.drain_timeout_s + DRAIN_GRACE_S
         for child in self._children:
             child.watch.limit_s = config.server.hang_timeout_s
+            child.load_limit_s = config.server.load_timeout_s
 
     def run(self) -> int:
         """The whole life of the daemon; the exit status. Only in a process's main thread (signals)."""
@@ -169,6 +170,8 @@ class Supervisor:
                         self._on_reloaded(child, message)
                     case DeviceFault():
                         self._on_device_fault(message)
+                    case AskReload():
+                        self._reload()
             pid = child.pid
             if pid is not None and (status := child.reap()) is not None:
                 self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
@@ -268,6 +271,8 @@ class Supervisor:
             self._say(f"reload refused, the old configuration stays: {problem}")
         if not problems:
             self._say(done)
+        text = f"reload refused, the old configuration stays: {'; '.join(problems)}" if problems else done
+        self._front.tell(ReloadDone(text, bool(problems)))
         notify("READY=1")
 
     # --- children

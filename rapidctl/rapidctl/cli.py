@@ -23,9 +23,9 @@ EXIT_BUG: Final = 70
 EXIT_INTERRUPT: Final = 130
 
 COMMANDS: Final = (
-    "top", "run", "status", "stats", "requests", "partition", "policy", "profile", "events", "drain", "wait", "version",
-    "completion", "bench", "record", "replay", "export", "check", "context", "hosts", "config", "doctor", "schema",
-    "keys",
+    "top", "run", "status", "stats", "requests", "partition", "policy", "profile", "events", "drain", "reload", "wait",
+    "version", "completion", "bench", "record", "replay", "export", "check", "context", "hosts", "config", "doctor",
+    "schema", "keys",
 )  # fmt: skip
 EPILOG: Final = """exit codes: 0 ok, 1 refused or degraded, 2 usage, 3 no daemon, 4 timeout, 5 not permitted,
 6 protocol mismatch, 70 bug, 130 interrupted"""

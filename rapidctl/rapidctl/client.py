@@ -47,7 +47,15 @@ Reply = (
     | wire.ProfileReply
     | wire.ControlReply
 )
-Command = wire.Cancel | wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.UndoPartition | wire.Drain
+Command = (
+    wire.Cancel
+    | wire.SetPartition
+    | wire.ReleasePartition
+    | wire.SetPolicy
+    | wire.UndoPartition
+    | wire.Drain
+    | wire.Reload
+)
 Call = (
     Ping
     | wire.GetStatus

@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from rapidctl.client import Client
 from rapidctl.errors import Refused
 from rapidctl.wire import GetStatus
-from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, serve_command, story, until_running
+from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, rapidctl, serve_command, story, until_running
 from support.process import run, wait_for_end
 
 TOKENS = 300
@@ -67,3 +68,23 @@ def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_unharmed(daemo
     daemon.check_serves()
     after = daemon.status()
     assert (after.front, after.engine, after.boot_id) == (before.front, before.engine, before.boot_id)
+
+
+def test_an_operator_reloads_a_setting_and_is_told_why_another_needs_a_restart(
+    started: Callable[..., Daemon], folder: Callable[[], Path]
+) -> None:
+    config = folder() / "rapidd.toml"
+
+    def write(settings: str) -> None:
+        config.write_text(f'[model]\npath = "{MODEL}"\ndtype = "float32"\n{settings}')
+
+    write("")
+    daemon = started("--config", str(config))
+    write("[server]\nmax-waiting-requests = 7\n")
+    taken = rapidctl(daemon, "reload", "--wait")
+    assert (taken.returncode, taken.stdout) == (0, "reloaded: server.max-waiting-requests\n")
+    write("[engine]\nkv-blocks = 50\n")
+    refused = rapidctl(daemon, "reload", "--wait")
+    assert refused.returncode == 1
+    assert "engine.kv-blocks: needs a restart; nothing was changed" in refused.stderr
+    daemon.check_serves()

@@ -52,6 +52,7 @@ CHANGING = [
     ["policy", "set", "hybrid:512"],
     ["drain"],
     ["drain", "--off"],
+    ["reload"],
 ]
 ASKING = [*READING, *CHANGING]
 

@@ -1,5 +1,7 @@
 """What single commands promise: their keys, what they send, and what they say."""
 
+from typing import Literal
+
 import pytest
 from msgspec.structs import replace
 
@@ -211,6 +213,37 @@ def test_wait_idle_waits_for_the_last_request(peer: Peer, rapidctl: Rapidctl) ->
 
 def test_wait_gives_up_with_4(peer: Peer, rapidctl: Rapidctl) -> None:
     assert rapidctl("wait", "epoch=6", "--timeout", "50ms").code == 4
+
+
+@pytest.mark.parametrize(("level", "code"), [("info", 0), ("error", 1)])
+def test_reload_with_wait_tells_what_became_of_it(
+    peer: Peer, rapidctl: Rapidctl, level: Literal["info", "error"], code: int
+) -> None:
+    """By the first event about the configuration that is newer than the wish."""
+    older = replace(samples.EVENT, seq=3, kind="config", text="an older one")
+    outcome = replace(samples.EVENT, seq=4, kind="config", level=level, text="what became of it")
+    events = [older]
+
+    def reload(ask: wire.Reload) -> list[wire.ControlReply]:
+        events.append(outcome)
+        return [wire.ControlReply(call=ask.call, epoch=6, text="read again")]
+
+    peer.script[wire.Reload] = reload
+    peer.script[wire.GetEvents] = lambda ask: [
+        wire.EventList(
+            call=ask.call,
+            oldest_seq=3,
+            next_seq=events[-1].seq + 1,
+            events=[event for event in events if event.seq >= ask.from_seq],
+        )
+    ]
+    done = rapidctl("reload", "--wait")
+    assert done.code == code
+    assert "what became of it" in done.stdout + done.stderr
+
+
+def test_a_reload_of_which_nothing_is_heard_times_out(peer: Peer, rapidctl: Rapidctl) -> None:
+    assert rapidctl("reload", "--wait", "--timeout", "50ms").code == 4
 
 
 def test_drain_with_wait(peer: Peer, rapidctl: Rapidctl) -> None:

@@ -15,6 +15,7 @@ from rapidd.config import LogConfig
 def quiet_afterwards() -> Iterator[None]:
     yield
     logging.getLogger("rapidd").handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def test_a_json_line_has_its_head_and_what_was_given_but_nulls(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,3 +58,22 @@ def test_a_program_that_asked_for_no_log_hears_of_trouble_only(capsys: pytest.Ca
     log.info("nothing to see")
     log.warning("trouble")
     assert capsys.readouterr().err == "rapidd: trouble\n"
+
+
+def test_what_a_library_says_of_errors_looks_like_the_rest_with_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    log.start(LogConfig(format="json"), "http")
+    log.adopt_libraries()
+    logging.getLogger("some.library").info("noise")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logging.getLogger("some.library").exception("it broke")
+        log.bug("ours broke", request_id="r-1")
+    theirs, ours = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (theirs["message"], theirs["process"], theirs["library"]) == ("it broke", "http", "some.library")
+    assert (ours["message"], ours["request_id"]) == ("ours broke", "r-1")
+    for told in (theirs, ours):
+        assert told["exception"].endswith("ValueError: no\n")

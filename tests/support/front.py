@@ -4,6 +4,7 @@ Nothing runs beside the test: `Rig.until` turns the front's loop until something
 thread nor a sleep. The engine is a declared seam (transport): what it says is what the test sends.
 """
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ R = TypeVar("R")
 
 VOCAB = 300
 EOS = 299
+START_NS = 1_000_000_000_000
+"""When a rig's clock begins."""
 CONTEXT = 64
 PATIENCE_S = 10.0
 """Longest wait for a frame; only a failing test ever waits so long."""
@@ -47,7 +50,7 @@ class FakeClock:
     """Monotonic and unix time at once; stands still until a test moves it."""
 
     def __init__(self) -> None:
-        self.ns = 1_000_000_000_000
+        self.ns = START_NS
 
     def __call__(self) -> int:
         return self.ns
@@ -223,18 +226,30 @@ class Rig:
         self.text = text
         self.peers: list[Peer] = []
         self.engines: list[ScriptedEngine] = []
-        self.reports: list[ipc.ChildReport] = []
+        ours, theirs = socket.socketpair()
+        self.supervisor, self.channel = ipc.Channel(ours), ipc.Channel(theirs)
         self.server = self.start(send_hwm)
 
     def start(self, send_hwm: int = 1000) -> Server:
         self.server = Server(
-            self.config, self.runtime, self.text, clock=self.clock, wall=self.clock.wall, send_hwm=send_hwm
+            self.config,
+            self.runtime,
+            self.text,
+            self.channel,
+            clock=self.clock,
+            wall=self.clock.wall,
+            send_hwm=send_hwm,
         )
         return self.server
 
     @property
     def front(self) -> Any:
         return self.server.front
+
+    def wishes(self) -> list[ipc.AskReload]:
+        """What the supervisor was asked for."""
+        lines = map(ipc.decode_child, self.supervisor.lines())
+        return [line for line in lines if isinstance(line, ipc.AskReload)]
 
     def until(
         self,
@@ -281,4 +296,6 @@ class Rig:
         for engine in list(self.engines):
             engine.die()
         self.server.close()
+        self.supervisor.close()
+        self.channel.close()
         self.context.term()

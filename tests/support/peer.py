@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import zmq
 from msgspec.structs import replace
 
 from rapidctl import wire
+from rapidctl.client import Command
 from support import samples
 
 Answer = Callable[..., Sequence[wire.Reply] | None]
@@ -43,7 +44,7 @@ def default_script() -> dict[type, Answer]:
             replace(samples.FINISHED, id=ask.id),
         ],
         **dict.fromkeys(
-            (wire.Cancel, wire.SetPartition, wire.ReleasePartition, wire.SetPolicy, wire.UndoPartition, wire.Drain),
+            get_args(Command),
             lambda ask: [wire.ControlReply(call=ask.call, epoch=6, text="accepted")],
         ),
     }

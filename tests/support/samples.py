@@ -351,6 +351,7 @@ REQUESTS: dict[str, wire.Request] = {
     "setpolicy": wire.SetPolicy(call=10, policy="hybrid:512", by="ana", if_epoch=5, deadline_unix_s=1.7e9),
     "undopartition": wire.UndoPartition(call=10, by="ana", if_epoch=5, deadline_unix_s=1.7e9),
     "drain": wire.Drain(call=11, on=False, by="ana"),
+    "reload": wire.Reload(call=12, by="ana"),
 }
 REPLIES: dict[str, wire.Reply] = {
     "welcome": WELCOME,

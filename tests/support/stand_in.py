@@ -4,9 +4,9 @@
 
 The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
-at its channel; ``deaf`` does not either and ignores SIGABRT; ``stuck`` answers probes but never ends a batch; ``picky``
-refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose engine must be replaced; a
-number exits with it.
+at its channel; ``deaf`` does not either and ignores SIGABRT; ``loading`` is never ready; ``stuck`` answers probes but
+never ends a batch; ``picky`` refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose
+engine must be replaced; a number exits with it. SIGUSR1 makes it ask for a reload.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -20,12 +20,14 @@ from pathlib import Path
 
 from rapidd import stacks
 from rapidd.ipc import (
+    AskReload,
     Channel,
     ChildReport,
     DeviceFault,
     Probe,
     Pulse,
     Reload,
+    ReloadDone,
     Reloaded,
     decode_supervisor,
     exit_with_supervisor,
@@ -54,7 +56,8 @@ def main() -> int:
     wakeup, signals = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for heard in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(heard, lambda *_: None)
     sock = socket.socket(fileno=int(channel_fd))
     channel = Channel(sock)
     if behaviour == "noisy":
@@ -62,9 +65,10 @@ def main() -> int:
     stacks.catch(RuntimeDir(config["server"]["listen"]).private, name)
     if behaviour == "deaf":
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
-    if behaviour in ("busy", "deaf"):
+    if behaviour in ("busy", "deaf", "loading"):
         exit_with_supervisor(channel)
-        channel.send(ChildReport("ready", f"{name} detail"))
+        channel.send(ChildReport("loading" if behaviour == "loading" else "ready", f"{name} detail"))
+        tell("loading" if behaviour == "loading" else "ready")
         while True:
             signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
@@ -74,7 +78,9 @@ def main() -> int:
     while True:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
         if signals.fileno() in readable:
-            signals.recv(1)
+            if signals.recv(1)[0] == signal.SIGUSR1:
+                channel.send(AskReload())
+                continue
             tell("told to stop")
             if behaviour != "stubborn":
                 return 0
@@ -86,6 +92,8 @@ def main() -> int:
                     case Reload(number, new):
                         tell("reload", snapshot_hz=new.server.snapshot_hz)
                         channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
+                    case ReloadDone(text, refused):
+                        tell("reload done", text=text, refused=refused)
                     case _:
                         tell("note", note=json.loads(line))
             if channel.closed:

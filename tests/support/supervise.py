@@ -1,7 +1,8 @@
 """Runs the supervisor over stand-ins for its children: ``python supervise.py FOLDER FRONT ENGINE [GRACE_S]``.
 
 FRONT and ENGINE are behaviours of `stand_in`. GRACE_S shortens what a child gets to end. A reload reads
-FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not answer so many quick probes hang.
+FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not answer so many quick probes hang, and
+LOAD_TIMEOUT_S one that loads without progress.
 """
 
 import os
@@ -21,7 +22,7 @@ def main() -> int:
     folder, front, engine, *grace = sys.argv[1:]
     if grace:
         vars(supervisor).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]))
-    hang_s = 0.0
+    hang_s, load_s = 0.0, float(os.environ.get("LOAD_TIMEOUT_S", "600"))
     if "HANG_BEATS" in os.environ:
         vars(supervisor).update(BEAT_S=QUICK_BEAT_S)
         vars(child).update(ABORT_S=0.5)
@@ -32,7 +33,8 @@ def main() -> int:
 
     def load() -> Config:
         config = settings.load(path, {}).config if path.exists() else Config()
-        return replace(config, server=replace(config.server, drain_timeout_s=0.0, hang_timeout_s=hang_s))
+        quick = replace(config.server, drain_timeout_s=0.0, hang_timeout_s=hang_s, load_timeout_s=load_s)
+        return replace(config, server=quick)
 
     first = load()
     first = replace(first, server=replace(first.server, listen=f"ipc://{folder}/run/request.sock"))

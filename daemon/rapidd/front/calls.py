@@ -35,7 +35,9 @@ class Encoding(Struct):
 
 
 class Calls:
-    """The verbs. ``encode`` starts `admission.encode` in another thread; ``state`` is the daemon's."""
+    """The verbs. ``encode`` starts `admission.encode` in another thread, ``reload`` asks the supervisor for one;
+    ``state`` is the daemon's.
+    """
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Calls:
         text: TextModel,
         clock: Clock,
         encode: Callable[[wire.Generate], None],
+        reload: Callable[[], None],
         state: Callable[[], wire.DaemonState],
         clients: Clients,
         link: EngineLink,
@@ -69,6 +72,7 @@ class Calls:
         self._text = text
         self._clock = clock
         self._encode = encode
+        self._ask_reload = reload
         self._state = state
         self._clients = clients
         self._link = link
@@ -93,6 +97,7 @@ class Calls:
             wire.SetPolicy: control.set_policy,
             wire.UndoPartition: control.undo,
             wire.Drain: self._drain,
+            wire.Reload: self._reload,
         }
 
     def configure(self, config: ServerConfig, access: AccessConfig) -> None:
@@ -283,3 +288,9 @@ class Calls:
         self._clients.reply(
             client.identity, wire.ControlReply(call=request.call, epoch=self._link.epoch, text=self._state())
         )
+
+    def _reload(self, client: Client, request: wire.Reload) -> None:
+        self._control.check_control(client)
+        self._ask_reload()
+        text = "the configuration is read again; an event tells the outcome"
+        self._clients.reply(client.identity, wire.ControlReply(call=request.call, epoch=self._link.epoch, text=text))

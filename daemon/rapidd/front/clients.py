@@ -14,7 +14,12 @@ Clock = Callable[[], int]
 """Nanoseconds of the monotonic clock."""
 Outcome = Literal["sent", "gone", "full"]
 
-LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9)
+LOOK_NS: Final = 250_000_000
+"""How often leases are looked at, while there are streams."""
+LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9) - LOOK_NS
+"""So that the look that finds it missed comes in time."""
+LATE_NS: Final = int(1.25 * wire.LEASE_INTERVAL_S * 1e9)
+"""A client with streams that is silent for so long is asked as those without are: who left is known sooner."""
 PROBE_NS: Final = 30_000_000_000
 """A silent client without streams is sent an empty message this often, only to see whether it is still there."""
 OWED_NS: Final = 60_000_000_000
@@ -115,9 +120,10 @@ class Clients:
         return silent
 
     def probe(self) -> None:
-        """Find out which of the clients without streams have left."""
+        """Find out which of the silent clients have left."""
         now_ns = self._clock()
         for client in list(self._by_identity.values()):
-            if not client.stream_ids and now_ns - max(client.last_seen_ns, client.probed_ns) >= PROBE_NS:
+            patience_ns = LATE_NS if client.stream_ids else PROBE_NS
+            if now_ns - max(client.last_seen_ns, client.probed_ns) >= patience_ns:
                 client.probed_ns = now_ns
                 self.reply(client.identity, wire.Deltas(items=[]))

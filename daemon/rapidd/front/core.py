@@ -16,18 +16,17 @@ from rapidd.errors import RequestError
 from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
-from rapidd.front.clients import Client, Clients, Clock, Transport
+from rapidd.front.clients import LOOK_NS, Client, Clients, Clock, Transport
 from rapidd.front.control import Control, refusal
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
-from rapidd.reload import changed
 from rapidd.telemetry.latency import LatencyRecorder, resolve_slo
 from rapidd.telemetry.watch import DeviceWatch
 
 CHORES_NS: Final = 1_000_000_000
-"""Period of leases, late answers, SLO reports and the engine's ping."""
+"""Period of late answers, SLO reports and the engine's ping."""
 EARLY_NS: Final = 150_000_000
 """How much sooner they may be done where the front is awake anyway: waking up costs more than they do."""
 _DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
@@ -62,6 +61,7 @@ class Front:
         self._engine_was_connected = False
         self._engine_was_lost = False
         self._next_chores_ns = clock()
+        self._next_look_ns = clock()
         self._next_ns: int | None = None
         """`next_ns`, until something happens that may bring it forward. An engine's step does not."""
         kind = config.engine.device if config.engine.device != "auto" else "cpu"
@@ -79,21 +79,7 @@ class Front:
         )
         self.control = Control(self.clients, self.link, clock, wall)
         self.watch = DeviceWatch(clock)
-        self.publisher = Publisher(
-            endpoint=endpoint,
-            front_boot_id=self.boot_id,
-            snapshot_hz=config.server.snapshot_hz,
-            transport=transport,
-            clock=clock,
-            wall=wall,
-            clients=self.clients,
-            link=self.link,
-            serving=self.serving,
-            events=self.events,
-            latency=self.latency,
-            watch=self.watch,
-            life=self.life,
-        )
+        self.publisher = self._make_publisher(endpoint, transport, wall)
         self.calls = Calls(
             config=config.server,
             access=config.access,
@@ -102,6 +88,7 @@ class Front:
             text=text,
             clock=clock,
             encode=encode,
+            reload=lambda: report(ipc.AskReload()),
             state=lambda: self.life()[0],
             clients=self.clients,
             link=self.link,
@@ -112,6 +99,23 @@ class Front:
             publisher=self.publisher,
         )
         self.events.emit("front_ready", "the front is ready")
+
+    def _make_publisher(self, endpoint: str, transport: Transport, wall: Callable[[], float]) -> Publisher:
+        return Publisher(
+            endpoint=endpoint,
+            front_boot_id=self.boot_id,
+            snapshot_hz=self._config.server.snapshot_hz,
+            transport=transport,
+            clock=self._clock,
+            wall=wall,
+            clients=self.clients,
+            link=self.link,
+            serving=self.serving,
+            events=self.events,
+            latency=self.latency,
+            watch=self.watch,
+            life=self.life,
+        )
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -128,14 +132,18 @@ class Front:
 
     def reload(self, config: Config) -> None:
         """Take over the hot settings of a configuration that the supervisor has checked."""
-        keys = ", ".join(changed(self._config, config))
         self._config = config
         self.calls.configure(config.server, config.access)
         self.publisher.configure(config.server.snapshot_hz)
+        self.serving.refuse_hopeless = config.policy.refuse_hopeless
         if self.link.hello is not None:
             self._know_engine(self.link.hello)
         self._next_ns = None
-        self.events.emit("config", f"reloaded: {keys}")
+
+    def reload_done(self, text: str, refused: bool) -> None:
+        """What became of a reload, for whoever waits for it."""
+        self._next_ns = None
+        self.events.emit("config", text, "error" if refused else "info")
 
     def stop(self) -> None:
         """First call: refuse new requests and let the live ones finish within the drain timeout. Second: now."""
@@ -169,12 +177,16 @@ class Front:
 
     def _find_next_ns(self) -> int:
         times = (self.link.next_ns, self.publisher.next_ns, self._next_chores_ns)
-        return min(*times, *(at for at in (self.serving.next_deadline_ns, self._stop_ns) if at is not None))
+        look_ns = self._next_look_ns if self.serving.journal.streams else None
+        return min(*times, *(at for at in (self.serving.deadlines.next_ns, self._stop_ns, look_ns) if at is not None))
 
     def tick(self) -> None:
         """What time brings: pings, deadlines, leases, snapshots, the end of a drain."""
         now_ns = self._clock()
         self.serving.expire()
+        if now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + LOOK_NS
+            self._look_for_clients()
         if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
             self.link.tick(now_ns + EARLY_NS)
@@ -202,11 +214,13 @@ class Front:
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
 
-    def _chores(self) -> None:
-        self.latency.sort_in()
+    def _look_for_clients(self) -> None:
         for client in self.clients.silent():
             self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
         self.clients.probe()
+
+    def _chores(self) -> None:
+        self.latency.sort_in()
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)

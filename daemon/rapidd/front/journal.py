@@ -58,6 +58,19 @@ class Choice:
         del self.gaps_ns[:]
         return self._gaps
 
+    def replay(self, known: int) -> wire.Delta:
+        """All its output after the ``known`` ids that its client has."""
+        known = min(known, len(self.output_ids))
+        return wire.Delta(
+            id=self.stream.id,
+            choice=self.index,
+            index=known,
+            token_ids=wire.pack_ids(self.output_ids[known:]),
+            text=self.text.after(known),
+            logprobs=None if self.logprobs is None else self.logprobs[known:],
+            finish_reason=self.finish_reason,
+        )
+
     def take(self, token_id: int, finish: Literal["stop", "length"] | None) -> str:
         """Append one id; ends the choice when ``finish`` is set or a stop string is complete. Returns new text."""
         self.output_ids.append(token_id)

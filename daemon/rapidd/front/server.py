@@ -223,6 +223,8 @@ class Server:
                     log.start(config.log, "front")
                     self.front.reload(config)
                     channel.send(ipc.Reloaded(number))
+                case ipc.ReloadDone(text, refused):
+                    self.front.reload_done(text, refused)
                 case ipc.SupervisorNote() as note:
                     self.front.note(note)
 

@@ -4,7 +4,6 @@ Everything a client gets to see of an engine step goes out as one `wire.Deltas` 
 operator verbs, no snapshots and no sockets.
 """
 
-import heapq
 from collections.abc import Iterable
 from typing import Final, get_args
 
@@ -14,6 +13,7 @@ from rapidd.errors import RequestError
 from rapidd.front import admission
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.deadlines import Deadlines
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
@@ -49,15 +49,15 @@ class Serving:
         refuse_hopeless: bool = False,
     ) -> None:
         self.journal = Journal()
+        self.deadlines = Deadlines(self.journal)
         self.totals = Totals()
         self._clients = clients
         self._link = link
         self._events = events
         self._latency = latency
         self._clock = clock
-        self._refuse_hopeless = refuse_hopeless
+        self.refuse_hopeless = refuse_hopeless
         self._quarantine = Quarantine()
-        self._deadlines: list[tuple[int, str]] = []  # heap of (ns, stream id); entries of ended streams are skipped
 
     # --- opening ---------------------------------------------------------------------------------------------
 
@@ -83,8 +83,7 @@ class Serving:
         accepted = wire.Accepted(id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed)
         if not self._clients.reply(client.identity, accepted):
             return
-        if stream.deadline_ns is not None:
-            self._watch(stream.id, stream.deadline_ns)
+        self.deadlines.watch(stream)
         if stream.done:
             self._finish(stream)
             return
@@ -102,7 +101,7 @@ class Serving:
         if wait_s is None:
             return
         self.totals.hopeless += 1
-        if self._refuse_hopeless:
+        if self.refuse_hopeless:
             raise RequestError(
                 "queue_full",
                 f"{self.journal.waiting_tokens} prompt tokens wait: the first token would come far too late",
@@ -135,7 +134,7 @@ class Serving:
         )
         if self._clients.reply(client.identity, accepted) and moved:
             known = [len(ids) // 4 for ids in request.resume_ids or ()]
-            items = [_replay(choice, known[choice.index] if known else 0) for choice in stream.choices]
+            items = [choice.replay(known[choice.index] if known else 0) for choice in stream.choices]
             self._clients.reply(client.identity, wire.Deltas(items=[item for item in items if item.token_ids]))
 
     def _submit(self, choice: Choice) -> None:
@@ -354,25 +353,9 @@ class Serving:
     def expire(self) -> None:
         """Fail the streams whose deadline has passed."""
         now_ns = self._clock()
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            deadline_ns, stream_id = heapq.heappop(self._deadlines)
-            stream = self.journal.streams.get(stream_id)
-            if stream is not None and stream.deadline_ns == deadline_ns:
-                waited_s = (now_ns - stream.arrival_ns) / 1e9
-                self.fail(stream, RequestError("deadline_exceeded", f"not finished {waited_s:.1f} s after its arrival"))
-
-    def _watch(self, stream_id: str, deadline_ns: int) -> None:
-        if len(self._deadlines) > 2 * len(self.journal.streams) + 64:
-            streams = self.journal.streams.values()
-            self._deadlines = [(stream.deadline_ns, stream.id) for stream in streams if stream.deadline_ns is not None]
-            heapq.heapify(self._deadlines)
-        else:
-            heapq.heappush(self._deadlines, (deadline_ns, stream_id))
-
-    @property
-    def next_deadline_ns(self) -> int | None:
-        """When `expire` may have something to do."""
-        return self._deadlines[0][0] if self._deadlines else None
+        for stream in self.deadlines.due(now_ns):
+            waited_s = (now_ns - stream.arrival_ns) / 1e9
+            self.fail(stream, RequestError("deadline_exceeded", f"not finished {waited_s:.1f} s after its arrival"))
 
     def abort(self, rids: Iterable[int]) -> None:
         """Tell the engine to drop choices."""
@@ -401,18 +384,4 @@ def _timing(stream: Stream, gaps: Histogram, now_ns: int) -> wire.Timing:
         e2e_s=(now_ns - stream.arrival_ns) / 1e9,
         itl_s=gaps.summary(),
         itl_s_mean=gaps.mean,
-    )
-
-
-def _replay(choice: Choice, known: int) -> wire.Delta:
-    """All output of a choice after the ids that its client has."""
-    known = min(known, len(choice.output_ids))
-    return wire.Delta(
-        id=choice.stream.id,
-        choice=choice.index,
-        index=known,
-        token_ids=wire.pack_ids(choice.output_ids[known:]),
-        text=choice.text.after(known),
-        logprobs=None if choice.logprobs is None else choice.logprobs[known:],
-        finish_reason=choice.finish_reason,
     )

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapidctl import __version__, wire
 from rapidctl.wire import Generate
+from rapidd import log
 from rapidd.http import guard, protocol, render, translate
 from rapidd.http.answer import EventStream, Generation, document, error_response
 from rapidd.http.bridge import Bridge, Disconnected
@@ -263,7 +264,7 @@ async def _bug(_request: Request, error: Exception) -> Response:
 
 
 class _Counting:
-    """Counts what was answered, by route and status; a path that is none of ours counts as "other"."""
+    """Counts and logs what was answered, by route and status; a path that is none of ours counts as "other"."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -275,12 +276,13 @@ class _Counting:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = CLIENT_LEFT
+        status, request_id = CLIENT_LEFT, b""
 
         async def counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, request_id
             if message["type"] == "http.response.start":
                 status = message["status"]
+                request_id = dict(message["headers"]).get(b"x-request-id", b"")
             await send(message)
 
         try:
@@ -290,3 +292,5 @@ class _Counting:
             route = scope["path"] if scope["path"] in self._known else "other"
             method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
             self._metrics.requests.labels(route, method, str(status)).inc()
+            if log.debug_is_on():
+                log.debug(f"{method} {route} {status}", request_id=request_id.decode() or None)

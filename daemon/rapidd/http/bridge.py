@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from rapidctl.client import Client, Stream, wait
 from rapidctl.errors import RapidctlError, Unreachable
 from rapidctl.stream import StreamEvent
 from rapidctl.wire import Generate
+from rapidd import log
 
 Message = StreamEvent | RapidctlError | None
 """What an inbox holds: what the daemon says, why it cannot be asked, or null: nothing happened for a while."""
@@ -177,7 +177,7 @@ class Bridge:
             while not self._stopping:
                 self._turn()
         except Exception:  # the boundary of the thread: a bug, which /health/live shows
-            traceback.print_exc()
+            log.bug("the thread to the daemon ended")
             self._call(self._break_down)
         finally:
             self._client.close()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rapidctl import wire
+from rapidd import log
 from rapidd.config import Config
 from rapidd.errors import ConfigError
 
@@ -16,6 +17,7 @@ OPTIONS: Final = {
     "--served-model-name": ("http.served-model-name", "NAME", "what clients call the model; its path by default"),
     "--api-keys": ("http.api-keys", "FILE", "SHA-256 of the keys that are let in, one a line; see --make-key"),
     "--max-body-bytes": ("http.max-body-bytes", "N", "largest body that is taken"),
+    "--log-format": ("log.format", "FORMAT", "of the lines on stderr: auto, text or json"),
     "--vllm-aliases": ("http.vllm-aliases", None, "show some metrics under vllm: names too"),
 }
 """Option -> the key it sets, its metavar (null: a switch), and its help."""
@@ -49,4 +51,6 @@ def run(arguments: argparse.Namespace, load: Callable[[], Config]) -> int:
         raise ConfigError(
             [f"the HTTP server needs the package {error.name}: install the extra http, rapid-serve[http]"]
         ) from error
+    log.start(config.log, "http")
+    log.adopt_libraries()
     return serve(config.http, config.server.listen or wire.default_endpoint())

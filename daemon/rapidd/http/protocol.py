@@ -23,7 +23,7 @@ _MAX_HARMLESS_BYTES: Final = 64
 TokenId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 StopString = Annotated[str, Meta(min_length=1, max_length=wire.MAX_STOP_CHARS)]
 _Unread = Raw | UnsetType
-_Ignored = Raw | None
+_Ignored = Raw | UnsetType  # with null in the union, msgspec would take nothing else
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
@@ -59,11 +59,11 @@ class _Body(Struct, kw_only=True, forbid_unknown_fields=True):
     slo_class: wire.SloClass | None = None
     deadline_s: Annotated[float, Meta(gt=0, le=604_800)] | None = None
     # They change nothing about the answer.
-    user: _Ignored = None
-    metadata: _Ignored = None
-    safety_identifier: _Ignored = None
-    prompt_cache_key: _Ignored = None
-    prompt_cache_retention: _Ignored = None
+    user: _Ignored = UNSET
+    metadata: _Ignored = UNSET
+    safety_identifier: _Ignored = UNSET
+    prompt_cache_key: _Ignored = UNSET
+    prompt_cache_retention: _Ignored = UNSET
     service_tier: _Unread = UNSET
     store: _Unread = UNSET
     logit_bias: _Unread = UNSET
@@ -112,7 +112,7 @@ class ChatBody(_Body):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    parallel_tool_calls: _Ignored = None
+    parallel_tool_calls: _Ignored = UNSET
     response_format: _Unread = UNSET
     tools: _Unread = UNSET
     tool_choice: _Unread = UNSET

@@ -7,7 +7,6 @@ request. Says so on stderr, and to a service manager.
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import resource
 import signal
@@ -20,7 +19,7 @@ from typing import Final
 
 import uvicorn
 
-from rapidd import sdnotify
+from rapidd import log, sdnotify
 from rapidd.config import HttpConfig
 from rapidd.errors import ConfigError
 from rapidd.http import keys as api_keys
@@ -96,14 +95,10 @@ def run(config: HttpConfig, endpoint: str) -> int:
                 timeout_graceful_shutdown=round(config.drain_timeout_s),
             )
         )
-        # Errors only: what strangers send must not fill the log.
-        logging.basicConfig(level=logging.ERROR, format="rapidd http: %(message)s", stream=sys.stderr)
         _raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.freeze()
-        print(
-            f"rapidd: http ready on {_address(config, sock)}, for the daemon at {endpoint}", file=sys.stderr, flush=True
-        )
+        log.info(f"http ready on {_address(config, sock)}, for the daemon at {endpoint}")
         sdnotify.notify("READY=1")
         try:
             server.run(sockets=[sock])

@@ -32,18 +32,31 @@ _XIDS: Final = {
     31: "memory page fault",
     43: "a channel stopped",
     45: "a channel was torn down",
+    46: "the GPU stopped processing",
     48: "double-bit ECC error",
+    62: "its power controller halted",
     63: "a memory row was remapped",
     64: "a memory row could not be remapped",
     74: "NVLink error",
     79: "the GPU has fallen off the bus",
     94: "contained memory error",
     95: "uncontained memory error",
+    109: "context switch timeout",
+    119: "its firmware does not answer",
+    120: "firmware error",
+    140: "unrecovered ECC error",
+    143: "the GPU does not initialise",
+    158: "fatal timeout",
 }
 """The commonest of NVIDIA's Xid catalog; the number alone is told of others."""
-_REMEDIES: Final[dict[int, Remedy]] = {48: "stop", 64: "stop", 79: "stop", 94: "restart", 95: "stop"}
-"""After the catalog's immediate actions: restart the application, or reset the GPU or the machine. Faults of one
-process's own channels (13, 31, 43, 45) may be another process's, and end ours by themselves when they are ours."""
+_RESET: Final = (46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 140, 143, 156, 158)
+"""Xids whose immediate action is to reset the GPU or the machine (79), in NVIDIA's "Analyzing Xid Errors with the Xid
+Catalog" (docs.nvidia.com/deploy/xid-errors). Those of NVLink (74, 136, 144 to 150, 155) are told and no more: what they
+ask for depends on the link and on registers that NVML does not tell, and the daemon runs on one GPU."""
+_REMEDIES: Final[dict[int, Remedy]] = dict.fromkeys(_RESET, "stop")
+_REMEDIES[94] = "restart"
+"""94's immediate action is to restart the application. So is that of faults of one process's own channels (13, 31), and
+that of 43 and 45 is none or depends: they may be another process's, and end ours by themselves when they are ours."""
 
 
 def open_nvidia(ordinal: int, pci_bus_id: str | None, environ: Mapping[str, str] = os.environ) -> Sensors:

@@ -74,6 +74,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "events": {"oldest_seq": int, "next_seq": int, "events": list[wire.Event]},
     "events -f": {name: kind for name, kind in wire.Event.__annotations__.items() if name != "schema_version"},
     "drain": {"draining": bool, "epoch": int, "text": str},
+    "reload": {"text": str},
     "wait": {"condition": str, "state": wire.DaemonState, "waited_s": float},
     "run accepted": {"type": Literal["accepted"], "id": str, "prompt_tokens": int, "seed": int, "resumed": bool},
     "run tokens": {"type": Literal["tokens"], "choice": int, "index": int, "token_ids": Ids, "text": str,

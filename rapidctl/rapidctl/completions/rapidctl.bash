@@ -3,12 +3,12 @@ _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do
     next="${path:+$path }$word"
-    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "reload" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
       [[ "$known" == "$next" ]] && path="$next"
     done
   done
   case "$path" in
-    "") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys" ;;
+    "") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys" ;;
     "top") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --demo --replay --control --with-text --screen --no-mouse --ascii --theme" ;;
     "run") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --system --no-chat --max-tokens --min-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --logprobs --stop --stop-token-id --ignore-eos --n --priority --deadline --id --slo-class --no-resume" ;;
     "status") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --watch -n" ;;
@@ -31,6 +31,7 @@ _rapidctl() {
     "profile show") words="-h --help --endpoint -c --gpu --timeout --json --color -q --quiet -v --verbose --slo-itl --context" ;;
     "events") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose -f --follow --since" ;;
     "drain") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --off --wait" ;;
+    "reload") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --wait" ;;
     "wait") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "version") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "completion") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose bash zsh fish" ;;

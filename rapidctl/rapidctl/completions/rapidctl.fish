@@ -1,40 +1,41 @@
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s h
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l help
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l endpoint
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s c
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l context
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l gpu
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l timeout
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l json
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l color
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s q
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l quiet
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -s v
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -l verbose
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'top'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'run'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'status'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'stats'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'requests'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'partition'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'policy'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'profile'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'events'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'drain'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'wait'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'version'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'completion'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'bench'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'record'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'replay'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'export'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'check'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'context'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'hosts'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'config'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'doctor'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'schema'
-complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain wait version completion bench record replay export check context hosts config doctor schema keys' -a 'keys'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -s h
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l help
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l endpoint
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -s c
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l context
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l gpu
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l timeout
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l json
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l color
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -s q
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l quiet
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -s v
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -l verbose
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'top'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'run'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'status'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'stats'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'requests'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'partition'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'policy'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'profile'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'events'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'drain'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'reload'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'wait'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'version'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'completion'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'bench'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'record'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'replay'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'export'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'check'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'context'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'hosts'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'config'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'doctor'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'schema'
+complete -c rapidctl -n 'not __fish_seen_subcommand_from top run status stats requests partition policy profile events drain reload wait version completion bench record replay export check context hosts config doctor schema keys' -a 'keys'
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from top' -l endpoint
@@ -401,6 +402,20 @@ complete -c rapidctl -n '__fish_seen_subcommand_from drain' -s v
 complete -c rapidctl -n '__fish_seen_subcommand_from drain' -l verbose
 complete -c rapidctl -n '__fish_seen_subcommand_from drain' -l off
 complete -c rapidctl -n '__fish_seen_subcommand_from drain' -l wait
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l gpu
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -s q
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l quiet
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -s v
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l verbose
+complete -c rapidctl -n '__fish_seen_subcommand_from reload' -l wait
 complete -c rapidctl -n '__fish_seen_subcommand_from wait' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from wait' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from wait' -l endpoint

@@ -40,6 +40,7 @@ from rapidctl.wire import (
     PredictPartition,
     Process,
     ReleasePartition,
+    Reload,
     RequestCounts,
     RequestList,
     SetPartition,
@@ -169,7 +170,7 @@ class DemoDaemon:
         match request:
             case PredictPartition(plan=plan):
                 return self._predict(plan)
-            case SetPartition() | ReleasePartition() | SetPolicy() | Cancel() | Drain():
+            case SetPartition() | ReleasePartition() | SetPolicy() | Cancel() | Drain() | Reload():
                 return self._command(request)
             case GetPartition():
                 return self._partition()
@@ -200,6 +201,8 @@ class DemoDaemon:
                 self.load.jobs = [job for job in self.load.jobs if job.id != request.id]
             case Drain():
                 return Refused("unsupported", "the make-believe daemon does not drain")
+            case Reload():
+                return Refused("unsupported", "the make-believe daemon has no configuration")
         return ControlReply(call=request.call, epoch=self._epoch, text="accepted")
 
     def _pin_to(self, request: SetPartition) -> None:

@@ -213,6 +213,14 @@ class Drain(_Request):
     by: Annotated[str, Meta(max_length=64)] = ""
 
 
+class Reload(_Request):
+    """Read the configuration again, as on SIGHUP. Answered by `ControlReply` at once; a ``config`` event follows that
+    tells what became of it."""
+
+    call: int
+    by: Annotated[str, Meta(max_length=64)] = ""
+
+
 Request = (
     Hello
     | Ping
@@ -230,4 +238,5 @@ Request = (
     | SetPolicy
     | UndoPartition
     | Drain
+    | Reload
 )

@@ -206,3 +206,22 @@ def test_a_unix_socket_takes_the_place_of_the_address(chatty: Daemon, tmp_path: 
             refused = rapidd_http("--endpoint", chatty.endpoint, "--uds", str(path))
             assert (refused.returncode, "cannot listen" in refused.stderr) == (EXIT_CONFIG, True)
             assert path.stat().st_mode & 0o007 == 0
+
+
+def test_its_log_has_lines_like_the_daemons_that_name_requests_and_hold_no_prompt(
+    chatty: Daemon, tmp_path: Path
+) -> None:
+    config = tmp_path / "rapidd.toml"
+    config.write_text('[log]\nlevel = "debug"\n')
+    options = ("--config", str(config), "--log-format", "json", "--served-model-name", NAME)
+    with http_server(chatty.endpoint, *options) as server:
+        reply = server.complete(prompt=PROMPTS[0], max_tokens=2)
+        assert server.get("/nowhere").status == 404
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert {line["process"] for line in lines} == {"http"}
+    told = {line["message"]: line.get("request_id") for line in lines}
+    assert told == {"POST /v1/completions 200": reply.headers["x-request-id"], "GET other 404": None}
+    assert PROMPTS[0] not in said

@@ -2,10 +2,10 @@
 
 import pytest
 
+from bench.storm.machine import HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
 from rapidd.engine.batch import BatchResult
 from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
-from support.machine import HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
 
 
 def test_a_request_that_can_never_fit_is_refused() -> None:
@@ -80,15 +80,21 @@ def test_a_row_without_finite_logits_fails_alone() -> None:
 
 
 def test_deadlines_end_requests_in_every_phase() -> None:
-    machine = busy_machine(SHARED, bound=4)
-    waiting = make_request(3, [5, 6], 5)
-    machine.scheduler.add(waiting)
+    machine = Machine(60, bound=4)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 30, deadline_ns=100))
+    while not machine.scheduler.num_decoding:
+        machine.launch(SHARED)
+        machine.complete("prefill")
+    for rid, prompt in ((2, list(range(10, 30))), (3, [5, 6])):
+        machine.scheduler.add(make_request(rid, prompt, deadline_ns=100))
+    machine.scheduler.add(make_request(4, [7, 8]))
     machine.launch(SHARED)
-    for request in list(machine.scheduler.requests):
-        request.deadline_ns = 100
     assert machine.scheduler.expired(99) == []
-    assert {drop.code for drop in machine.scheduler.expired(100)} == {"deadline_exceeded"}
+    assert {(drop.request.rid, drop.code) for drop in machine.scheduler.expired(100)} == {
+        (rid, "deadline_exceeded") for rid in (1, 2, 3)
+    }
     machine.drain(SHARED)
+    assert machine.outputs[4] == expected_output([7, 8], 5)
     assert machine.scheduler.pool.num_used == 0
 
 

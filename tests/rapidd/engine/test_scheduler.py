@@ -1,8 +1,6 @@
 """Scheduler: which batches each mode makes of the rows and prompts there are, and when the next may begin."""
 
-from rapidd.engine.scheduler import SHORT_TOKENS
-from rapidd.policy.plan import Plan
-from support.machine import (
+from bench.storm.machine import (
     DUE,
     HYBRID,
     SERIAL,
@@ -17,6 +15,8 @@ from support.machine import (
     kinds,
     make_request,
 )
+from rapidd.engine.scheduler import SHORT_TOKENS
+from rapidd.policy.plan import Plan
 
 
 def test_serial_gives_one_decode_step_after_each_chunk() -> None:

@@ -11,7 +11,7 @@ from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import PolicyConfig, ServerConfig
 from support.bad_frames import BAD_FRAMES, INFINITE, NAN, generate, sampling
-from support.front import CONTEXT, VOCAB, Peer, Rig, ScriptedEngine
+from support.front import CONTEXT, START_NS, VOCAB, Peer, Rig, ScriptedEngine
 
 FRAMES: dict[str, tuple[bytes, wire.ErrorCode]] = {
     **BAD_FRAMES,
@@ -131,6 +131,33 @@ def test_a_vanished_client_frees_its_requests(rig: Rig, phase: str) -> None:
     assert engine.expect(ipc.Abort).rids == [rid]
     assert not rig.front.serving.journal.choices
     rig.serves()
+
+
+def test_a_client_that_left_while_its_request_waits_is_noticed_before_its_lease_ends(rig: Rig) -> None:
+    """Nothing is sent to it meanwhile: the front asks whether it is still there once its ping is late."""
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    left = rig.server._requests.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    try:
+        peer.vanish()
+        rig.until(lambda: left.poll(0) > 0)
+    finally:
+        rig.server._requests.disable_monitor()
+        left.close()
+    rig.until(lambda: not rig.front.serving.journal.streams, meanwhile=lambda: rig.pass_time(0.25))
+    assert engine.expect(ipc.Abort).rids == [rid]
+    assert rig.clock() - START_NS < 5e9 + 1e9 / 4
+
+
+def test_a_client_that_is_frozen_is_noticed_within_its_lease(rig: Rig) -> None:
+    """It takes what it is sent, and says nothing."""
+    peer, engine = rig.ready()
+    peer.generate()
+    rid = engine.submitted().rid
+    rig.until(lambda: not rig.front.serving.journal.streams, engine, meanwhile=lambda: rig.pass_time(0.25))
+    assert engine.expect(ipc.Abort).rids == [rid]
+    assert 5e9 < rig.clock() - START_NS <= 6e9
 
 
 def test_a_lease_is_renewed_by_any_message(rig: Rig) -> None:

@@ -66,6 +66,13 @@ def test_null_is_the_same_as_nothing() -> None:
     assert chat(**nulls) == chat()
 
 
+def test_fields_that_change_nothing_are_taken_whatever_they_hold() -> None:
+    """OpenAI's clients send them; every value but null was refused."""
+    labels = {"user": "u-1", "metadata": {"run": "7"}, "safety_identifier": "s", "prompt_cache_key": "k"}
+    assert completion(**labels) == completion()
+    assert chat(**labels, parallel_tool_calls=True, prompt_cache_retention="24h") == chat()
+
+
 def test_other_spellings_of_the_same_wish() -> None:
     assert completion(top_k=-1) == completion(top_k=0) == completion()
     assert completion(best_of=2, n=2) == completion(n=2)

@@ -169,7 +169,16 @@ def test_another_gpus_values_are_worse_than_none(nvml: Nvml, gpus: int, environ:
 
 
 @pytest.mark.parametrize(
-    ("xids", "remedy"), [((), "none"), ((31, 43, 63, 4711), "none"), ((94,), "restart"), ((94, 79, 31), "stop")]
+    ("xids", "remedy"),
+    [
+        ((), "none"),
+        ((31, 43, 63, 4711), "none"),
+        ((94,), "restart"),
+        ((94, 79, 31), "stop"),
+        ((48,), "stop"),
+        ((46, 119), "stop"),
+        ((13, 74, 92), "none"),
+    ],
 )
 def test_the_worst_of_the_xids_decides_what_is_done(nvml: Nvml, xids: tuple[int, ...], remedy: str) -> None:
     sensors = open_nvidia(0, BUS_ID)

@@ -1,16 +1,8 @@
-"""Messages between the front and the engine, and between the supervisor and its children. Private, one version.
+"""Between the front and the engine: an ipc socket in the runtime directory's 0700 sub-directory.
 
-Front and engine talk over an ipc socket in the runtime directory's 0700 sub-directory: the front binds a ROUTER,
-the engine connects a DEALER. Array-like msgspec structs, one frame each; no pickle. Both ends come from the same
-installation, so there is no version range: `EngineHello.build` must match or the front refuses the engine.
-
-Lives apart from `rapidctl.wire`, which is public and versioned. Imports no torch.
+The front binds a ROUTER, the engine connects a DEALER. Array-like msgspec structs, one frame each; no pickle.
 """
 
-import os
-import select
-import socket
-import threading
 from typing import Final, Literal
 
 import msgspec
@@ -33,7 +25,6 @@ from rapidctl.wire import (
     Quantiles,
     SloClass,
 )
-from rapidd.config import Config
 
 BUILD: Final = __version__
 """What both ends must have in common: `EngineHello.build`."""
@@ -309,136 +300,6 @@ class ProfileAnswer(_Message):
 
 EngineMessage = EngineHello | Step | Dropped | Pong | EngineState | Notice | ControlDone | Predicted | ProfileAnswer
 
-# --- supervisor <-> child ----------------------------------------------------------------------------------------
-
-
-class ChildReport(Struct, tag_field="kind", tag="report"):
-    """A child's line to the supervisor: where it is in its life. ``percent`` of loading, when known."""
-
-    state: Literal["loading", "ready", "draining", "drained"]
-    detail: str = ""
-    percent: float | None = None
-
-
-class SupervisorNote(Struct, tag_field="kind", tag="note"):
-    """The supervisor's line to the front: what the other processes are doing."""
-
-    supervisor_pid: int
-    engine_pid: int | None
-    engine_state: Literal["starting", "ready", "restarting"]
-    detail: str
-    percent: float | None
-    engine_restarts: int
-    front_restarts: int
-
-
-class Probe(Struct, tag_field="kind", tag="probe"):
-    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`."""
-
-    number: int
-
-
-class Pulse(Struct, tag_field="kind", tag="pulse"):
-    """Answer to `Probe`, given by the loop itself. ``requests``: that are live; ``finished``: batches since the start,
-    null from a child that computes none and so is judged by its answers alone.
-
-    ``patience_s``: how long a batch may take on this device, from what the warm-up took.
-    """
-
-    number: int
-    requests: int = 0
-    finished: int | None = None
-    patience_s: float = 0.0
-
-
-class Reload(Struct, tag_field="kind", tag="reload"):
-    """A new configuration, which differs from the one in force in hot settings only. Answered by `Reloaded`."""
-
-    number: int
-    config: Config
-
-
-class Reloaded(Struct, tag_field="kind", tag="reloaded"):
-    """Outcome of `Reload`; ``problem``: why nothing was changed, empty when it was."""
-
-    number: int
-    problem: str = ""
-
-
-class DeviceFault(Struct, tag_field="kind", tag="device"):
-    """The front's line about the device: the engine must be started anew, or no engine can use it any more."""
-
-    remedy: Literal["restart", "stop"]
-    text: str
-
-
-ChildLine = ChildReport | Pulse | Reloaded | DeviceFault
-SupervisorLine = SupervisorNote | Probe | Reload
-
-
-class Channel:
-    """JSON lines over the socketpair between the supervisor and one child.
-
-    End of file tells a child that the supervisor is gone: it must exit, so that no orphan keeps device memory.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._buffer = b""
-        self.closed = False
-
-    def fileno(self) -> int:
-        """For pollers."""
-        return self._sock.fileno()
-
-    def send(self, message: Struct) -> None:
-        """Best effort: a peer that is gone or does not read loses reports, never stalls the sender."""
-        try:
-            self._sock.send(msgspec.json.encode(message) + b"\n")
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.closed = True
-
-    def lines(self) -> list[bytes]:
-        """Complete lines that have arrived; sets ``closed`` at end of file."""
-        while True:
-            try:
-                data = self._sock.recv(65536)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""
-            if not data:
-                self.closed = True
-                break
-            self._buffer += data
-        *lines, self._buffer = self._buffer.split(b"\n")
-        return lines
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self._sock.close()
-
-
-def exit_with_supervisor(channel: Channel) -> None:
-    """End this process when the supervisor does, even while it loads, or hangs: a thread waits for the hang-up.
-
-    For a child whose main loop may not look at the channel for long; nothing is cleaned up.
-    """
-
-    def watch() -> None:
-        poller = select.poll()
-        poller.register(channel.fileno(), 0)  # no events: only the hang-up, which is always reported
-        poller.poll()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="supervisor watch", daemon=True).start()
-
-
 encode = msgspec.msgpack.Encoder().encode
 decode_front = msgspec.msgpack.Decoder(FrontMessage).decode
 decode_engine = msgspec.msgpack.Decoder(EngineMessage).decode
-decode_child = msgspec.json.Decoder(ChildLine).decode
-decode_supervisor = msgspec.json.Decoder(SupervisorLine).decode

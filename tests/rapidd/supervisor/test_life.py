@@ -1,15 +1,10 @@
-"""The supervisor over real processes. Its children are stand-ins (tests/support/stand_in.py) that tell what happens."""
+"""The supervisor over real processes: starts, deaths, restarts and ends. Its children are stand-ins that tell."""
 
-import json
 import os
 import pty
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,93 +12,8 @@ from rapidd.child import Child
 from rapidd.errors import EndpointInUse
 from rapidd.ipc import Channel, ChildReport
 from rapidd.paths import RuntimeDir
-from support.process import ROOT, WAIT_S, environment, python_module, run, wait_for_end
-
-Event = dict[str, Any]
-
-
-class Daemon:
-    """A supervisor process and what its children told."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.endpoint = f"ipc://{folder}/run/request.sock"
-        self.started: dict[str, Event] = {}
-        """What the children started last told first."""
-        self.process: subprocess.Popen[str] | None = None
-        self._events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._events.bind(f"{folder}/events")
-        self._events.settimeout(WAIT_S)
-
-    def start(self, front: str = "serve", engine: str = "serve", *more: str, **environ: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(ROOT / "tests/support/supervise.py"), str(self.folder), front, engine, *more],
-            env=environment(**environ),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def pid(self, child: str) -> int:
-        return int(self.started[child]["pid"])
-
-    def until(self, child: str, event: str, accept: Callable[[Event], bool] = lambda _: True) -> Event:
-        """The next such event; those before it are dropped."""
-        while True:
-            got: Event = json.loads(self._events.recv(65536))
-            if got["event"] == "started":
-                self.started[got["child"]] = got
-            if got["child"] == child and got["event"] == event and accept(got):
-                return got
-
-    def until_ready(self) -> Event:
-        return self.until("front", "note", lambda got: got["note"]["engine_state"] == "ready")
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def end(self) -> tuple[int, str]:
-        """Wait for the supervisor's end: exit status and what it said."""
-        assert self.process is not None
-        _, said = self.process.communicate(timeout=WAIT_S)
-        return self.process.returncode, said
-
-    def close(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            self.process.communicate()
-        self._events.close()
-
-
-@pytest.fixture
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path_factory.mktemp("d"))
-    yield daemon
-    daemon.close()
-
-
-class Manager:
-    """The service manager's end of NOTIFY_SOCKET."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "s")
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.settimeout(WAIT_S)
-
-    def until(self, state: str) -> list[str]:
-        """The next datagram that begins with this assignment; those before it are dropped."""
-        while True:
-            heard = self.socket.recv(4096).decode().splitlines()
-            if heard[0] == state:
-                return heard
-
-
-@pytest.fixture
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    manager = Manager(tmp_path_factory.mktemp("n"))
-    yield manager
-    manager.socket.close()
+from support.process import ROOT, environment, python_module, run, wait_for_end
+from support.supervised import Daemon, Manager
 
 
 def test_the_children_get_the_resolved_configuration_and_a_group_of_their_own(daemon: Daemon) -> None:
@@ -288,109 +198,6 @@ def test_systemd_hears_of_loading_readiness_and_stopping(daemon: Daemon, manager
     order = ["STATUS=loading weights 60 %", "EXTEND_TIMEOUT_USEC=120000000", "READY=1"]
     assert [state for state in heard if state in order] == order
     assert heard[-1].splitlines()[1].startswith("EXTEND_TIMEOUT_USEC=")
-
-
-@pytest.mark.parametrize("engine", ["busy", "deaf", "stuck"])
-def test_a_hung_engine_is_aborted_its_stacks_are_kept_and_another_started(daemon: Daemon, engine: str) -> None:
-    """Silent, silent and deaf to SIGABRT, or answering without ever ending a batch: the front stays."""
-    daemon.start("serve", f"{engine},serve", HANG_BEATS="25")
-    daemon.until_ready()
-    front, hung = daemon.pid("front"), daemon.pid("engine")
-    back = daemon.until("front", "note", lambda got: got["note"]["engine_pid"] not in (None, hung))
-    assert (back["pid"], back["note"]["engine_restarts"]) == (front, 1)
-    daemon.until_ready()
-    daemon.signal(signal.SIGTERM)
-    status, said = daemon.end()
-    assert status == 0
-    why = "no batch ended for 0 s while 3 requests wait" if engine == "stuck" else "its main loop did not answer"
-    assert f"the engine hangs: {why}" in said
-    if engine == "deaf":
-        assert "killed by SIGKILL" in said
-    else:
-        assert "killed by SIGABRT" in said
-        (kept,) = (daemon.folder / "run/request.d").glob(f"engine-*-{hung}.stacks")
-        assert "stand_in.py" in kept.read_text()
-        assert f"the engine's last stacks are in {kept}" in said
-
-
-def test_a_device_that_must_be_reset_ends_the_daemon_for_good(daemon: Daemon) -> None:
-    daemon.start("sick")
-    status, said = daemon.end()
-    assert status == 77
-    assert "device fault: Xid 1; the device must be reset or replaced" in said
-
-
-def test_a_device_fault_that_a_new_process_mends_replaces_the_engine(daemon: Daemon) -> None:
-    daemon.start("faulty")
-    back = daemon.until("front", "note", lambda got: got["note"]["engine_restarts"] == 1)
-    assert back["note"]["front_restarts"] == 0
-    daemon.until_ready()
-    daemon.signal(signal.SIGTERM)
-    assert "device fault: Xid 1; replacing the engine" in daemon.end()[1]
-
-
-def test_a_hung_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> None:
-    daemon.start("busy,serve", HANG_BEATS="25")
-    back = daemon.until_ready()
-    assert (back["note"]["front_restarts"], back["note"]["engine_restarts"]) == (1, 0)
-
-
-def test_children_that_answer_are_left_alone(daemon: Daemon, manager: "Manager") -> None:
-    """The watchdog is fed by the beats that probe them: many more than make a silent child hang."""
-    daemon.start(HANG_BEATS="3", NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
-    daemon.until_ready()
-    for _ in range(20):
-        manager.until("WATCHDOG=1")
-    daemon.signal(signal.SIGTERM)
-    assert "hangs" not in daemon.end()[1]
-
-
-def test_a_reload_goes_to_the_engine_then_to_the_front_and_to_children_that_start_later(
-    daemon: Daemon, manager: "Manager"
-) -> None:
-    daemon.start(NOTIFY_SOCKET=manager.path)
-    daemon.until_ready()
-    manager.until("READY=1")
-    (daemon.folder / "rapidd.toml").write_text("[server]\nsnapshot-hz = 9.0\n[http]\nport = 1\n")
-    daemon.signal(signal.SIGHUP)
-    assert daemon.until("engine", "reload")["snapshot_hz"] == 9.0
-    assert daemon.until("front", "reload")["snapshot_hz"] == 9.0
-    assert manager.until("RELOADING=1")[1].startswith("MONOTONIC_USEC=")
-    manager.until("READY=1")
-    written = json.loads((daemon.folder / "run/request.d/config.json").read_bytes())
-    assert (written["server"]["snapshot-hz"], written["server"]["listen"]) == (9.0, daemon.endpoint)
-    daemon.signal(signal.SIGHUP)
-    manager.until("STATUS=reloaded: nothing has changed")
-    daemon.signal(signal.SIGTERM)
-    assert "rapidd: reloaded: server.snapshot-hz\n" in daemon.end()[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "engine", "problem"),
-    [
-        ("[server]\nsnapshot-hz = 9.0\n[engine]\nkv-blocks = 7\n", "serve", "engine.kv-blocks: needs a restart"),
-        ("[server]\nsnapshot-hz = 'nine'\n", "serve", "server.snapshot-hz: Expected `float`"),
-        ("[server]\nsnapshot-hz = 9.0\n", "picky", "engine.policy: not here"),
-    ],
-    ids=["needs a restart", "invalid", "refused by the engine"],
-)
-def test_a_refused_reload_changes_nothing(
-    daemon: Daemon, manager: "Manager", text: str, engine: str, problem: str
-) -> None:
-    daemon.start("serve", engine, NOTIFY_SOCKET=manager.path)
-    daemon.until_ready()
-    before = (daemon.folder / "run/request.d/config.json").read_bytes()
-    (daemon.folder / "rapidd.toml").write_text(text)
-    daemon.signal(signal.SIGHUP)
-    manager.until("RELOADING=1")
-    manager.until("READY=1")
-    assert (daemon.folder / "run/request.d/config.json").read_bytes() == before
-    daemon.signal(signal.SIGTERM)
-    status, said = daemon.end()
-    assert status == 0
-    refused = [line for line in said.splitlines() if "reload refused, the old configuration stays: " in line]
-    assert len(refused) == 1
-    assert problem in refused[0]
 
 
 def test_a_terminal_that_goes_away_stops_the_daemon(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -54,8 +54,10 @@ def make_request(
     *,
     due_ns: int | None = None,
     arrival_ns: int | None = None,
+    deadline_ns: int | None = None,
     slo_class: SloClass = "interactive",
 ) -> Request:
+    """A greedy request; later ``rid``s arrive later."""
     stop_ids = frozenset() if stop is None else frozenset([stop])
     return Request(
         rid,
@@ -66,6 +68,7 @@ def make_request(
         priority=priority,
         arrival_ns=rid if arrival_ns is None else arrival_ns,
         due_ns=due_ns,
+        deadline_ns=deadline_ns,
         slo_class=slo_class,
     )
 
@@ -100,6 +103,7 @@ class Machine:
         self.max_in_flight = 0
 
     def launch(self, plan: Plan) -> list[Batch]:
+        """Enqueue what the scheduler forms for the lanes that have room."""
         room = {lane: len(self.queues[lane]) < 2 for lane in LANES}
         batches = self.scheduler.schedule(plan, room)
         for batch in batches:

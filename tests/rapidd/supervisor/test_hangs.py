@@ -1,0 +1,73 @@
+"""Children that hang, and devices that fail: who is found, aborted and replaced, and who is left alone."""
+
+import signal
+
+import pytest
+
+from support.supervised import Daemon, Manager
+
+
+@pytest.mark.parametrize("engine", ["busy", "deaf", "stuck"])
+def test_a_hung_engine_is_aborted_its_stacks_are_kept_and_another_started(daemon: Daemon, engine: str) -> None:
+    """Silent, silent and deaf to SIGABRT, or answering without ever ending a batch: the front stays."""
+    daemon.start("serve", f"{engine},serve", HANG_BEATS="25")
+    daemon.until_ready()
+    front, hung = daemon.pid("front"), daemon.pid("engine")
+    back = daemon.until("front", "note", lambda got: got["note"]["engine_pid"] not in (None, hung))
+    assert (back["pid"], back["note"]["engine_restarts"]) == (front, 1)
+    daemon.until_ready()
+    daemon.signal(signal.SIGTERM)
+    status, said = daemon.end()
+    assert status == 0
+    why = "no batch ended for 0 s while 3 requests wait" if engine == "stuck" else "its main loop did not answer"
+    assert f"the engine hangs: {why}" in said
+    if engine == "deaf":
+        assert "killed by SIGKILL" in said
+    else:
+        assert "killed by SIGABRT" in said
+        (kept,) = (daemon.folder / "run/request.d").glob(f"engine-*-{hung}.stacks")
+        assert "stand_in.py" in kept.read_text()
+        assert f"the engine's last stacks are in {kept}" in said
+
+
+def test_a_device_that_must_be_reset_ends_the_daemon_for_good(daemon: Daemon) -> None:
+    daemon.start("sick")
+    status, said = daemon.end()
+    assert status == 77
+    assert "device fault: Xid 1; the device must be reset or replaced" in said
+
+
+def test_a_device_fault_that_a_new_process_mends_replaces_the_engine(daemon: Daemon) -> None:
+    daemon.start("faulty")
+    back = daemon.until("front", "note", lambda got: got["note"]["engine_restarts"] == 1)
+    assert back["note"]["front_restarts"] == 0
+    daemon.until_ready()
+    daemon.signal(signal.SIGTERM)
+    assert "device fault: Xid 1; replacing the engine" in daemon.end()[1]
+
+
+def test_a_hung_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> None:
+    daemon.start("busy,serve", HANG_BEATS="25")
+    back = daemon.until_ready()
+    assert (back["note"]["front_restarts"], back["note"]["engine_restarts"]) == (1, 0)
+
+
+def test_children_that_answer_are_left_alone(daemon: Daemon, manager: "Manager") -> None:
+    """The watchdog is fed by the beats that probe them: many more than make a silent child hang."""
+    daemon.start(HANG_BEATS="3", NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
+    daemon.until_ready()
+    for _ in range(20):
+        manager.until("WATCHDOG=1")
+    daemon.signal(signal.SIGTERM)
+    assert "hangs" not in daemon.end()[1]
+
+
+def test_an_engine_that_hangs_while_it_loads_is_replaced(daemon: Daemon) -> None:
+    daemon.start("serve", "loading,serve", HANG_BEATS="25", LOAD_TIMEOUT_S="2")
+    daemon.until("engine", "loading")
+    hung = daemon.pid("engine")
+    back = daemon.until_ready()
+    assert back["note"]["engine_restarts"] > 0
+    assert back["note"]["engine_pid"] != hung
+    daemon.signal(signal.SIGTERM)
+    assert "the engine hangs: no progress for 2 s while it starts; aborting it" in daemon.end()[1]

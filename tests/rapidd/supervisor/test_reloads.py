@@ -1,0 +1,80 @@
+"""Reloads: by a signal or by an operator, taken over by all or by nobody, and told to whoever waits."""
+
+import json
+import signal
+
+import pytest
+
+from support.supervised import Daemon, Manager
+
+
+def test_a_reload_goes_to_the_engine_then_to_the_front_and_to_children_that_start_later(
+    daemon: Daemon, manager: "Manager"
+) -> None:
+    daemon.start(NOTIFY_SOCKET=manager.path)
+    daemon.until_ready()
+    manager.until("READY=1")
+    (daemon.folder / "rapidd.toml").write_text("[server]\nsnapshot-hz = 9.0\n[http]\nport = 1\n")
+    daemon.signal(signal.SIGHUP)
+    assert daemon.until("engine", "reload")["snapshot_hz"] == 9.0
+    assert daemon.until("front", "reload")["snapshot_hz"] == 9.0
+    assert manager.until("RELOADING=1")[1].startswith("MONOTONIC_USEC=")
+    manager.until("READY=1")
+    written = json.loads((daemon.folder / "run/request.d/config.json").read_bytes())
+    assert (written["server"]["snapshot-hz"], written["server"]["listen"]) == (9.0, daemon.endpoint)
+    daemon.signal(signal.SIGHUP)
+    manager.until("STATUS=reloaded: nothing has changed")
+    daemon.signal(signal.SIGTERM)
+    assert "rapidd: reloaded: server.snapshot-hz\n" in daemon.end()[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "problem"),
+    [
+        ("[server]\nsnapshot-hz = 9.0\n[engine]\nkv-blocks = 7\n", "serve", "engine.kv-blocks: needs a restart"),
+        ("[server]\nsnapshot-hz = 'nine'\n", "serve", "server.snapshot-hz: Expected `float`"),
+        ("[server]\nsnapshot-hz = 9.0\n", "picky", "engine.policy: not here"),
+    ],
+    ids=["needs a restart", "invalid", "refused by the engine"],
+)
+def test_a_refused_reload_changes_nothing(
+    daemon: Daemon, manager: "Manager", text: str, engine: str, problem: str
+) -> None:
+    daemon.start("serve", engine, NOTIFY_SOCKET=manager.path)
+    daemon.until_ready()
+    before = (daemon.folder / "run/request.d/config.json").read_bytes()
+    (daemon.folder / "rapidd.toml").write_text(text)
+    daemon.signal(signal.SIGHUP)
+    manager.until("RELOADING=1")
+    manager.until("READY=1")
+    assert (daemon.folder / "run/request.d/config.json").read_bytes() == before
+    daemon.signal(signal.SIGTERM)
+    status, said = daemon.end()
+    assert status == 0
+    refused = [line for line in said.splitlines() if "reload refused, the old configuration stays: " in line]
+    assert len(refused) == 1
+    assert problem in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused", "outcome"),
+    [
+        ("[server]\nsnapshot-hz = 9.0\n", False, "reloaded: server.snapshot-hz"),
+        ("", False, "reloaded: nothing has changed"),
+        (
+            "[engine]\nkv-blocks = 7\n",
+            True,
+            "reload refused, the old configuration stays: engine.kv-blocks: needs a restart; nothing was changed",
+        ),
+    ],
+    ids=["taken", "nothing", "refused"],
+)
+def test_a_reload_that_the_front_asks_for_is_made_and_its_outcome_told(
+    daemon: Daemon, text: str, refused: bool, outcome: str
+) -> None:
+    daemon.start()
+    daemon.until_ready()
+    (daemon.folder / "rapidd.toml").write_text(text)
+    daemon.ask_reload()
+    done = daemon.until("front", "reload done")
+    assert (done["refused"], done["text"]) == (refused, outcome)
