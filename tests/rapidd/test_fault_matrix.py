@@ -73,7 +73,7 @@ class Inside:
         self.rig = Rig(folder, text=text)
         self.happened: list[str] = []
         self._over = threading.Event()
-        self._stuck = False
+        self._stuck = self._loading = False
         self._sockets: list[socket.socket] = []
         self.engine = self._build()
         self.peer = Peer(self.rig)
@@ -90,7 +90,7 @@ class Inside:
             raise faults.InjectedFault("on purpose")
         if action == "oom":
             raise MemoryError("on purpose")
-        if threading.current_thread() is threading.main_thread():
+        if self._loading or threading.current_thread() is threading.main_thread():
             raise Gone(action)
         self._stuck = True  # a batch on a lane's thread: it never ends
         self._over.wait()
@@ -102,12 +102,14 @@ class Inside:
             device="cpu", kv_blocks=64, max_batch_requests=1, policy="hybrid:32", compute_units=1
         )
         config = Config(model=ModelConfig(path=str(MODEL), dtype="float32"), engine=engine_config)
+        self._loading = True
         while True:
             try:
                 engine = build(config, self.rig.runtime, ipc.Channel(theirs), lambda detail, percent: None)
                 break
             except (faults.InjectedFault, MemoryError, Gone):
                 continue
+        self._loading = False
         engine._clock = self.rig.clock
         engine._link.send(engine._hello)
         return engine
@@ -171,9 +173,12 @@ class Inside:
         del self._open[name]
 
     def until(self, happened: Callable[[], bool]) -> None:
-        for _ in range(20_000):
+        """Let time pass, 10 ms a turn; the client renews its lease, as ours do."""
+        for turn in range(20_000):
             if happened():
                 return
+            if turn % 200 == 199:
+                self.peer.send(wire.Ping())
             self.rig.clock.advance(0.01)
             self.turn()
         raise AssertionError(f"never came about; happened: {self.happened}, ended: {self.ended}")
