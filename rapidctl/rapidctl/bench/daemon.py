@@ -27,6 +27,8 @@ from rapidctl.wire import (
 
 SETTLE_S: Final = 60.0
 """Longest wait for a daemon to become idle between two runs."""
+TOLD_S: Final = 1.5
+"""Longest wait for totals that are newer than a run."""
 LOOK_S: Final = 0.1
 """Between two looks at a daemon that is not idle yet."""
 
@@ -153,10 +155,19 @@ class Observer:
     def end(self, begin_s: float) -> Realised:
         """What was seen; sample times are counted from ``begin_s``. A daemon that is gone counts as replaced."""
         try:
-            last = self._client.call(GetSnapshot(call=0)).snapshot
+            last = self._latest()
         except RapidctlError:
             last = None
         return realised(self._first, last, [_moved(sample, begin_s) for sample in self.samples])
+
+    def _latest(self) -> Snapshot:
+        """One whose totals hold all that happened until now: the engine tells them now and then."""
+        last = known = self._client.call(GetSnapshot(call=0)).snapshot
+        until_s = time.monotonic() + TOLD_S
+        while last.mode_seconds == known.mode_seconds and time.monotonic() < until_s:
+            time.sleep(TOLD_S / 30)
+            last = self._client.call(GetSnapshot(call=0)).snapshot
+        return last
 
 
 def _sample(snapshot: Snapshot, at_s: float) -> Sample:

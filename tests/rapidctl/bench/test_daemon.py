@@ -112,9 +112,11 @@ def test_totals_of_a_daemon_that_was_replaced_say_nothing(change: dict[str, str]
 
 
 def test_published_snapshots_become_samples_and_the_warm_up_is_not_counted(peer: Peer, client: Client) -> None:
+    """What the daemon knew at the end of a short run was older than the run, whose modes were then missing."""
     early = replace(samples.SNAPSHOT, mode_seconds={"hybrid": 1.0})
     warm = replace(samples.SNAPSHOT, seq=2, mode_seconds={"hybrid": 5.0})
-    last = replace(samples.SNAPSHOT, seq=3, mode_seconds={"hybrid": 6.0, "split": 3.0})
+    old = replace(samples.SNAPSHOT, seq=3, mode_seconds={"hybrid": 6.0})
+    last = replace(samples.SNAPSHOT, seq=4, mode_seconds={"hybrid": 6.0, "split": 3.0})
     peer.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=early)]
     with Observer(client) as observer:
         peer.subscribed(2)
@@ -122,7 +124,8 @@ def test_published_snapshots_become_samples_and_the_warm_up_is_not_counted(peer:
         while not observer.samples:
             observer.observe()
         observer.begin()
-        peer.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=last)]
+        told = iter([old, old, last])
+        peer.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=next(told))]
         found = observer.end(begin_s=0.0)
     assert found.modes == {"hybrid": 0.25, "split": 0.75}
     (sample,) = found.samples
