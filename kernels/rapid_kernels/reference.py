@@ -2,11 +2,14 @@
 
 Attention gathers each row's keys and values by token, not by block, and pads with tokens of the row itself:
 a slot that the row has not written is never read, so that stale or NaN memory cannot reach an output.
-Decode rows of similar length share one call; a prompt chunk is a call of its own. What is derived from the
-batch (slots, masks, rotations) is derived once and kept in `Ragged.derived` for the other layers.
+Decode rows of similar length share calls, each as large as the cores' caches; a prompt chunk is a call of its own.
+What is derived from the batch (slots, masks, rotations, room for gathered keys) is derived once and kept in
+`Ragged.derived` for the other layers.
 """
 
 import functools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +23,9 @@ from rapid_kernels.packed import multiply, pack
 
 PADDING_RATIO = 1.5
 """Decode rows share a call while padding to the longest costs less than this over the shortest."""
+GATHERED_BYTES = 1 << 20
+"""Keys and values that a call for several decode rows gathers, for each unit, as long as its heads occupy all units:
+attention then finds them in the caches of the cores."""
 QUERY_TILE = 256
 """Tokens of a chunk that share a call when others precede the chunk: a call's keys end with its last token. A mask
 hides keys but does not spare their products."""
@@ -93,12 +99,13 @@ class ReferenceKernels:
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
         """See `Kernels`."""
         kv = cache.layers[layer]
-        calls = _attention_calls(ragged, window, q.dtype, q.device)
+        calls = _attention_calls(ragged, window, q.dtype, q.device, kv)
+        room = _room(ragged, window, calls, kv)
         if len(calls) == 1:
-            return calls[0].run(q, kv)
+            return calls[0].run(q, kv, room)
         out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype, device=q.device)
         for call in calls:
-            call.store(out, call.run(call.load(q), kv))
+            call.store(out, call.run(call.load(q), kv, room))
         return out
 
 
@@ -140,11 +147,11 @@ class _DecodeCall:
     def store(self, out: Tensor, value: Tensor) -> None:
         out[self.tokens] = value
 
-    def run(self, q: Tensor, kv: Tensor) -> Tensor:
+    def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
         """The queries of a group share keys: they are the call's query positions, [n, K, group, D]."""
         n, heads, dim = q.shape
         kv_heads = kv.shape[2]
-        k, v = _gather(kv, self.slots).view(n, -1, 2, kv_heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+        k, v = _gather(kv, self.slots, room).view(n, -1, 2, kv_heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
         out = scaled_dot_product_attention(q.reshape(n, kv_heads, heads // kv_heads, dim), k, v, self.mask)
         return out.reshape(n, heads * dim)
 
@@ -163,27 +170,42 @@ class _PromptCall:
     def store(self, out: Tensor, value: Tensor) -> None:
         out[self.tokens] = value
 
-    def run(self, q: Tensor, kv: Tensor) -> Tensor:
+    def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
         """Key heads are the call's batch and a group its heads, so that keys are shared by stride 0, not copied."""
         length, heads, dim = q.shape
         kv_heads = kv.shape[2]
         group = heads // kv_heads
-        k, v = _gather(kv, self.slots).permute(1, 2, 0, 3).unsqueeze(2).expand(2, kv_heads, group, -1, dim).unbind(0)
+        shared = _gather(kv, self.slots, room).permute(1, 2, 0, 3).unsqueeze(2)
+        k, v = shared.expand(2, kv_heads, group, -1, dim).unbind(0)
         out = scaled_dot_product_attention(
             q.view(length, kv_heads, group, dim).permute(1, 2, 0, 3), k, v, self.mask, is_causal=self.mask is None
         )
         return out.permute(2, 0, 1, 3).reshape(length, heads * dim)
 
 
-def _gather(kv: Tensor, slots: Tensor | slice) -> Tensor:
-    """[tokens, 2, K, D]; a view when the slots are consecutive."""
-    return kv[slots] if isinstance(slots, slice) else kv.index_select(0, slots)
+def _gather(kv: Tensor, slots: Tensor | slice, room: Tensor) -> Tensor:
+    """[tokens, 2, K, D]: a view of the cache when the slots are consecutive, else of ``room``, which it overwrites."""
+    if isinstance(slots, slice):
+        return kv[slots]
+    return torch.index_select(kv, 0, slots, out=room[: len(slots)])
+
+
+def _room(ragged: Ragged, window: int | None, calls: Sequence[_DecodeCall | _PromptCall], kv: Tensor) -> Tensor:
+    """Where each call in turn gathers its keys and values, [most tokens, 2, K, D], the same in every layer.
+
+    The allocator gives large memory back to the system, and getting it anew page by page takes longer than attention.
+    """
+    room: Tensor | None = ragged.derived.get(("room", window))
+    if room is None:
+        most = max((len(call.slots) for call in calls if isinstance(call.slots, Tensor)), default=0)
+        room = ragged.derived["room", window] = kv.new_empty((most, *kv.shape[1:]))
+    return room
 
 
 def _attention_calls(
-    ragged: Ragged, window: int | None, dtype: torch.dtype, device: torch.device
+    ragged: Ragged, window: int | None, dtype: torch.dtype, device: torch.device, kv: Tensor
 ) -> list[_DecodeCall | _PromptCall]:
-    """How this batch is attended to, the same in every layer with this window."""
+    """How this batch is attended to, the same in every layer with this window; ``kv``: any layer's cache."""
     calls: list[_DecodeCall | _PromptCall] | None = ragged.derived.get(("attention", window))
     if calls is None:
         tables = ragged.block_tables.cpu().numpy()
@@ -195,15 +217,26 @@ def _attention_calls(
                 decode.append((min(kv_len, window or kv_len), row))
             else:
                 calls += _prompt_calls(ragged, tables[row], row, window, dtype, device)
-        decode.sort()
-        first = 0
-        for last in range(1, len(decode) + 1):
-            if last == len(decode) or decode[last][0] > PADDING_RATIO * decode[first][0] + ragged.block_tokens:
-                group = sorted(row for _, row in decode[first:last])
-                calls.append(_decode_call(ragged, tables, group, window, dtype, device))
-                first = last
+        groups = _groups(decode, ragged, kv)
+        calls += [_decode_call(ragged, tables, group, window, dtype, device) for group in groups]
         ragged.derived["attention", window] = calls
     return calls
+
+
+def _groups(decode: list[tuple[int, int]], ragged: Ragged, kv: Tensor) -> Iterator[list[int]]:
+    """Which decode rows, as (keys to read, row), share a call: see `PADDING_RATIO` and `GATHERED_BYTES`."""
+    decode.sort()
+    few = ragged.units // math.gcd(ragged.units, kv.shape[2])  # rows whose heads the units share evenly
+    most_keys = GATHERED_BYTES * ragged.units // kv[0].nbytes
+    first = 0
+    for last, (longest, _) in enumerate(decode):
+        rows = last - first
+        is_large = rows >= few and (rows + 1) * longest > most_keys
+        if is_large or longest > PADDING_RATIO * decode[first][0] + ragged.block_tokens:
+            yield sorted(row for _, row in decode[first:last])
+            first = last
+    if decode:
+        yield sorted(row for _, row in decode[first:])
 
 
 def _decode_call(

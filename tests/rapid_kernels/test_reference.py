@@ -1,5 +1,6 @@
 """Every kernel against an independent float64 computation, on ragged batches over shuffled, poisoned blocks."""
 
+import itertools
 import math
 import random
 import threading
@@ -12,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, select
+from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, reference, select
 from rapid_kernels.layout import Layout
 from rapid_kernels.packed import is_intel, multiply, pack_as
-from rapid_kernels.reference import QUERY_TILE, ReferenceKernels
+from rapid_kernels.reference import PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups
 
 BLOCK_TOKENS = 4
 EPS = 1e-5
@@ -106,6 +107,47 @@ def test_attention_of_a_chunk_longer_than_a_tile_of_queries(window: int | None) 
     scene = make_scene([(20, QUERY_TILE + 3), (6, 1), (0, QUERY_TILE + 2)], 1, 2, 8, seed=3)
     out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
     torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 5000), max_size=24),
+    kv_heads=st.integers(1, 9),
+    units=st.integers(1, 64),
+    gathered_bytes=st.sampled_from([1, 1 << 14, 1 << 20]),
+)
+def test_decode_rows_share_calls_with_little_padding_that_gather_little(
+    lengths: list[int], kv_heads: int, units: int, gathered_bytes: int
+) -> None:
+    kv = torch.empty((1, 2, kv_heads, 8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "GATHERED_BYTES", gathered_bytes)
+        groups = list(_groups([(length, row) for row, length in enumerate(lengths)], any_ragged(units), kv))
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    # Fewer rows would leave threads idle.
+    few = next(rows for rows in itertools.count(1) if rows * kv_heads % units == 0)
+    for group in groups:
+        longest = max(lengths[row] for row in group)
+        assert longest <= PADDING_RATIO * min(lengths[row] for row in group) + BLOCK_TOKENS
+        assert len(group) <= few or len(group) * longest * kv[0].nbytes <= gathered_bytes * units
+
+
+def test_attention_in_several_calls_of_similar_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls gather into the same memory, one after the other."""
+    monkeypatch.setattr(reference, "GATHERED_BYTES", 1)
+    scene = make_scene([(30, 1), (31, 1), (29, 1), (0, 5), (33, 1), (7, 4), (30, 1)], 2, 2, 8, seed=6)
+    out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, None)
+    assert len(scene.ragged.derived["attention", None]) == len(scene.keys)
+    torch.testing.assert_close(out.double(), exact_attention(scene, None), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_gather_keys_into_the_same_memory() -> None:
+    scene = make_scene([(30, 1), (7, 4)], 2, 2, 8, seed=7)
+    addresses = set()
+    for layer in (0, 1):
+        scene.kernels.attention(scene.q, scene.cache, layer, scene.ragged, None)
+        addresses.add(scene.ragged.derived["room", None].data_ptr())
+    assert len(addresses) == 1
 
 
 @pytest.mark.parametrize("window", [None, 3, 9])
@@ -263,8 +305,8 @@ def test_gated_linear(tokens: int, with_bias: bool) -> None:
     torch.testing.assert_close(out.double(), gate / (1 + (-gate).exp()) * up, rtol=1e-4, atol=1e-4)
 
 
-def any_ragged() -> Ragged:
-    return make_ragged([1], [1], [[1]], BLOCK_TOKENS, units=1)
+def any_ragged(units: int = 1) -> Ragged:
+    return make_ragged([1], [1], [[1]], BLOCK_TOKENS, units)
 
 
 def test_the_unit_count_does_not_change_results() -> None:
