@@ -25,7 +25,7 @@ PADDING_RATIO = 1.5
 """Decode rows share a call while padding to the longest costs less than this over the shortest."""
 GATHERED_BYTES = 1 << 20
 """Keys and values that a call for several decode rows gathers, for each unit, as long as its heads occupy all units:
-attention then finds them in the caches of the cores."""
+attention then finds them in the caches of the cores (kernels/bench/attention_cpu.py)."""
 QUERY_TILE = 256
 """Tokens of a chunk that share a call when others precede the chunk: a call's keys end with its last token. A mask
 hides keys but does not spare their products."""
