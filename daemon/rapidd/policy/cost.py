@@ -177,7 +177,7 @@ class CostModel:
     def _fit(self, samples: list[Sample]) -> None:
         decode = [s for s in samples if isinstance(s, DecodeSample)]
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
-        # Where keys no longer fit in a cache, or in the allocator's reuse, reading them may get dearer: decode bends.
+        # Where keys no longer fit in a cache, reading them may get dearer: decode bends.
         self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
         self._prefill = _chunk_lanes(prefill)
         self._hybrid = self._fit_hybrid([s for s in samples if isinstance(s, HybridSample)])
