@@ -108,6 +108,10 @@ class Machine:
         batches = self.scheduler.schedule(plan, room)
         for batch in batches:
             assert len({row.request.rid for row in batch.rows}) == len(batch.rows)
+            if plan.mode in ("serial", "hybrid") or batch.lane == "prefill":
+                # Elsewhere a chunk formed after a decode batch may have preempted its rows: a fence counts that batch.
+                assert all(row.generation == row.request.generation for row in batch.rows), "a void row would run"
+            assert all(bool(row.known_ids) == (at >= batch.num_decode) for at, row in enumerate(batch.rows))
             assert batch.num_prefill_tokens <= self.bound
             self.queues[batch.lane].append(batch)
         return batches
@@ -131,6 +135,7 @@ class Machine:
             table = self.table[row.slot]
             table[row.known_start : row.known_start + len(row.known_ids)] = row.known_ids
             end = row.start + row.count
+            assert len(row.blocks) == -(-end // BLOCK_TOKENS), "a row in flight changed with its request"
             for position in range(row.start, end):
                 self.kv[row.blocks[position // BLOCK_TOKENS]][position % BLOCK_TOKENS] = table[position]
             seen = [self.kv[row.blocks[p // BLOCK_TOKENS]][p % BLOCK_TOKENS] for p in range(end)]

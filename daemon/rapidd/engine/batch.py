@@ -1,7 +1,7 @@
 """What a lane executes: rows of requests, as plain data.
 
 No tensor and no device in here: only a lane's runner makes tensors, so that one scheduler can feed several
-runners the same batch. Rows copy what they need; a request may move on while its row is in flight.
+runners the same batch. Rows keep what they need; a request may move on while its row is in flight.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Row(Struct, frozen=True, gc=False):
     start: int
     count: int
     blocks: list[int]
+    """The request's own, which is replaced when it grows: do not change it."""
     samples: bool
     known_start: int
     known_ids: array[int]
@@ -41,7 +42,7 @@ class Row(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows for one lane on ``units`` compute units. ``number`` counts the lane's batches from 1."""
+    """Rows for one lane on ``units`` compute units, decode rows first. ``number`` counts the lane's batches from 1."""
 
     number: int
     lane: Lane
@@ -52,6 +53,11 @@ class Batch:
     num_prefill_tokens: int
     context: int
     """Tokens already in the cache, summed over the prefill rows: what their attention reads."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all rows."""
+        return self.num_decode + self.num_prefill_tokens
 
     @property
     def kind(self) -> WorkKind:

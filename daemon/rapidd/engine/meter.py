@@ -60,7 +60,7 @@ class Meter:
 
     def ended(self, batch: Batch, result: BatchResult) -> None:
         """A batch's results were collected."""
-        self.tokens += sum(row.count for row in batch.rows)
+        self.tokens += batch.num_tokens
         work = self._costs.count(batch) if self._costs is not None and result.error is None else Work(0, 0)
         total = self._totals[batch.kind]
         total.batches += 1

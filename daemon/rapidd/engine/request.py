@@ -1,11 +1,11 @@
 """One choice of one request inside the engine: its tokens, how far they are computed, and when it stops.
 
-The scheduler knows one currency, tokens still to compute. A request has ``len(tokens)`` ids known to the host,
-``pending`` more that batches in flight will sample, and has enqueued the first ``scheduled`` of them:
+The scheduler knows one currency, tokens still to compute. A request has ``len(tokens)`` ids known to the host, and
+``pending`` more that batches in flight will sample. All but the last of them are ``scheduled`` once it decodes:
 
     tokens      p p p p p p o o o            known ids (prompt, then output)
     pending                       ? ?        sampled by batches in flight, not yet seen by the host
-    scheduled   ^^^^^^^^^^^^^^^^^^^^         in some batch
+    scheduled   ^^^^^^^^^^^^^^^^^^^          in some batch
     computed    ^^^^^^^^^^^^^^^^             in a batch that is done
 
 Knows no lanes' inner life, no blocks' bookkeeping and no torch.
@@ -67,8 +67,8 @@ class Request:
         "gave_way",
         "generation",
         "hashes",
+        "limit",
         "max_output",
-        "pending",
         "preemptions",
         "prefill_start_ns",
         "prefill_target",
@@ -101,6 +101,8 @@ class Request:
         self.tokens: array[int] = prompt_ids + output_ids
         self.prompt_len = len(prompt_ids)
         self.max_output = max_output
+        self.limit = self.prompt_len + max_output
+        """Tokens with which the output is complete."""
         self.sampling = sampling
         patience_ns = 0 if slo_class == "interactive" else BATCH_PATIENCE_NS
         self.rank = (-priority, arrival_ns + patience_ns, rid)
@@ -114,6 +116,7 @@ class Request:
         self.slot = 0
         """Row of the device's token table; 0 while waiting."""
         self.blocks: list[int] = []
+        """Replaced as a whole when it grows, never changed in place: rows in flight share it."""
         self.hashes: list[bytes] = []
         """Prefix hash of each full block of known tokens, extended as they are needed."""
         self.found = 0
@@ -122,7 +125,6 @@ class Request:
         """Leading blocks that are in the prefix table."""
         self.scheduled = 0
         self.computed = 0
-        self.pending = 0
         self.flying = 0
         """Batches in flight that hold a row of this request (of this generation)."""
         self.flying_lane: Lane | None = None
@@ -150,14 +152,10 @@ class Request:
         """Output tokens the host knows."""
         return len(self.tokens) - self.prompt_len
 
-    def can_decode(self, lane: Lane, in_flight: int) -> bool:
-        """Whether a decode row may go on this lane now, behind fewer than ``in_flight`` batches of this request."""
-        known = len(self.tokens) + self.pending
-        return (
-            self.prefill_target <= self.scheduled < known < self.prompt_len + self.max_output
-            and self.slot > 0
-            and (self.flying == 0 or (self.flying < in_flight and self.flying_lane == lane))
-        )
+    @property
+    def pending(self) -> int:
+        """Tokens that batches in flight will sample: a decoding request's next row computes the last of them."""
+        return 0 if self.is_prefill else self.scheduled + 1 - len(self.tokens)
 
     def can_join(self, lane: Lane) -> bool:
         """Work in flight on the other lane must be seen done first: no stream ever waits for the other's event."""
@@ -166,7 +164,7 @@ class Request:
     def restart(self) -> None:
         """Forget everything computed; what is known is computed again, and no output is sent twice."""
         self.generation += 1
-        self.slot = self.scheduled = self.computed = self.pending = self.flying = self.published = 0
+        self.slot = self.scheduled = self.computed = self.flying = self.published = 0
         self.flying_lane = None
         self.blocks = []
         self.prefill_target = len(self.tokens)

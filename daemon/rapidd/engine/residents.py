@@ -185,7 +185,7 @@ class Residents:
         blocks = self.pool.take(need)
         if blocks is None:
             return False
-        request.blocks += blocks
+        request.blocks = request.blocks + blocks  # not in place: rows in flight share the list
         return True
 
     def _has_blocks(self, request: Request, need: int) -> bool:
@@ -276,7 +276,8 @@ class Residents:
         assert all(r.slot == 0 and not r.blocks and not r.flying for r in self.waiting)
         for request in self.running:
             assert request.computed <= request.scheduled <= len(request.tokens) + request.pending
-            assert 0 <= request.flying <= LOOKAHEAD
+            assert 0 <= request.pending <= request.flying <= LOOKAHEAD
+            assert len(request.blocks) == self.pool.blocks_for(request.scheduled), "a row holds just what it needs"
         self._prompts.check(r for r in self._requests.values() if r.is_prefill)
         decoding = [r for r in self.running if not r.is_prefill]
         assert self._num_decoding == len(decoding)

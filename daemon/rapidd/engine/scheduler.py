@@ -28,6 +28,7 @@ SHORT_WEIGHT = 0.05
 """Of the newest request that finished: the last twenty make two thirds of `Scheduler.short_share`."""
 NO_IDS = array("I")
 """Of decode rows: nobody changes it."""
+NOT_FINITE = "the model produced no finite logits for this request"
 
 
 class Outcome(Struct, gc=False):
@@ -107,24 +108,26 @@ class Scheduler(Residents):
             if not room[lane]:
                 continue
             if lane == "decode":
-                rows = self._decode_rows(lane)
-                self._turn = "prefill" if rows else self._turn
+                if rows := self._decode_rows(lane):
+                    self._turn = "prefill"
+                    return self._batch(lane, plan, plan.decode_units, rows, [])
             else:
                 one_prompt = plan.chunk == "all"
-                rows = self._chunk_rows(lane, plan, plan.prefill_units, num_decode=0, one_prompt=one_prompt)
-                self._turn = "decode" if rows and (not one_prompt or rows[-1].samples) else self._turn
-            if rows:
-                return self._batch(lane, plan, plan.decode_units, rows)
+                if rows := self._chunk_rows(lane, plan, plan.prefill_units, num_decode=0, one_prompt=one_prompt):
+                    self._turn = "decode" if not one_prompt or rows[-1].samples else self._turn
+                    return self._batch(lane, plan, plan.decode_units, [], rows)
         return None
 
     def _hybrid(self, plan: Plan, room: dict[Lane, bool]) -> Batch | None:
         """Decode rows and a chunk in one batch, on the decode lane."""
         if not room["decode"]:
             return None
-        rows = self._decode_rows("decode")
-        rows += self._chunk_rows("decode", plan, plan.decode_units, num_decode=len(rows))
-        rows = _still_valid(rows)
-        return self._batch("decode", plan, plan.decode_units, rows) if rows else None
+        decode = self._decode_rows("decode")
+        preempted = self.num_preempted
+        chunks = self._chunk_rows("decode", plan, plan.decode_units, num_decode=len(decode))
+        if self.num_preempted != preempted:
+            decode = _still_valid(decode)
+        return self._batch("decode", plan, plan.decode_units, decode, chunks) if decode or chunks else None
 
     def _concurrent(self, plan: Plan, room: dict[Lane, bool]) -> list[Batch]:
         """Each lane its own work. Decode first: its rows take the blocks they need before prompts do.
@@ -134,11 +137,11 @@ class Scheduler(Residents):
         """
         batches = []
         if room["decode"] and (rows := self._decode_rows("decode")):
-            batches.append(self._batch("decode", plan, plan.decode_units, rows))
+            batches.append(self._batch("decode", plan, plan.decode_units, rows, []))
         if not room["prefill"] or (plan.mode == "split" and self._runs_elsewhere(plan.decode_units)):
             return batches
         if rows := self._chunk_rows("prefill", plan, plan.prefill_units, num_decode=0):
-            batches.append(self._batch("prefill", plan, plan.prefill_units, rows))
+            batches.append(self._batch("prefill", plan, plan.prefill_units, [], rows))
         return batches
 
     def _runs_elsewhere(self, decode_units: int) -> bool:
@@ -146,20 +149,18 @@ class Scheduler(Residents):
         last = self._other_units if self._decode_units == decode_units else self.clock.enqueued[0]
         return self.clock.done[0] < last
 
-    def _batch(self, lane: Lane, plan: Plan, units: int, rows: list[Row]) -> Batch:
+    def _batch(self, lane: Lane, plan: Plan, units: int, decode: list[Row], chunks: list[Row]) -> Batch:
         index = LANES.index(lane)
         if lane == "decode" and units != self._decode_units:
             self._decode_units, self._other_units = units, self.clock.enqueued[index]
         self.clock.enqueued[index] += 1
-        assert all(row.generation == row.request.generation for row in rows)
-        chunks = [row for row in rows if row.known_ids]
         return Batch(
             number=self.clock.enqueued[index],
             lane=lane,
             units=units,
             mode=plan.mode,
-            rows=rows,
-            num_decode=len(rows) - len(chunks),
+            rows=decode + chunks,
+            num_decode=len(decode),
             num_prefill_tokens=sum(row.count for row in chunks),
             context=sum(row.start for row in chunks),
         )
@@ -173,14 +174,40 @@ class Scheduler(Residents):
         return bool(self._prompts.ordered)
 
     def _decode_rows(self, lane: Lane) -> list[Row]:
-        """One token of every request past its prompt that may go on this lane now."""
-        rows = []
+        """One token of every request past its prompt that may go on this lane now.
+
+        Nothing else is done so often: one loop, without keywords, properties, or calls but for those that make a row.
+        """
+        rows: list[Row] = []
         size = self.pool.block_tokens
-        for request in list(self.running):
-            if not request.can_decode(lane, LOOKAHEAD):
+        for request in self.running.copy():  # who grows may preempt those behind
+            start = request.scheduled
+            if start < request.prefill_target or start + 1 >= request.limit:
                 continue
-            if request.scheduled < len(request.blocks) * size or self._grow(request, request.scheduled + 1):
-                rows.append(self._decode_row(request, lane))
+            flying = request.flying
+            if flying and (flying >= LOOKAHEAD or request.flying_lane != lane):
+                continue
+            if start >= len(request.blocks) * size and not self._grow(request, start + 1):
+                continue
+            rows.append(
+                Row(
+                    request,
+                    request.generation,
+                    request.slot,
+                    start,
+                    1,
+                    request.blocks,
+                    True,  # samples: all tokens before it are known or pending
+                    start,
+                    NO_IDS,
+                    request.prompt_len,
+                    request.sampling,
+                )
+            )
+            request.scheduled = start + 1
+            request.flying = flying + 1
+            request.flying_lane = lane
+        self._decode_tokens += len(rows)
         return rows
 
     def _chunk_rows(
@@ -190,8 +217,10 @@ class Scheduler(Residents):
 
         Behind a long context fewer tokens take as long, so what is shared out is the chunk's time.
         """
-        left = 1.0
         rows: list[Row] = []
+        if not self._has_prefill():
+            return rows
+        left = 1.0
         may_start = True
         for request in self._in_turn(plan):
             if left <= 0.0 or (one_prompt and rows):
@@ -240,43 +269,18 @@ class Scheduler(Residents):
         rows.append(self._prompt_row(request, count, lane))
         return count
 
-    def _decode_row(self, request: Request, lane: Lane) -> Row:
-        """One token of a request past its prompt. Nothing else is done so often: no keywords, no properties."""
-        start = request.scheduled
-        samples = start + 1 == len(request.tokens) + request.pending
-        row = Row(
-            request,
-            request.generation,
-            request.slot,
-            start,
-            1,
-            request.blocks[: start // self.pool.block_tokens + 1],
-            samples,
-            start,
-            NO_IDS,
-            request.prompt_len,
-            request.sampling,
-        )
-        request.scheduled = start + 1
-        self._decode_tokens += 1
-        request.pending += samples
-        request.flying += 1
-        request.flying_lane = lane
-        return row
-
     def _prompt_row(self, request: Request, count: int, lane: Lane) -> Row:
         start, end = request.scheduled, request.scheduled + count
         # The first chunk also brings what the prefix cache spared: penalties look at the whole sequence.
         known_start = 0 if start == request.cached else start
-        samples = end == len(request.tokens) + request.pending
         row = Row(
             request=request,
             generation=request.generation,
             slot=request.slot,
             start=start,
             count=count,
-            blocks=request.blocks[: self.pool.blocks_for(end)],
-            samples=samples,
+            blocks=request.blocks,
+            samples=end == request.prefill_target,
             known_start=known_start,
             known_ids=request.tokens[known_start:end],
             prompt_len=request.prompt_len,
@@ -288,7 +292,6 @@ class Scheduler(Residents):
             self._prompts.remove(request)
             self._num_decoding += 1
             self._decode_tokens += end
-        request.pending += samples
         request.flying += 1
         request.flying_lane = lane
         return row
@@ -307,38 +310,40 @@ class Scheduler(Residents):
                     self._retire(row.request)
                     done.drops.append(Drop(row.request, *_explain(result.error)))
             return done
-        sampled = 0
-        for row in batch.rows:
-            position = sampled
-            sampled += row.samples
-            if row.generation == row.request.generation:
-                self._finish_row(row, position, result, done)
+        self._take(batch, result, done)
         return done
 
-    def _finish_row(self, row: Row, position: int, result: BatchResult, done: Finished) -> None:
-        request = row.request
-        request.flying -= 1
-        request.computed = row.start + row.count
-        if row.samples and position in result.failed:
-            self._retire(request)
-            done.drops.append(Drop(request, "internal_error", "the model produced no finite logits for this request"))
-            return
-        if request.computed >= (request.published + 1) * self.pool.block_tokens:
-            self._publish(request)
-        if not row.samples:
-            return
-        token_id = result.token_ids[position]
-        request.tokens.append(token_id)
-        request.pending -= 1
-        finish: Literal["stop", "length"] | None = None
-        if token_id in request.sampling.stop_ids and request.num_output > request.sampling.min_tokens:
-            finish = "stop"
-        elif request.num_output >= request.max_output or len(request.tokens) >= self.max_model_len:
-            finish = "length"
-        done.outcomes.append(Outcome(request, token_id, finish, result.logprobs[position] if result.logprobs else None))
-        if finish:
-            self.short_share += SHORT_WEIGHT * ((request.num_output < SHORT_TOKENS) - self.short_share)
-            self._retire(request)
+    def _take(self, batch: Batch, result: BatchResult, done: Finished) -> None:
+        """Rows that were computed, in one loop as when they were made."""
+        ids, logprobs, failed, size = result.token_ids, result.logprobs, set(result.failed), self.pool.block_tokens
+        sampled = 0
+        for row in batch.rows:
+            request, position = row.request, sampled
+            sampled += row.samples
+            if row.generation != request.generation:
+                continue
+            request.flying -= 1
+            request.computed = computed = row.start + row.count
+            if failed and row.samples and position in failed:
+                self._retire(request)
+                done.drops.append(Drop(request, "internal_error", NOT_FINITE))
+                continue
+            if computed >= (request.published + 1) * size:
+                self._publish(request)
+            if not row.samples:
+                continue
+            token_id, tokens, sampling = ids[position], request.tokens, row.sampling
+            tokens.append(token_id)
+            known = len(tokens)
+            finish: Literal["stop", "length"] | None = None
+            if token_id in sampling.stop_ids and known - request.prompt_len > sampling.min_tokens:
+                finish = "stop"
+            elif known >= request.limit or known >= self.max_model_len:
+                finish = "length"
+            done.outcomes.append(Outcome(request, token_id, finish, logprobs[position] if logprobs else None))
+            if finish:
+                self.short_share += SHORT_WEIGHT * ((request.num_output < SHORT_TOKENS) - self.short_share)
+                self._retire(request)
 
 
 def _still_valid(rows: list[Row]) -> list[Row]:

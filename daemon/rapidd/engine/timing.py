@@ -42,11 +42,11 @@ def learn(
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
     """Seconds that the cost model says to a batch; ``other``: what decodes beside a chunk."""
     rows, tokens = batch.num_decode, batch.num_prefill_tokens
-    kv_tokens = sum(row.start for row in batch.rows if not row.known_ids)
+    kv_tokens = sum([row.start for row in batch.rows[:rows]])
     if not tokens:
         return cost.decode_s(rows, kv_tokens, batch.units, beside)
     # Several prompts in one chunk: as one prompt whose attention is as much work.
-    work = sum(row.count * (row.start + row.count / 2) for row in batch.rows if row.known_ids)
+    work = sum(row.count * (row.start + row.count / 2) for row in batch.rows[rows:])
     context = max(0.0, work / tokens - tokens / 2)
     if rows:
         return cost.hybrid_s(rows, kv_tokens, tokens, context)

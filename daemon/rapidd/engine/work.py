@@ -61,13 +61,16 @@ class Costs(Struct, frozen=True, kw_only=True):
 
     def count(self, batch: Batch) -> Work:
         """Of a batch whose rows are as they were enqueued."""
-        tokens = sum(row.count for row in batch.rows)
-        sampled = sum(row.samples for row in batch.rows)
+        tokens, chunks = batch.num_tokens, batch.rows[batch.num_decode :]
+        reads = [row.start + 1 for row in batch.rows[: batch.num_decode]]
+        """Keys that each decode row's only query sees."""
+        sampled = len(reads) + sum(row.samples for row in chunks)
         flops = tokens * self.token_flops + sampled * self.head_flops
         moved = self.weight_bytes + tokens * self.embedding_bytes + (self.head_bytes if sampled else 0)
         for window, layers in self.windows.items():
-            pairs = sum(_pairs(row.start, row.count, window) for row in batch.rows)
-            read = sum(_reach(row.start, row.count, window) for row in batch.rows)
+            seen = sum(reads if window is None else [min(keys, window) for keys in reads])
+            pairs = seen + sum(_pairs(row.start, row.count, window) for row in chunks)
+            read = seen + sum(_reach(row.start, row.count, window) for row in chunks)
             flops += layers * pairs * self.pair_flops
             moved += layers * (read + tokens) * self.kv_bytes
         return Work(flops, moved)

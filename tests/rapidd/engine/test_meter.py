@@ -20,8 +20,9 @@ COSTS = Costs(
 
 def batch(tokens: int, prefill: bool) -> Batch:
     request = Request(1, array("I", [1]), array("I"), max_output=9, sampling=SamplingParams())
-    row = Row(request, 0, 1, 0, tokens, [1], True, 0, array("I"), 1, request.sampling)
-    return Batch(1, "decode", 1, "hybrid", [row], 0 if prefill else 1, tokens if prefill else 0, 0)
+    counts = [tokens] if prefill else [1] * tokens
+    rows = [Row(request, 0, 1, 0, count, [1], True, 0, array("I"), 1, request.sampling) for count in counts]
+    return Batch(1, "decode", 1, "hybrid", rows, 0 if prefill else tokens, tokens if prefill else 0, 0)
 
 
 def ran(meter: Meter, at_ms: int, for_ms: int, tokens: int, prefill: bool, error: Exception | None = None) -> None:

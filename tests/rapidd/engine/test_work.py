@@ -22,13 +22,13 @@ Rows = list[tuple[int, int, bool]]
 """Start, count, whether it samples."""
 
 
-def batch(rows: Rows) -> Batch:
+def batch(rows: Rows, num_decode: int = 0) -> Batch:
     request = Request(1, array("I", [1]), array("I"), max_output=9, sampling=SamplingParams())
     made = [
         Row(request, 0, 1, start, count, [1], samples, 0, array("I"), 1, request.sampling)
         for start, count, samples in rows
     ]
-    return Batch(1, "decode", 1, "hybrid", made, 0, sum(count for _, count, _ in rows), 0)
+    return Batch(1, "decode", 1, "hybrid", made, num_decode, sum(count for _, count, _ in rows[num_decode:]), 0)
 
 
 def counted_one_by_one(rows: Rows, itemsize: int, windows: list[int | None]) -> Work:
@@ -53,18 +53,22 @@ def counted_one_by_one(rows: Rows, itemsize: int, windows: list[int | None]) -> 
 
 
 @given(
+    decode=st.lists(st.tuples(st.integers(0, 60), st.just(1), st.just(True)), max_size=3),
     rows=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.booleans()), min_size=1, max_size=4),
     windows=st.lists(st.none() | st.integers(1, 50), min_size=TINY.num_layers, max_size=TINY.num_layers),
     itemsize=st.sampled_from([2, 4]),
 )
-def test_every_product_and_every_byte_is_counted_once(rows: Rows, windows: list[int | None], itemsize: int) -> None:
+def test_every_product_and_every_byte_is_counted_once(
+    decode: Rows, rows: Rows, windows: list[int | None], itemsize: int
+) -> None:
     costs = Costs.of(replace(TINY, windows=tuple(windows)), itemsize)
-    assert costs.count(batch(rows)) == counted_one_by_one(rows, itemsize, windows)
+    every = decode + rows
+    assert costs.count(batch(every, len(decode))) == counted_one_by_one(every, itemsize, windows)
 
 
 def test_a_decode_step_of_the_8b_shape_reads_its_weights_and_its_cache() -> None:
     """15.0 GB of weights without the embedding's table, and 131,072 bytes a token of 64 contexts of 1,024."""
-    work = Costs.of(LLAMA_8B, 2).count(batch([(1023, 1, True)] * 64))
+    work = Costs.of(LLAMA_8B, 2).count(batch([(1023, 1, True)] * 64, num_decode=64))
     assert work.bytes == pytest.approx(15.01e9 + 64 * 1024 * 131_072, rel=1e-3)
     assert work.flops == pytest.approx(64 * (2 * 7.505e9 + 1024 * 32 * 4 * 4096), rel=1e-3)
 
