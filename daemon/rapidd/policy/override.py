@@ -172,6 +172,11 @@ class Control:
             self.epoch += 1
             self._notice("warning", "warn", f"not restored after the engine's restart: {error}", "engine")
 
+    def tell_again(self) -> None:
+        """For a front that knows nothing yet: the decision in force, unless it is among the notices anyway."""
+        if self.plan is not None and not any(notice.kind == "decision" for notice in self.notices):
+            self._decided(f"{self.plan.describe()} goes on: {self.plan.reason}")
+
     def _take_over(self, known: FrontHello) -> None:
         if known.policy is not None and known.policy != self.policy:
             self._decide = self._make(known.policy)
@@ -223,8 +228,7 @@ class Control:
             self.decision += 1
             self.plan_since_ns = now_ns
             was = f" (was {before.describe()})" if before else ""
-            source: NoticeSource = "operator" if self.override else "policy"
-            self._notice("decision", "info", f"{plan.describe()}{was}: {plan.reason}", source)
+            self._decided(f"{plan.describe()}{was}: {plan.reason}")
         self._planned_epoch = self.epoch
         return plan
 
@@ -259,6 +263,10 @@ class Control:
         self.epoch += 1
         self._notice(kind, "info", text, "operator")
         return ControlDone(token, self.epoch, text, None, "")
+
+    def _decided(self, text: str) -> None:
+        source: NoticeSource = "operator" if self.override else "policy"
+        self._notice("decision", "info", text, source)
 
     def _notice(self, kind: NoticeKind, level: NoticeLevel, text: str, source: NoticeSource) -> None:
         self.notices.append(Notice(kind, level, text, source, self.epoch, self.decision, None, None))
