@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from textual.widgets import Button, Input, Static
+from textual.widgets import Input, Static
 
 from rapidctl.console.change import UNKNOWN_AFTER_S
 from rapidctl.console.operator import APPLIED_S, UNLOCK_S

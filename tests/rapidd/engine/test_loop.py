@@ -270,7 +270,7 @@ def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -
 
 
 def test_a_front_is_told_the_decision_in_force_however_late_it_comes(bench: Bench) -> None:
-    """The first decision was made before any front listened, and later fronts knew of none: consoles had no decision."""
+    """The first was made before any front listened, and later fronts knew of none: consoles showed no decision."""
     bench.engine._front = None
     bench.send(ipc.SetPlan(7, PlanRequest(mode="serial"), 60.0, False, "look", "ana", None))
     bench.until(ipc.ControlDone)
