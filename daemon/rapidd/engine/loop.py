@@ -187,9 +187,10 @@ class Engine:
             case ipc.FrontHello(front_boot_id):
                 if front_boot_id != self._front:
                     self._forget_requests()
+                self._control.restore(message)
+                if front_boot_id != self._front:
                     self._control.tell_again()
                 self._front = front_boot_id
-                self._control.restore(message)
                 self._state_ns = 0
             case ipc.Submit():
                 self._submit(message)
