@@ -145,5 +145,6 @@ def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_
 def line_modes(tmux: Tmux) -> str:
     """Of the pane's terminal, as the shell in it finds them."""
     tmux.start("stty", "-g")
-    found = re.compile(r"^([0-9a-f:]+)\nended with 0$", re.MULTILINE)
-    return found.findall(tmux.until(lambda text: found.search(text) is not None))[-1]
+    answer = re.compile(r"^([0-9a-f:]+)\nended with 0$", re.MULTILINE)
+    modes: list[str] = answer.findall(tmux.until(lambda text: answer.search(text) is not None))
+    return modes[-1]

@@ -1,14 +1,15 @@
 """What each widget says, as text: no app, no terminal."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from textual.content import Content
 
+from rapidctl.book import LogLine
 from rapidctl.console.change import Change
 from rapidctl.console.screens.help import key_names
-from rapidctl.console.screens.log import log_line
+from rapidctl.console.screens.log import log_lines
 from rapidctl.console.screens.override import prediction_line
 from rapidctl.console.widgets.banner import banner
 from rapidctl.console.widgets.brief import brief
@@ -20,10 +21,11 @@ from rapidctl.console.widgets.quantiles import latency
 from rapidctl.console.widgets.queues import queues
 from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
+from rapidctl.out import printable
 from rapidctl.source import Connection
 from rapidctl.wire import LanePlacement, PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition, UnitGroup
 from support.console import view
-from support.snapshots import ENDPOINT, event, moved, override_info, partition, placement, snapshot
+from support.snapshots import ENDPOINT, EPOCH_UNIX_S, event, moved, override_info, partition, placement, snapshot
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
 EMPTY = view()
@@ -282,7 +284,16 @@ def test_predictions(found: Prediction, expected: str) -> None:
 def test_log_lines_name_the_epoch() -> None:
     shown = view(snapshot())
     shown.book.add_event(event(4, "applied", "split 200/104", epoch=1842))
-    assert log_line(shown.book.log[-1], 80).plain == "08:00:04   applied       split 200/104 [epoch 1842]"
+    assert text(log_lines(shown.book.log[-1], 80)) == ["08:00:04   applied       split 200/104 [epoch 1842]"]
+
+
+@given(words=st.text(max_size=300), width=st.integers(1, 130))
+@settings(max_examples=60, deadline=None)
+def test_a_long_line_of_the_log_goes_on_below_and_loses_no_word(words: str, width: int) -> None:
+    lines = log_lines(LogLine(EPOCH_UNIX_S, "info", "decision", words), width)
+    assert all(one.cell_length <= max(width, 27) for one in lines), "11 cells of time and mark, and 16 of text"
+    shown = "".join("".join(one.plain[11:] for one in lines).split())
+    assert shown == "".join(f"decision{printable(words)}".split())
 
 
 def test_keys_are_written_as_people_write_them() -> None:
