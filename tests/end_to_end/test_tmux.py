@@ -81,7 +81,7 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
 def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_engine_die_and_return(
     daemon: Daemon, tmux: Tmux
 ) -> None:
-    before = line_modes(tmux)
+    before = line_modes(tmux, nth=1)
     paths = [f"PYTHONPATH={':'.join(str(ROOT / folder) for folder in ('rapidctl', 'daemon', 'kernels'))}"]
     tmux.start(
         "env",
@@ -136,15 +136,15 @@ def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_
     tmux.press("A")
     tmux.until(lambda text: "APPLIED release" in text)
     tmux.press("q")
-    text = tmux.until(lambda text: "ended with 0" in text)
+    text = tmux.until(lambda text: text.count("ended with 0") == 2)
     assert "CORES" not in text, "the screen of before is back"
     assert tmux.modes == "0 1 0"
-    assert line_modes(tmux) == before
+    assert line_modes(tmux, nth=2) == before
 
 
-def line_modes(tmux: Tmux) -> str:
-    """Of the pane's terminal, as the shell in it finds them."""
+def line_modes(tmux: Tmux, nth: int) -> str:
+    """Of the pane's terminal, as the shell in it finds them when it is asked for the ``nth`` time."""
     tmux.start("stty", "-g")
     answer = re.compile(r"^([0-9a-f:]+)\nended with 0$", re.MULTILINE)
-    modes: list[str] = answer.findall(tmux.until(lambda text: answer.search(text) is not None))
+    modes: list[str] = answer.findall(tmux.until(lambda text: len(answer.findall(text)) == nth))
     return modes[-1]

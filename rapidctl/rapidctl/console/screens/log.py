@@ -135,10 +135,10 @@ def log_lines(entry: LogLine, width: int) -> list[Content]:
 
 
 @lru_cache(maxsize=LOG_LINES)
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrapped(text: str, width: int) -> tuple[str, ...]:
     """Safe text in parts of at most ``width`` cells, broken between words, and in words that are longer."""
     text = printable(text)
     if cell_len(text) <= width:
-        return [text]
-    parts = wrap(text, width, subsequent_indent="  ", drop_whitespace=True) or [""]
-    return [piece for part in parts for piece in chop_cells(part, width)]  # wide glyphs: more cells than letters
+        return (text,)
+    parts = wrap(text, width, subsequent_indent="  ")
+    return tuple(piece for part in parts for piece in chop_cells(part, width))  # wide glyphs: more cells than letters
