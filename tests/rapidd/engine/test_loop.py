@@ -351,6 +351,8 @@ def test_a_profile_of_another_model_is_refused_with_a_warning(tmp_path_factory: 
     save_profile(PROFILE, folder / "foreign.json")
     bench = Bench(folder, folder / "foreign.json")
     try:
+        bench.engine._link.send(bench.engine._hello)
+        bench.until(ipc.EngineHello)
         bench.send(ipc.FrontHello("front-1", 0, None))
         notice = bench.until(ipc.Notice)
         assert (notice.kind, notice.level) == ("warning", "warn")
