@@ -1,5 +1,6 @@
 """The console in tmux, as operators run it: its 16 colours, the alternate screen, keys by name."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,6 +46,11 @@ class Tmux:
         """What a person would see."""
         return self._run("capture-pane", "-p")
 
+    @property
+    def modes(self) -> str:
+        """Whether the pane is on the alternate screen, shows a cursor, and sends the mouse to the program."""
+        return self._run("display-message", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}").strip()
+
     def until(self, wanted: Callable[[str], bool]) -> str:
         """Look until it is so."""
         deadline = time.monotonic() + WAIT_S
@@ -72,7 +78,10 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
     found.close()
 
 
-def test_an_operator_in_tmux_at_three_sizes(daemon: Daemon, tmux: Tmux) -> None:
+def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_engine_die_and_return(
+    daemon: Daemon, tmux: Tmux
+) -> None:
+    before = line_modes(tmux, nth=1)
     paths = [f"PYTHONPATH={':'.join(str(ROOT / folder) for folder in ('rapidctl', 'daemon', 'kernels'))}"]
     tmux.start(
         "env",
@@ -87,15 +96,19 @@ def test_an_operator_in_tmux_at_three_sizes(daemon: Daemon, tmux: Tmux) -> None:
         "--theme",
         "ansi",
     )
-    tmux.until(lambda text: "● LIVE" in text and "stories260K" in text)
+    tmux.until(lambda text: "● LIVE" in text and "stories260K" in text and "read-only" in text)
 
-    tmux.press("C-o", "o")
+    tmux.press("C-o")
+    tmux.until(lambda text: "CONTROL" in text and "read-only" not in text)
+    tmux.press("o")
     tmux.until(lambda text: "Apply (y)" in text)
     tmux.press("Tab", "Tab", "Right")  # from Cancel over Apply around to the mode
     tmux.until(lambda text: "(•) shared" in text)
     tmux.press("y")
     text = tmux.until(lambda text: "✓ APPLIED" in text)
-    assert rapidctl_json(daemon, "partition", "show")["source"] == "override"
+    shown = rapidctl_json(daemon, "partition", "show")
+    assert (shown["mode"], shown["source"]) == ("shared", "override")
+    assert {lane["lane"] for lane in shown["measured"]["lanes"]} == {"decode", "prefill"}
     tmux.press("Escape")
     tmux.until(lambda text: "OVERRIDE" in text and "Apply (y)" not in text)
 
@@ -106,6 +119,13 @@ def test_an_operator_in_tmux_at_three_sizes(daemon: Daemon, tmux: Tmux) -> None:
     text = tmux.until(lambda text: "finished" in text)
     assert "there was a little girl" in text
     tmux.press("Escape")
+    tmux.until(lambda text: "DECISIONS" in text and "operator" in text)
+
+    daemon.kill("engine")
+    tmux.until(lambda text: "! ENGINE LOST" in text)
+    tmux.until(lambda text: "● LIVE" in text and "ENGINE LOST" not in text)
+    daemon.check_serves()
+    assert rapidctl_json(daemon, "partition", "show")["source"] == "override", "the new engine goes on with it"
 
     for width, height, words in ((80, 24, "REQUESTS"), (60, 20, "TTFT p50/95/99"), (40, 8, "prefill")):
         tmux.resize(width, height)
@@ -116,5 +136,15 @@ def test_an_operator_in_tmux_at_three_sizes(daemon: Daemon, tmux: Tmux) -> None:
     tmux.press("A")
     tmux.until(lambda text: "APPLIED release" in text)
     tmux.press("q")
-    text = tmux.until(lambda text: "ended with 0" in text)
-    assert "COMPUTE UNITS" not in text, "the screen of before is back"
+    text = tmux.until(lambda text: text.count("ended with 0") == 2)
+    assert "CORES" not in text, "the screen of before is back"
+    assert tmux.modes == "0 1 0"
+    assert line_modes(tmux, nth=2) == before
+
+
+def line_modes(tmux: Tmux, nth: int) -> str:
+    """Of the pane's terminal, as the shell in it finds them when it is asked for the ``nth`` time."""
+    tmux.start("stty", "-g")
+    answer = re.compile(r"^([0-9a-f:]+)\nended with 0$", re.MULTILINE)
+    modes: list[str] = answer.findall(tmux.until(lambda text: len(answer.findall(text)) == nth))
+    return modes[-1]

@@ -56,6 +56,14 @@ def test_what_it_publishes_adds_up(seed: int, ticks: int) -> None:
     assert all(0 <= (lane.busy or 0) <= 1 for lane in found.lanes)
 
 
+def test_the_first_token_comes_when_the_prompts_before_it_and_its_own_are_computed() -> None:
+    """Not at the end of the tick that it fell into: that made most of them 0 or a quarter of a second."""
+    daemon = running(400)
+    firsts = {row.ttft_s for row in daemon.snapshot().rows if row.ttft_s is not None}
+    assert len(firsts) > 20
+    assert min(firsts) > 0
+
+
 def test_it_can_hold_as_many_requests_as_asked_for() -> None:
     assert running(40, live=500).snapshot().rows_total >= 450
 

@@ -231,7 +231,7 @@ def test_schemas_are_json_schema_of_all_documents_or_of_one(rapidctl: Rapidctl) 
 
 
 @pytest.mark.parametrize(
-    ("shell", "name"), [("bash", "rapidctl.bash"), ("zsh", "rapidctl.bash"), ("fish", "rapidctl.fish")]
+    ("shell", "name"), [("bash", "rapidctl.bash"), ("zsh", "_rapidctl"), ("fish", "rapidctl.fish")]
 )
 def test_the_completion_files_are_those_that_the_command_prints(shell: str, name: str, rapidctl: Rapidctl) -> None:
     """``UPDATE_PICTURES=1``, as `make docs` sets it, writes them anew."""

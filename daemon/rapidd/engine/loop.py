@@ -44,6 +44,7 @@ CHECK_NS: Final = 10_000_000_000
 """An idle engine checks the block pool's invariants this often."""
 
 SCHEDULINGS_KEPT: Final = 256
+NOTICES_KEPT: Final = 256
 
 
 class Engine:
@@ -186,8 +187,10 @@ class Engine:
             case ipc.FrontHello(front_boot_id):
                 if front_boot_id != self._front:
                     self._forget_requests()
-                self._front = front_boot_id
                 self._control.restore(message)
+                if front_boot_id != self._front:
+                    self._control.tell_again()
+                self._front = front_boot_id
                 self._state_ns = 0
             case ipc.Submit():
                 self._submit(message)
@@ -322,6 +325,9 @@ class Engine:
         self._control.notices.append(self._make_notice(kind, level, text, request))
 
     def _publish_notices(self) -> None:
+        if self._front is None:  # a front hears nobody whom it has not greeted: what it should know waits for it
+            del self._control.notices[:-NOTICES_KEPT]
+            return
         for notice in self._control.notices:
             self._link.send(notice)
             self._state_ns = 0  # whoever reads the event should find the state that belongs to it

@@ -75,6 +75,8 @@ class Control:
         self.place_rows = 0
         self.place_backlog = False
         self._planned_epoch = -1
+        self._untold = False
+        """Whoever listens knows no decision."""
         self._replaced: tuple[str, Override | None] | None = None
         """Policy and override before the last operator's change."""
         self._decide = self._make(policy)
@@ -166,11 +168,17 @@ class Control:
         if known.last_epoch <= self.epoch:
             return
         self.epoch = known.last_epoch
+        # Plans of before it was told the epoch: an "applied" of theirs must not be taken for an operator's change.
+        self.notices = [notice for notice in self.notices if notice.kind not in ("decision", "applied")]
         try:
             self._take_over(known)
         except ValueError as error:  # the cores this process may use are others than the last engine's
             self.epoch += 1
             self._notice("warning", "warn", f"not restored after the engine's restart: {error}", "engine")
+
+    def tell_again(self) -> None:
+        """For a front that knows nothing yet: the decision in force, unless a newer one is told anyway."""
+        self._untold = not any(notice.kind == "decision" for notice in self.notices)
 
     def _take_over(self, known: FrontHello) -> None:
         if known.policy is not None and known.policy != self.policy:
@@ -223,8 +231,9 @@ class Control:
             self.decision += 1
             self.plan_since_ns = now_ns
             was = f" (was {before.describe()})" if before else ""
-            source: NoticeSource = "operator" if self.override else "policy"
-            self._notice("decision", "info", f"{plan.describe()}{was}: {plan.reason}", source)
+            self._decided(f"{plan.describe()}{was}: {plan.reason}")
+        elif self._untold:
+            self._decided(f"{plan.describe()} goes on: {plan.reason}")
         self._planned_epoch = self.epoch
         return plan
 
@@ -259,6 +268,11 @@ class Control:
         self.epoch += 1
         self._notice(kind, "info", text, "operator")
         return ControlDone(token, self.epoch, text, None, "")
+
+    def _decided(self, text: str) -> None:
+        self._untold = False
+        source: NoticeSource = "operator" if self.override else "policy"
+        self._notice("decision", "info", text, source)
 
     def _notice(self, kind: NoticeKind, level: NoticeLevel, text: str, source: NoticeSource) -> None:
         self.notices.append(Notice(kind, level, text, source, self.epoch, self.decision, None, None))

@@ -20,7 +20,8 @@ def add_parser(commands: common.Commands) -> None:
         "completion",
         run,
         "print a completion script",
-        "bash: source <(rapidctl completion bash)    zsh: the same    "
+        "bash: source <(rapidctl completion bash)    "
+        "zsh: source <(rapidctl completion zsh), or as a file _rapidctl in a folder of fpath    "
         "fish: rapidctl completion fish > ~/.config/fish/completions/rapidctl.fish",
     )
     parser.add_argument("shell", choices=["bash", "zsh", "fish"])
@@ -63,7 +64,7 @@ def _words(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _bash(words: Words) -> str:
-    """For zsh too, which runs bash's functions when told. A path of command names selects the list; options before them
+    """In zsh, too, which runs bash's functions when told. A path of command names selects the list; options before them
     are skipped over."""
     cases = "\n".join(f'    "{" ".join(path)}") words="{" ".join(options)}" ;;' for path, options in words.items())
     paths = " ".join(f'"{" ".join(path)}"' for path in words if path)
@@ -85,6 +86,12 @@ complete -o default -F _rapidctl rapidctl
 """
 
 
+def _zsh(words: Words) -> str:
+    """Sourced, or a function of ``fpath``: that has the file's name, and answers its first call, too."""
+    answer = '[[ "${funcstack[1]}" == _rapidctl ]] && _bash_complete -o default -F _rapidctl || true'
+    return f"#compdef rapidctl\n{_bash(words)}{answer}\n"
+
+
 def _fish(words: Words) -> str:
     lines = []
     for path, options in words.items():
@@ -103,4 +110,4 @@ def _fish(words: Words) -> str:
     return "\n".join(lines) + "\n"
 
 
-_SCRIPTS: dict[str, Callable[[Words], str]] = {"bash": _bash, "zsh": _bash, "fish": _fish}
+_SCRIPTS: dict[str, Callable[[Words], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

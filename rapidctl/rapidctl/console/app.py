@@ -24,7 +24,7 @@ from rapidctl.console.screens.compare import Compare
 from rapidctl.console.screens.confirm import Confirm
 from rapidctl.console.screens.device import Device
 from rapidctl.console.screens.fleet import FleetScreen
-from rapidctl.console.screens.help import Help
+from rapidctl.console.screens.help import Help, HelpText
 from rapidctl.console.screens.log import Log
 from rapidctl.console.screens.override import Override
 from rapidctl.console.screens.overview import Overview
@@ -243,7 +243,8 @@ def key_groups() -> list[tuple[str, list[BindingType]]]:
         ("Prompt: typing owns the letters", Prompt.BINDINGS),
         ("Hosts", FleetScreen.BINDINGS),
         ("Override", Override.BINDINGS),
-        ("Other dialogs", [*Compare.BINDINGS, *Confirm.BINDINGS, *Ask.BINDINGS, *Help.BINDINGS, *Choice.BINDINGS]),
+        ("Help", [*Help.BINDINGS, *HelpText.BINDINGS]),
+        ("Other dialogs", [*Compare.BINDINGS, *Confirm.BINDINGS, *Ask.BINDINGS, *Choice.BINDINGS]),
     ]
 
 

@@ -109,9 +109,10 @@ class Load:
     def tick(self, dt_s: float, mode: Mode, decode_units: int, prefill_units: int) -> None:
         """Let ``dt_s`` seconds pass under a plan."""
         self.now_s += dt_s
-        came, before, made = self._arrive(dt_s), self.prefilled, self.decoded
+        before, made = self.prefilled, self.decoded
         self._prefill(dt_s, mode, prefill_units)
         self._decode(dt_s, mode, decode_units)
+        came = self._arrive(dt_s)
         self._flow.append((self.now_s, came, self.prefilled - before, self.decoded - made))
         for past in (self._ttft, self._steps, self._ends, self._flow):
             while past and past[0][0] < self.now_s - WINDOWS_S[-1]:
@@ -191,8 +192,8 @@ class Load:
             budget -= done
             self.prefilled += done
             if job.computed >= job.prompt:
-                job.first_s, job.out = self.now_s, 1.0
-                ttft = self.now_s - job.arrived_s
+                job.first_s, job.out = self.now_s - dt_s * budget / capacity, 1.0
+                ttft = job.first_s - job.arrived_s
                 self._ttft.append((self.now_s, ttft, ttft <= _ttft_slo(job)))
         self.prefill_busy = 1.0 - budget / capacity if capacity else 0.0
 

@@ -56,3 +56,13 @@ async def test_the_help_has_every_key_with_its_id_at_any_width(width: int) -> No
         assert any(line.startswith("N ") and line.endswith("app.next_host") for line in page)
         assert any(line.startswith("o ") and line.endswith("part.override") for line in page)
         assert not any("…" in line for line in page), "texts go on below"
+
+
+async def test_the_help_scrolls_by_the_keys_of_every_list() -> None:
+    async with desk(60, 20, live=False) as at:
+        await at.press("question_mark")
+        assert "Everywhere" in at.text
+        await at.press("G")
+        assert "values are old" in at.text
+        await at.press("k", "g", "j", "k")
+        assert "Everywhere" in at.text

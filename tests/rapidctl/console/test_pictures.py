@@ -48,6 +48,11 @@ def cells(svg: str) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def test_every_picture_is_shown_in_the_docs_and_every_one_shown_is_drawn() -> None:
+    shown = re.findall(r"images/(console[\w-]*)\.svg", (IMAGES.parent / "console.md").read_text())
+    assert sorted(shown) == sorted(name for name, *_ in PICTURES)
+
+
 async def live(at: Desk) -> None:
     """As it comes."""
 

@@ -268,7 +268,8 @@ async def test_the_make_believe_daemon_is_said_to_be_one_and_can_be_steered() ->
         assert "DEMO: made-up figures" in at.text
         await at.press("o")
         at.app.screen.query_one("#mode").focus()
-        await at.press("left", "left")
+        await at.press("left")
+        assert "(•) shared" in at.text
         at.app.screen.query_one("#cancel").focus()
         await at.press("y")
         await at.later(1)

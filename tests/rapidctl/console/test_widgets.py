@@ -1,14 +1,15 @@
 """What each widget says, as text: no app, no terminal."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from textual.content import Content
 
+from rapidctl.book import LogLine
 from rapidctl.console.change import Change
 from rapidctl.console.screens.help import key_names
-from rapidctl.console.screens.log import log_line
+from rapidctl.console.screens.log import log_lines
 from rapidctl.console.screens.override import prediction_line
 from rapidctl.console.widgets.banner import banner
 from rapidctl.console.widgets.brief import brief
@@ -20,10 +21,11 @@ from rapidctl.console.widgets.quantiles import latency
 from rapidctl.console.widgets.queues import queues
 from rapidctl.console.widgets.strip import strip
 from rapidctl.console.widgets.units import units
+from rapidctl.out import printable
 from rapidctl.source import Connection
 from rapidctl.wire import LanePlacement, PhaseWork, PlanRequest, Prediction, Quantiles, SetPartition, UnitGroup
 from support.console import view
-from support.snapshots import ENDPOINT, event, moved, override_info, partition, placement, snapshot
+from support.snapshots import ENDPOINT, EPOCH_UNIX_S, event, moved, override_info, partition, placement, snapshot
 
 WIDTHS = [30, 40, 58, 60, 68, 76, 80, 118, 120, 200]
 EMPTY = view()
@@ -82,8 +84,8 @@ def test_where_work_is_counted_the_bound_of_each_phase_is_shown() -> None:
 def test_units_of_a_laptop_in_brief() -> None:
     info = partition(units=2, decode=1, profile=None)
     assert text(units(view(moved(snapshot(), info)), 76, 3)) == [
-        "prefill 1 core ████████████▋  97% busy  units   0:D  1:P",
-        "decode  1 core ██████████▏░░  77% busy  placed  ✓ overlap 0, 0s ago",
+        "prefill 1 core ██████▊  97% busy  units   0:D  1:P",
+        "decode  1 core █████▍░  77% busy  placed  ✓ overlap 0, 0s ago",
         "no profile: rapidd calibrate",
     ]
 
@@ -92,7 +94,8 @@ def test_where_the_device_tells_what_holds_its_units_the_map_is_by_that() -> Non
     found = moved(snapshot(), partition())
     assert text(units(view(found), 68, 7))[3] == "XCC 0–7 │DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│DDDPPP│"
     assert text(brief(view(found), 60))[0] == " SPLIT auto epoch 1841  DDP│DDP│DDP│DDP│DDP│DDP│DDP│DDP"
-    assert "units   0│DDDD" in text(units(view(found), 76, 3))[0], "too narrow for eight: by number"
+    assert text(units(view(found), 76, 3))[0].endswith("XCC 0–7 │DDP│DDP│DDP│DDP│DDP│DDP│DDP│DDP│"), "at 80 columns"
+    assert "units   0│DDDD" in text(units(view(found), 70, 3))[0], "too narrow for eight: by number"
 
 
 def test_elsewhere_the_map_is_by_number() -> None:
@@ -281,7 +284,16 @@ def test_predictions(found: Prediction, expected: str) -> None:
 def test_log_lines_name_the_epoch() -> None:
     shown = view(snapshot())
     shown.book.add_event(event(4, "applied", "split 200/104", epoch=1842))
-    assert log_line(shown.book.log[-1], 80).plain == "08:00:04   applied       split 200/104 [epoch 1842]"
+    assert text(log_lines(shown.book.log[-1], 80)) == ["08:00:04   applied       split 200/104 [epoch 1842]"]
+
+
+@given(words=st.text(max_size=300), width=st.integers(1, 130))
+@settings(max_examples=60, deadline=None)
+def test_a_long_line_of_the_log_goes_on_below_and_loses_no_word(words: str, width: int) -> None:
+    lines = log_lines(LogLine(EPOCH_UNIX_S, "info", "decision", words), width)
+    assert all(one.cell_length <= max(width, 27) for one in lines), "11 cells of time and mark, and 16 of text"
+    shown = "".join("".join(one.plain[11:] for one in lines).split())
+    assert shown == "".join(f"decision{printable(words)}".split())
 
 
 def test_keys_are_written_as_people_write_them() -> None:

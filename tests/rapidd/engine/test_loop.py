@@ -269,6 +269,28 @@ def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -
     assert notice.placement.overlap == 0
 
 
+def test_a_front_is_told_the_decision_in_force_however_late_it_comes(bench: Bench) -> None:
+    """The first was made before any front listened, and later fronts knew of none: consoles showed no decision."""
+    bench.engine._front = None
+    bench.send(ipc.SetPlan(7, PlanRequest(mode="serial"), 60.0, False, "look", "ana", None))
+    bench.until(ipc.ControlDone)
+    bench.engine.turn()
+    bench.send(ipc.FrontHello("front-4", 0, None))
+    kept = [bench.until(ipc.Notice) for _ in range(2)]
+    assert [(notice.kind, notice.decision) for notice in kept] == [
+        ("override", kept[1].decision - 1),
+        ("decision", bench.engine._control.decision),
+    ]
+    bench.send(ipc.FrontHello("front-5", 0, None))
+    told = bench.until(ipc.Notice)
+    while "goes on" not in told.text:  # the plan of before may be applied meanwhile
+        told = bench.until(ipc.Notice)
+    assert (told.kind, told.decision, told.source) == ("decision", kept[1].decision, "operator")
+    assert told.text == "serial goes on: look"
+    bench.send(ipc.SetPlan(8, None, None, False, "", "ana", None))
+    bench.until(ipc.ControlDone)
+
+
 def test_a_policy_given_by_the_front_is_restored_and_epochs_go_on(bench: Bench) -> None:
     state = bench.greet("front-3", epoch=100, policy="shared")
     assert (state.partition.policy, state.partition.epoch) == ("shared", 100)
@@ -329,6 +351,9 @@ def test_a_profile_of_another_model_is_refused_with_a_warning(tmp_path_factory: 
     save_profile(PROFILE, folder / "foreign.json")
     bench = Bench(folder, folder / "foreign.json")
     try:
+        bench.engine._link.send(bench.engine._hello)
+        bench.until(ipc.EngineHello)
+        bench.send(ipc.FrontHello("front-1", 0, None))
         notice = bench.until(ipc.Notice)
         assert (notice.kind, notice.level) == ("warning", "warn")
         assert "is not used" in notice.text

@@ -161,6 +161,29 @@ def test_an_engine_that_lives_on_is_not_changed_by_a_new_front() -> None:
     assert (mode(control), control.policy) == ("split 2/2", "auto")
 
 
+def test_a_new_front_is_told_the_decision_in_force_once() -> None:
+    control = Control("auto", TABLE)
+    mode(control)
+    control.tell_again()
+    assert (mode(control), len(control.notices)) == ("hybrid", 1), "the first decision is still to be told"
+    control.notices.clear()
+    control.tell_again()
+    assert (mode(control), mode(control)) == ("hybrid", "hybrid")
+    assert [(notice.kind, notice.decision) for notice in control.notices] == [("decision", 1)]
+    assert control.notices[0].text.startswith("hybrid goes on: ")
+
+
+def test_plans_of_before_a_restoration_are_not_told() -> None:
+    """They have the first engine's epochs, which an operator's change may have had."""
+    successor = Control("auto", TABLE)
+    mode(successor)
+    successor.restore(FrontHello("front", 7, "split:3"))
+    successor.tell_again()
+    mode(successor)
+    assert [(notice.kind, notice.epoch, notice.decision) for notice in successor.notices] == [("decision", 7, 2)]
+    assert "split 3/1 (was hybrid)" in successor.notices[0].text
+
+
 def test_predictions_need_a_profile_and_say_what_is_illegal() -> None:
     control = Control("auto", TABLE)
     legal = control.predict(Predict(1, PlanRequest(mode="split", decode_units=1)), state())

@@ -62,12 +62,19 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:  # noqa: D102
         with HelpText(self._groups, self._keys, classes="dialog", id="help") as box:
             box.border_title = "HELP"
-            box.border_subtitle = "esc closes"
+            box.border_subtitle = "j k g G scroll  esc closes"
             yield Static(id="help-text")
 
 
 class HelpText(VerticalScroll):
     """The page's text, in lines as long as the page is wide."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "down", id="help.down", show=False),
+        Binding("k", "scroll_up", "up", id="help.up", show=False),
+        Binding("g", "scroll_home", "first", id="help.first", show=False),
+        Binding("G", "scroll_end", "last", id="help.last", show=False),
+    ]
 
     def __init__(self, groups: Groups, keys: Mapping[str, str], *, classes: str, id: str) -> None:  # noqa: A002
         super().__init__(classes=classes, id=id)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from functools import lru_cache
+from textwrap import wrap
+from typing import ClassVar, Final
 
+from rich.cells import cell_len, chop_cells
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input
 
-from rapidctl.book import LogLine
+from rapidctl.book import LOG_LINES, LogLine
 from rapidctl.console.screens.base import Page
-from rapidctl.console.text import clip, clock, line
+from rapidctl.console.text import clock, line
 from rapidctl.console.view import View
 from rapidctl.console.widgets.banner import Banner
 from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.lines import Line, Lines
 from rapidctl.console.widgets.panel import label_border
 from rapidctl.console.widgets.timebar import Timebar
+from rapidctl.out import printable
 
 _MARKS = {"info": ("  ", ""), "warn": ("! ", "$warning"), "error": ("✗ ", "bold $bad")}
+_LEAST: Final = 16
+"""Cells of text: in less no word has room."""
 KEYS = (("?", "help"), ("esc", "back"), ("q", "quit"), ("/", "filter"), ("f", "warnings only"), ("j k g G", "scroll"))
 
 
@@ -60,7 +66,7 @@ class Log(Page):
         self._drawn = drawn
         at_end = log.is_vertical_scroll_end
         kept = list(choose(entries, self._words, grave=self._grave))
-        log.put([Line("", log_line(entry, width)) for entry in kept])
+        log.put([Line("", part) for entry in kept for part in log_lines(entry, width)])
         lost = f"  {view.book.lost_events} lost" if view.book.lost_events else ""
         shown = f"  shown {len(kept)}" if len(kept) != len(entries) else ""
         label_border(log, f"LOG {len(entries)} events{lost}{shown}")
@@ -114,11 +120,25 @@ def choose(entries: Iterable[LogLine], words: list[str], *, grave: bool) -> Iter
             yield entry
 
 
-def log_line(entry: LogLine, width: int) -> Content:
-    """One event, at most ``width`` cells."""
+def log_lines(entry: LogLine, width: int) -> list[Content]:
+    """One event, at most ``width`` cells; a long text goes on below, so that no reason is cut."""
     mark, style = _MARKS[entry.level]
     event = entry.event
     numbers = "" if event is None or event.epoch is None else f" [epoch {event.epoch}]"
     head = f"{clock(entry.at_unix_s)} "
-    text = clip(f"{entry.kind:<13} {entry.text}{numbers}", max(1, width - len(head) - len(mark)))
-    return line((head, "$label"), (mark, style), (text, style))
+    indent = " " * (len(head) + len(mark))
+    first, *more = _wrapped(f"{entry.kind:<13} {entry.text}{numbers}", max(_LEAST, width - len(indent)))
+    return [
+        line((head, "$label"), (mark, style), (first, style)),
+        *(line(indent, (rest, style)) for rest in more),
+    ]
+
+
+@lru_cache(maxsize=LOG_LINES)
+def _wrapped(text: str, width: int) -> tuple[str, ...]:
+    """Safe text in parts of at most ``width`` cells, broken between words, and in words that are longer."""
+    text = printable(text)
+    if cell_len(text) <= width:
+        return (text,)
+    parts = wrap(text, width, subsequent_indent="  ")
+    return tuple(piece for part in parts for piece in chop_cells(part, width))  # wide glyphs: more cells than letters

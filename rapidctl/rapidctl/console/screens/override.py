@@ -139,6 +139,11 @@ class Override(Dialog):
         """Another number, or the word."""
         self._refresh()
 
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a field never applies; after the word it leads to the button that does."""
+        if event.input.id == "word" and not self.query_one("#apply", Button).disabled:
+            self.query_one("#apply", Button).focus()
+
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Cancel, Copy or Apply."""
         if event.button.id == "apply":
@@ -153,8 +158,11 @@ class Override(Dialog):
         self.dismiss()
 
     def action_apply(self) -> None:
-        """Send, once, if the form is right and confirmed."""
+        """Send, once, if the form is right and confirmed; else lead to where the word is typed, if one is wanted."""
         if self.query_one("#apply", Button).disabled:
+            word = self.query_one("#word", Input)
+            if not word.has_class("-hidden") and self._change is None:
+                word.focus()
             return
         command = self._form().command(self._info.epoch, self._operator.by)
         self._change = self._operator.send(command, describe(command.plan))

@@ -53,10 +53,10 @@ def units(view: View, width: int, height: int) -> list[Content]:
     if snapshot is None or info is None:
         return [line(("no engine: nothing to show", "$muted"))]
     if height <= 4:
-        half = width // 2
+        left = width * 3 // 7  # less for the bars than for the map: at 80 columns eight groups of letters just fit
         brief = [
-            _lane(snapshot, info, "prefill", half) + line("  ") + map_line(info, width - half - 2),
-            _lane(snapshot, info, "decode", half) + line("  ") + placement_line(view, info, width - half - 2),
+            _lane(snapshot, info, "prefill", left) + line("  ") + map_line(info, width - left - 2),
+            _lane(snapshot, info, "decode", left) + line("  ") + placement_line(view, info, width - left - 2),
         ]
         pressing = pressing_line(view, info, width)
         if height == 3:
