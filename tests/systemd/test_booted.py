@@ -14,7 +14,7 @@ from support.process import ROOT
 
 TOOLS = ("unshare", "pivot_root", "runuser", "useradd")
 SYSTEMD = Path("/lib/systemd/systemd")
-TIMEOUT_S = 170.0
+TIMEOUT_S = 240.0
 NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc", "--net")
 PROBE = "set -e; d=$(mktemp -d); mount -t tmpfs tmpfs $d; mkdir $d/u $d/w $d/m $d/c; " + (
     "mount -t overlay overlay -o lowerdir=/,upperdir=$d/u,workdir=$d/w $d/m; mount -t cgroup2 cgroup2 $d/c"
@@ -95,6 +95,14 @@ def test_the_http_server_gets_its_keys_as_a_credential_and_nothing_without(seen:
     assert seen["http without keys"]
     assert (seen["http"], seen["http with the key"], seen["http with another"]) == (0, 200, 401)
     assert seen["http stopped"] == "success"
+
+
+def test_keys_of_other_machines_are_credentials_too(seen: dict[str, Any]) -> None:
+    assert (seen["authorized"], seen["restarted with keys"], seen["over tcp"]) == (0, 0, "serving")
+
+
+def test_stop_lets_a_stream_finish(seen: dict[str, Any]) -> None:
+    assert (seen["the stream began"], seen["status of the stream"]) == (True, 0)
 
 
 def test_stop_leaves_nothing_and_a_bad_configuration_is_not_tried_again(seen: dict[str, Any]) -> None:
