@@ -14,7 +14,7 @@ from support.process import ROOT
 
 TOOLS = ("unshare", "pivot_root", "runuser", "useradd")
 SYSTEMD = Path("/lib/systemd/systemd")
-TIMEOUT_S = 240.0
+TIMEOUT_S = 170.0
 NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc", "--net")
 PROBE = "set -e; d=$(mktemp -d); mount -t tmpfs tmpfs $d; mkdir $d/u $d/w $d/m $d/c; " + (
     "mount -t overlay overlay -o lowerdir=/,upperdir=$d/u,workdir=$d/w $d/m; mount -t cgroup2 cgroup2 $d/c"

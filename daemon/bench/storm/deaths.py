@@ -7,6 +7,7 @@ undisturbed; how soon a hang is found; how long anything outlives the supervisor
 import signal
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import psutil
 from bench.storm.site import MAX_ROWS, Site, pump, request, site
 from rapidctl.client import Client
 from rapidctl.errors import RapidctlError
-from rapidctl.wire import Generate, GetStatus, Status
+from rapidctl.wire import Generate, GetSnapshot, GetStatus, Status
 
 OUTPUT_TOKENS: Final = 150
 FRONT_S: Final = 1.0
@@ -29,7 +30,7 @@ PATIENCE_S: Final = 120.0
 
 def run(rounds: int) -> dict[str, Any]:
     """So many daemons: in each the front dies, the engine dies, the engine stops, the supervisor dies."""
-    seconds: dict[str, list[float]] = {"start": [], "front": [], "engine": [], "hang found": [], "orphans": []}
+    seconds: dict[str, list[float]] = defaultdict(list)
     failures: list[str] = []
     for _ in range(rounds):
         with site() as one:
@@ -62,8 +63,16 @@ def ride_out(site: Site, seconds: dict[str, list[float]]) -> list[str]:
         changed = {one for one in ("front", "engine") if _pid(after, one) != _pid(before, one)}
         if changed != {name}:
             failures.append(f"after the death of the {name} the processes that changed are {sorted(changed)}")
+        if name == "front":
+            seconds["front's processor time"].append(front_cpu_s(site))
         before = after
     return failures
+
+
+def front_cpu_s(site: Site) -> float:
+    """Processor time of the front since it began: its start, mostly. Other work on the machine changes it little."""
+    with site.client() as client:
+        return client.call(GetSnapshot(call=0)).snapshot.front_cpu_s
 
 
 def find_hang(site: Site) -> float:
