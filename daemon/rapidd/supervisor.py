@@ -176,7 +176,7 @@ class Supervisor:
             if pid is not None and (status := child.reap()) is not None:
                 self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
                 if (kept := stacks.keep(self._directory.private, child.name, pid)) is not None:
-                    self._say(f"the {child.name}'s last stacks are in {kept}")
+                    self._say(f"the {child.name}'s last stacks are in {kept}", log.warning)
         self._advance(now_s)
         if now_s >= self._beat_at_s:
             self._beat(now_s)
@@ -207,7 +207,7 @@ class Supervisor:
         self._beat_at_s = now_s + BEAT_S
         for child in self._children:
             if (trouble := child.check(now_s)) is not None:
-                self._say(f"the {child.name} hangs: {trouble}; aborting it")
+                self._say(f"the {child.name} hangs: {trouble}; aborting it", log.warning)
             if child.kill_at_s is not None and now_s >= child.kill_at_s:
                 child.signal(signal.SIGKILL)
         if "WATCHDOG_USEC" in os.environ:
@@ -225,7 +225,7 @@ class Supervisor:
     def _on_device_fault(self, fault: DeviceFault) -> None:
         """What the driver says of the device decides: an engine that still runs on it proves nothing."""
         if fault.remedy == "restart":
-            self._say(f"device fault: {fault.text}; replacing the engine")
+            self._say(f"device fault: {fault.text}; replacing the engine", log.error)
             self._engine.signal(signal.SIGKILL)
         elif self._phase == "serving":
             self._fail(EXIT_DEVICE, f"device fault: {fault.text}; the device must be reset or replaced")
@@ -268,7 +268,7 @@ class Supervisor:
     def _end_reload(self, problems: Sequence[str], done: str = "reloaded: nothing has changed") -> None:
         self._last_line = ""  # the same outcome twice is news twice
         for problem in problems:
-            self._say(f"reload refused, the old configuration stays: {problem}")
+            self._say(f"reload refused, the old configuration stays: {problem}", log.error)
         if not problems:
             self._say(done)
         text = f"reload refused, the old configuration stays: {'; '.join(problems)}" if problems else done
@@ -316,10 +316,11 @@ class Supervisor:
         elif not child.ever_ready and child.failures > MAX_FIRST_FAILURES:
             self._fail(EXIT_FAILED, f"{who} ended {child.failures} times and was never ready (last: {how}); giving up")
         else:
-            self._say(f"{who} ended ({how}); starting another {f'in {delay_s:g} s' if delay_s else 'now'}")
+            when = f"in {delay_s:g} s" if delay_s else "now"
+            self._say(f"{who} ended ({how}); starting another {when}", log.warning)
 
     def _fail(self, status: int, line: str) -> None:
-        self._say(line)
+        self._say(line, log.error)
         self._exit_status = status
         self._stop(DRAIN_GRACE_S)
 
@@ -337,7 +338,7 @@ class Supervisor:
         """From draining over ending to ended, as the children end or run out of time."""
         if self._phase == "draining" and (not self._front.running or now_s >= self._deadline_s):
             if self._front.running:
-                self._say("the front did not drain in time: stopping it")
+                self._say("the front did not drain in time: stopping it", log.warning)
                 self._front.kill()
             self._phase = "ending"
             self._deadline_s = now_s + ENGINE_STOP_S
@@ -363,13 +364,13 @@ class Supervisor:
             self._last_note = note
             self._front.tell(note)
 
-    def _say(self, line: str) -> None:
-        """A line for people, and for ``systemctl status``."""
+    def _say(self, line: str, tell: Callable[[str], None] = log.info) -> None:
+        """A line for people, at the level of ``tell``, and for ``systemctl status``."""
         if line == self._last_line:
             return
         self._last_line = line
         notify(f"STATUS={line}")
-        log.info(line)
+        tell(line)
 
 
 def _has_terminal() -> bool:

@@ -8,6 +8,8 @@ are. The packed weights replace the plain ones.
 """
 
 import functools
+import os
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,21 @@ HINT_TOKENS: Final = 256
 """The product that a layout is chosen for; it serves every number of tokens."""
 TRANSPOSED_TOKENS: Final = range(4, 65)
 """For so many tokens ``W x^T`` beats ``x W^T`` on plain weights (kernels/bench/linear_cpu.py)."""
+
+KEPT_KERNELS: Final = 128
+"""A batch needs about five: these are of the last two dozen numbers of tokens, and take some 90 MiB."""
+CACHE_SIZES: Final = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Of oneDNN, and of torch's layer above it, which has one a thread."""
+
+
+def bound_kernel_caches(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Keep few of the kernels that oneDNN makes for each number of tokens; who has chosen a number keeps it.
+
+    By default there are twice a thousand, some 700 MiB, which a server fills in an hour of prompts of all lengths.
+    Counts in a process that has not multiplied yet: the libraries look once.
+    """
+    for name in CACHE_SIZES:
+        environ.setdefault(name, str(KEPT_KERNELS))
 
 
 def pack(weight: Tensor) -> Matrix:

@@ -1,11 +1,12 @@
 """The storms in a small size: nothing of what comes in ends a process, goes unanswered, or leaves anything behind."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
-from bench.storm import aborts, bodies, drain, frames, overload
+from bench.storm import aborts, bodies, deaths, drain, frames, overload
 from bench.storm.site import Site, site
 from support.process import environment
 
@@ -59,6 +60,10 @@ def test_requests_that_are_given_up_leave_nothing_behind(one: Site) -> None:
 def test_under_overload_what_is_refused_says_when_to_come_back_and_the_rest_is_served(one: Site) -> None:
     found = overload.run(one, rounds=1, requests=32, output_tokens=24, judged=False)
     assert found["failures"] == []
+
+
+def test_streams_outlive_the_front_and_the_engine_and_the_other_process_stays(one: Site) -> None:
+    assert deaths.ride_out(one, defaultdict(list)) == []
 
 
 def test_a_drain_loses_no_last_message(one: Site) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make
 from rapid_kernels.layout import Layout
 from rapid_kernels.packed import is_intel, multiply, pack_as
 from rapid_kernels.reference import PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups
+from support.process import run
 
 BLOCK_TOKENS = 4
 EPS = 1e-5
@@ -253,6 +255,32 @@ def test_every_layout_of_float32_multiplies_the_same(tokens: int, layout: Layout
     assert matrix.like.shape == weight.shape
     expected = x.double() @ weight.double().t() + bias.double()
     torch.testing.assert_close(multiply(x, matrix, bias).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+ALL_LENGTHS = """
+from pathlib import Path
+import torch
+from rapid_kernels.packed import KEPT_KERNELS, bound_kernel_caches, multiply, pack_as
+
+def mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmSwap"))) / 1024
+
+torch.set_num_threads(1)
+bound_kernel_caches()
+matrix = pack_as(torch.randn(72, 48), "onednn")
+for tokens in range(1, 3 * KEPT_KERNELS):
+    if tokens == KEPT_KERNELS:
+        full = mib()
+    multiply(torch.ones(tokens, 48), matrix, None)
+print(mib() - full)
+"""
+
+
+def test_products_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
+    """An engine grew by 600 MiB: oneDNN makes a kernel for every number of tokens, and kept a thousand twice."""
+    grown = run([sys.executable, "-P", "-c", ALL_LENGTHS])
+    assert float(grown.stdout) < 20, grown.stderr
 
 
 @pytest.mark.parametrize(

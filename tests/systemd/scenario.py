@@ -16,6 +16,7 @@ from pathlib import Path
 SRC = Path("/opt/src")
 OUT = Path("/out")
 UNIT = "rapidd.service"
+LOCAL, REMOTE = "ipc:///run/rapidd/request.sock", "tcp://127.0.0.1:7071"
 CONFIG = Path("/etc/rapidd/rapidd.toml")
 SETTINGS = """
 [model]
@@ -60,12 +61,17 @@ def until(holds: Callable[[], object]) -> bool:
     return True
 
 
-def status(user: str = "root") -> dict[str, object]:
+def rapidctl(*arguments: str, user: str = "root") -> list[str]:
+    """The command as this user, for this checkout."""
+    return [
+        *("runuser", "-u", user, "--", "env", f"PYTHONPATH={PACKAGES}", PYTHON, "-P", "-m", "rapidctl.cli"),
+        *arguments,
+    ]
+
+
+def status(user: str = "root", endpoint: str = LOCAL) -> dict[str, object]:
     """What `rapidctl status` tells this user; empty when it is not let in."""
-    done = run(
-        "runuser", "-u", user, "--", "env", f"PYTHONPATH={PACKAGES}", PYTHON, "-P", "-m", "rapidctl.cli", "status",
-        "--json", "--endpoint", "ipc:///run/rapidd/request.sock",
-    )  # fmt: skip
+    done = run(*rapidctl("status", "--json", "--endpoint", endpoint, user=user))
     return dict(json.loads(done.stdout)) if done.stdout else {}
 
 
@@ -189,9 +195,30 @@ def answer(url: str, key: str) -> int:
         return error.code
 
 
+def remote() -> None:
+    """The keys of docs/security.md; the daemon gets its own as credentials."""
+    keys = Path("/etc/rapidd/keys")
+    public = run(*rapidctl("keys", "make", "--out", str(keys / "curve.key"))).stdout.strip()
+    mine = run(*rapidctl("keys", "make")).stdout.strip()
+    authorized = ("--file", str(keys / "authorized-keys"))
+    see("authorized", run(*rapidctl("keys", "authorize", mine, "me", "--operator", *authorized)).returncode)
+    run(*rapidctl("keys", "trust", REMOTE, public))
+    run("install", "-m", "644", str(SRC / "systemd/drop-ins/tcp.conf"), "/etc/systemd/system/rapidd.service.d/")
+    CONFIG.write_text(SETTINGS + f'[tcp]\nlisten = "{REMOTE}"\n')
+    run("systemctl", "daemon-reload")
+    see("restarted with keys", run("systemctl", "restart", UNIT).returncode)
+    see("over tcp", status(endpoint=REMOTE).get("state"))
+
+
 def end() -> None:
-    """Stop, and a configuration that cannot be served."""
-    see("stopped", run("systemctl", "stop", UNIT).returncode)
+    """Stop while a stream runs, and a configuration that cannot be served."""
+    ask = rapidctl("run", "Once upon a time", "--max-tokens", "400", "--quiet", "--endpoint", REMOTE)
+    with subprocess.Popen(ask, stdout=subprocess.PIPE) as stream:
+        assert stream.stdout is not None
+        see("the stream began", bool(stream.stdout.read(1)))
+        see("stopped", run("systemctl", "stop", UNIT).returncode)
+        stream.stdout.read()
+    see("status of the stream", stream.returncode)
     see("result", show("Result"))
     see("left", sorted(processes()))
     CONFIG.write_text("[server]\nmax-que = 1\n")
@@ -201,7 +228,7 @@ def end() -> None:
 
 
 def main() -> None:
-    for part in (install, life, accidents, reload, http, end):
+    for part in (install, life, accidents, reload, http, remote, end):
         began = time.monotonic()
         part()
         see(f"seconds of {part.__name__}", round(time.monotonic() - began, 1))

@@ -97,6 +97,14 @@ def test_the_http_server_gets_its_keys_as_a_credential_and_nothing_without(seen:
     assert seen["http stopped"] == "success"
 
 
+def test_keys_of_other_machines_are_credentials_too(seen: dict[str, Any]) -> None:
+    assert (seen["authorized"], seen["restarted with keys"], seen["over tcp"]) == (0, 0, "serving")
+
+
+def test_stop_lets_a_stream_finish(seen: dict[str, Any]) -> None:
+    assert (seen["the stream began"], seen["status of the stream"]) == (True, 0)
+
+
 def test_stop_leaves_nothing_and_a_bad_configuration_is_not_tried_again(seen: dict[str, Any]) -> None:
     assert (seen["stopped"], seen["result"], seen["left"]) == (0, "success", [])
     assert seen["bad configuration"]

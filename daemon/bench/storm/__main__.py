@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.figures import SCHEMA_VERSION
-from bench.storm import aborts, bodies, drain, frames, gone, overload, scheduler
+from bench.storm import aborts, bodies, deaths, drain, frames, gone, overload, scheduler
 from bench.storm.site import Site, site
 from rapidctl.errors import RapidctlError
 
@@ -37,6 +37,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "overload": lambda share: _on_a_site(lambda one: overload.run(one, _count(5, share), 60)),
     "drain": lambda share: drain.run(_count(5, share)),
     "gone": lambda share: gone.run(_count(3, share)),
+    "deaths": lambda share: deaths.run(_count(5, share)),
 }
 """In the order in which they run; a section's size times ``share`` is run."""
 

@@ -8,6 +8,7 @@ from typing import Final
 import psutil
 import torch
 
+from rapid_kernels.packed import bound_kernel_caches
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.defaults import CPU_DEFAULTS
@@ -36,6 +37,7 @@ class CpuBackend:
     defaults = CPU_DEFAULTS
 
     def __init__(self, compute_units: int | None, on_done: Callable[[], None]) -> None:
+        bound_kernel_caches()
         self.table, self._cores = cpu_table(compute_units)
         self.info = cpu_info(self.table.units_total)
         self._on_done = on_done

@@ -201,6 +201,7 @@ def _vllm(snapshot: wire.Snapshot, model: str) -> Iterator[Metric]:
         for name, counts_ in {
             "vllm:time_to_first_token_seconds": totals.ttft_s,
             "vllm:inter_token_latency_seconds": totals.itl_s,
+            "vllm:request_time_per_output_token_seconds": totals.tpot_s,
             "vllm:e2e_request_latency_seconds": totals.e2e_s,
         }.items():
             yield _histogram(name, "Alias of a rapidd metric.", counts_, model_name=model)

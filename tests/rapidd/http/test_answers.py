@@ -130,7 +130,7 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert all(family.documentation for family in families.values())
     assert {name.partition("_")[0] for name in families} == {"rapidd", "vllm:num", "vllm:kv", "vllm:prefix"} | {
-        f"vllm:{name}" for name in ("prompt", "generation", "time", "inter", "e2e")
+        f"vllm:{name}" for name in ("prompt", "generation", "time", "inter", "e2e", "request")
     }
     histogram = families["rapidd_inter_token_latency_seconds"].samples
     counts = [sample.value for sample in histogram if sample.name.endswith("_bucket")]

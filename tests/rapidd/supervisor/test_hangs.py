@@ -30,6 +30,21 @@ def test_a_hung_engine_is_aborted_its_stacks_are_kept_and_another_started(daemon
         assert f"the engine's last stacks are in {kept}" in said
 
 
+def test_what_goes_wrong_is_in_a_log_that_holds_no_more_than_that(daemon: Daemon) -> None:
+    (daemon.folder / "rapidd.toml").write_text('[log]\nlevel = "warning"\n')
+    daemon.start("serve", "busy,serve", HANG_BEATS="25")
+    daemon.until("front", "note", lambda got: got["note"]["engine_restarts"] == 1)
+    daemon.until_ready()
+    daemon.signal(signal.SIGTERM)
+    _, said = daemon.end()
+    assert [line.split(":")[1].split(" (")[0].strip() for line in said.splitlines()][:2] == [
+        "the engine hangs",
+        "the engine ended",
+    ]
+    assert "the engine's last stacks are in" in said
+    assert "ready" not in said
+
+
 def test_a_device_that_must_be_reset_ends_the_daemon_for_good(daemon: Daemon) -> None:
     daemon.start("sick")
     status, said = daemon.end()
@@ -54,9 +69,9 @@ def test_a_hung_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> N
 
 def test_children_that_answer_are_left_alone(daemon: Daemon, manager: "Manager") -> None:
     """The watchdog is fed by the beats that probe them: many more than make a silent child hang."""
-    daemon.start(HANG_BEATS="3", NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
+    daemon.start(HANG_BEATS="25", NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
     daemon.until_ready()
-    for _ in range(20):
+    for _ in range(60):
         manager.until("WATCHDOG=1")
     daemon.signal(signal.SIGTERM)
     assert "hangs" not in daemon.end()[1]
