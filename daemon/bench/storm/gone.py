@@ -30,7 +30,7 @@ BIG: Final = 1200
 SHAPE: Final = {
     "hidden_size": 512,
     "intermediate_size": 1536,
-    "num_hidden_layers": 6,
+    "num_hidden_layers": 12,
     "max_position_embeddings": 8192,
 }
 NOTICED_S: Final = 6.0
