@@ -280,7 +280,7 @@ print(mib() - full)
 def test_products_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
     """An engine grew by 600 MiB: oneDNN makes a kernel for every number of tokens, and kept a thousand twice."""
     grown = run([sys.executable, "-P", "-c", ALL_LENGTHS])
-    assert float(grown.stdout) < 20, grown.stderr
+    assert float(grown.stdout) < 60, grown.stderr  # 150 without a bound, some 20 with it
 
 
 @pytest.mark.parametrize(
