@@ -47,15 +47,8 @@ Reply = (
     | wire.ProfileReply
     | wire.ControlReply
 )
-Command = (
-    wire.Cancel
-    | wire.SetPartition
-    | wire.ReleasePartition
-    | wire.SetPolicy
-    | wire.UndoPartition
-    | wire.Drain
-    | wire.Reload
-)
+Change = wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.UndoPartition
+Command = wire.Cancel | Change | wire.Drain | wire.Reload
 Call = (
     Ping
     | wire.GetStatus

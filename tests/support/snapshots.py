@@ -160,25 +160,26 @@ def latency(window_s: float, tick: int) -> LatencyWindow:
     )
 
 
+def lane(tick: int, name: Literal["decode", "prefill"], units: int, busy: float, units_total: int) -> LaneStats:
+    """A lane that has been busy for a second, at the ``tick``-th quarter second."""
+    return LaneStats(
+        lane=name,
+        units=units,
+        busy=busy,
+        occupancy=busy * units / units_total,
+        window_s=1.0,
+        batches_total=100 * tick,
+        tokens_total=12_800 * tick,
+        busy_decode_s_total=0.2 * tick,
+        busy_prefill_s_total=0.2 * tick,
+        busy_mixed_s_total=0.0,
+        running=True,
+    )
+
+
 def snapshot(tick: int = 0, *, info: PartitionInfo | None = None, boot: str = "b1", front: str = "f1") -> Snapshot:
     """What a busy daemon with a split publishes at its ``tick``-th quarter second."""
     info = info or partition()
-
-    def lane(name: str, units: int, busy: float) -> LaneStats:
-        return LaneStats(
-            lane=name,  # type: ignore[arg-type]
-            units=units,
-            busy=busy,
-            occupancy=busy * units / info.units_total,
-            window_s=1.0,
-            batches_total=100 * tick,
-            tokens_total=12_800 * tick,
-            busy_decode_s_total=0.2 * tick,
-            busy_prefill_s_total=0.2 * tick,
-            busy_mixed_s_total=0.0,
-            running=True,
-        )
-
     plan = info.plan
     return Snapshot(
         seq=tick,
@@ -208,8 +209,8 @@ def snapshot(tick: int = 0, *, info: PartitionInfo | None = None, boot: str = "b
         slo=Slo(itl_s=0.1, ttft_floor_s=0.5, ttft_per_1k_s=1.0),
         partition=info,
         lanes=[
-            lane("decode", plan.decode_units, wave(tick, 48, 0.6, 0.95)),
-            lane("prefill", plan.prefill_units, 0.97 if tick % 40 < 32 else 0.1),
+            lane(tick, "decode", plan.decode_units, wave(tick, 48, 0.6, 0.95), info.units_total),
+            lane(tick, "prefill", plan.prefill_units, 0.97 if tick % 40 < 32 else 0.1, info.units_total),
         ],
         kv=KvStats(
             block_tokens=16, blocks_total=115_200, blocks_used=81_920, blocks_cached=22_400, bytes_total=2**36,

@@ -168,6 +168,7 @@ def test_stopping_a_prompt_cancels_it_and_its_end_is_the_daemons_to_tell(peer: P
     reader.until(lambda update: isinstance(update, Streamed) and isinstance(update.event, wire.Accepted))
     reader.source.abandon("r-1")
     reader.until(lambda update: isinstance(update, Streamed) and isinstance(update.event, wire.Finished))
+    assert peer.hear(wire.Cancel).id == "r-1"
 
 
 def test_an_unreadable_daemon_is_a_problem_with_words_and_not_the_end(peer: Peer, reader: Reader) -> None:

@@ -238,9 +238,13 @@ def test_wrong_weights_are_refused_by_name(spoil: Callable[[dict[str, Tensor]], 
 
 def test_a_stored_copy_of_a_tied_head_and_stored_frequencies_are_harmless() -> None:
     weights = dict(random_weights(LLAMA, torch.float32, seed=0))
+    rows = [(random_ids(20), 0, list(range(1, 7)))]
+    plain = Llama(LLAMA, dict(weights), torch.float32)
     added("lm_head.weight", 96, 48)(weights)
     added("model.layers.0.self_attn.rotary_emb.inv_freq", 4)(weights)
-    Llama(LLAMA, weights, torch.float32)
+    more = Llama(LLAMA, weights, torch.float32)
+    (wanted,), (logits,) = (run(model, new_cache(model), rows) for model in (plain, more))
+    assert torch.equal(logits, wanted), "they change nothing"
 
 
 def test_random_weights_count_repeat_and_give_sane_logits() -> None:
