@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import gpu_alone, gpu_sharing
+from bench import gpu_alone, gpu_deaths, gpu_sharing
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.gpu_alone import say
 from bench.gpu_setup import Setup
@@ -33,8 +33,10 @@ SERVED: dict[str, Callable[[Setup], list[Figure]]] = {
     "sharing": gpu_sharing.sharing,
     "loaded": gpu_sharing.loaded,
     "peer": gpu_sharing.throughput,
+    "deaths": gpu_deaths.deaths,
 }
-"""Sections that one daemon serves, in this order. Before them comes "start"; transformers' half of "peer" follows."""
+"""Sections that one daemon serves, in this order; the last one ends it. "start" comes before them, and transformers'
+half of "peer" after them."""
 READY_S = 40.0
 
 

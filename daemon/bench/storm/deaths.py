@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psutil
 
+from bench.processes import Daemon
 from bench.storm.site import MAX_ROWS, Site, pump, request, site
 from rapidctl.client import Client
 from rapidctl.errors import RapidctlError
@@ -36,8 +37,8 @@ def run(rounds: int) -> dict[str, Any]:
         with site() as one:
             seconds["start"].append(one.server.ready_s)
             failures += ride_out(one, seconds)
-            seconds["hang found"].append(find_hang(one))
-            seconds["orphans"].append(outlive(one))
+            seconds["hang found"].append(find_hang(one.server))
+            seconds["orphans"].append(outlive(one.server))
     start_s = statistics.median(seconds["start"])
     bounds = {"front": FRONT_S, "engine": start_s + ENGINE_S, "hang found": FOUND_S, "orphans": ORPHANS_S}
     failures += [f"{name}: {most:.2f} s" for name, bound in bounds.items() if (most := max(seconds[name])) > bound]
@@ -54,7 +55,7 @@ def ride_out(site: Site, seconds: dict[str, list[float]]) -> list[str]:
     for name in ("front", "engine"):
 
         def kill(name: str = name) -> None:
-            seconds[name].append(_replace(site, name))
+            seconds[name].append(replace(site.server, name))
 
         again = [request([5 + index], OUTPUT_TOKENS) for index in range(MAX_ROWS)]
         if _outputs(site, again, kill) != undisturbed:
@@ -75,25 +76,41 @@ def front_cpu_s(site: Site) -> float:
         return client.call(GetSnapshot(call=0)).snapshot.front_cpu_s
 
 
-def find_hang(site: Site) -> float:
+def find_hang(server: Daemon) -> float:
     """Stop the engine; seconds until it was ended."""
-    engine = psutil.Process(_pid(site.status(), "engine"))
+    engine = psutil.Process(child_pid(server, "engine"))
     began_s = time.monotonic()
     engine.send_signal(signal.SIGSTOP)
     engine.wait(PATIENCE_S)
     found_s = time.monotonic() - began_s
-    _until_serving(site, lambda status: _pid(status, "engine") not in (0, engine.pid))
+    _until_serving(server, lambda status: _pid(status, "engine") not in (0, engine.pid))
     return found_s
 
 
-def outlive(site: Site) -> float:
+def outlive(server: Daemon) -> float:
     """Kill the supervisor; seconds until all its processes have ended."""
-    supervisor = psutil.Process(site.server.pid)
+    supervisor = psutil.Process(server.pid)
     family = supervisor.children(recursive=True)
     began_s = time.monotonic()
     supervisor.kill()
     psutil.wait_procs(family, PATIENCE_S)
     return time.monotonic() - began_s
+
+
+def replace(server: Daemon, name: str, killed: Callable[[], None] = lambda: None) -> float:
+    """Kill this child; seconds until the daemon serves with another one. ``killed`` is called in between."""
+    old = child_pid(server, name)
+    began_s = time.monotonic()
+    psutil.Process(old).kill()
+    killed()
+    _until_serving(server, lambda status: _pid(status, name) not in (0, old))
+    return time.monotonic() - began_s
+
+
+def child_pid(server: Daemon, name: str) -> int:
+    """Of the front or the engine, as the daemon tells it."""
+    with server.client() as client:
+        return _pid(client.call(GetStatus(call=0)), name)
 
 
 def _outputs(site: Site, requests: Sequence[Generate], disturb: Callable[[], None]) -> list[list[list[int]]]:
@@ -106,20 +123,11 @@ def _outputs(site: Site, requests: Sequence[Generate], disturb: Callable[[], Non
     return [stream.output_ids for stream in streams]
 
 
-def _replace(site: Site, name: str) -> float:
-    """Kill this child; seconds until the daemon serves with another one."""
-    old = _pid(site.status(), name)
-    began_s = time.monotonic()
-    psutil.Process(old).kill()
-    _until_serving(site, lambda status: _pid(status, name) not in (0, old))
-    return time.monotonic() - began_s
-
-
-def _until_serving(site: Site, holds: Callable[[Status], bool]) -> None:
+def _until_serving(server: Daemon, holds: Callable[[Status], bool]) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         try:
-            with Client(site.endpoint, name="storm", timeout_s=1.0) as client:
+            with Client(server.endpoint, name="storm", timeout_s=1.0) as client:
                 status = client.call(GetStatus(call=0))
         except RapidctlError:  # nobody answers at the moment
             status = None

@@ -150,7 +150,8 @@ class EventStream(Response):
                         pass
                 if ended:
                     break
-            await send({"type": "http.response.body", "body": b"".join(parts), "more_body": not ended})
+            if parts:
+                await send({"type": "http.response.body", "body": chunks.body(parts), "more_body": not ended})
 
 
 def error_response(error: ApiError) -> Response:

@@ -4,7 +4,7 @@ A stream's chunks differ in a text, a reason and perhaps logprobs; all that surr
 answer, as bytes. A chunk for each choice and engine step, also when its text is held back: clients time them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,9 @@ from rapidd.http.errors import ApiError
 DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 """A comment of the event stream: clients skip it, and connections stay open while a prompt is computed."""
+AFTER_KEEP_ALIVE: Final = b":\n\n"
+"""An empty comment before the event that follows one: `vllm bench serve` strips the end off what it reads, so it would
+take the event for a part of the comment, and the answer for none."""
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -144,11 +147,17 @@ class Chunks:
         self._reasons: list[str | None] = [None] * count
         self._offsets = [0] * count
         self._left = num_prompts
+        self._before = b""
 
     @property
     def complete(self) -> bool:
         """Every prompt is done, and all was said."""
         return not self._left
+
+    def body(self, parts: Sequence[bytes]) -> bytes:
+        """Events, at least one, that are sent together."""
+        before, self._before = self._before, AFTER_KEEP_ALIVE if parts[-1] is KEEP_ALIVE else b""
+        return before + b"".join(parts)
 
     def delta(self, prompt: int, delta: Delta) -> bytes:
         """New output of a choice."""

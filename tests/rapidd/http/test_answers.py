@@ -21,7 +21,7 @@ from rapidd.http.bridge import MAX_BACKLOG, Disconnected, Inbox
 from rapidd.http.errors import ApiError, invalid
 from rapidd.http.metrics import Metrics
 from rapidd.http.probe import Probe
-from rapidd.http.render import CHAT, COMPLETION, Answer, Chunks, Document, Shape
+from rapidd.http.render import CHAT, COMPLETION, KEEP_ALIVE, Answer, Chunks, Document, Shape
 from support import samples
 from support.process import ROOT
 
@@ -176,6 +176,26 @@ def test_a_key_is_let_in_by_its_hash_alone() -> None:
     for wrong in (second, line, "", first[:-1], "\udcff"):
         assert wrong not in known
     assert first not in keys.Keys([])
+
+
+@given(waits=st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_a_keep_alive_hides_no_event_from_a_client_that_strips_what_it_reads(waits: list[int]) -> None:
+    """`vllm bench serve` took an answer for none when its first token came after a keep-alive: without the blank line,
+    which it strips off every read, the comment went on in the event."""
+    chunks = Chunks(answer(COMPLETION), 1, include_usage=False)
+    sent: list[bytes] = []
+    for number, quiet in enumerate(waits):
+        sent += [chunks.body([KEEP_ALIVE]) for _ in range(quiet)]
+        sent.append(chunks.body([chunks.delta(0, delta(f"{number} "))]))
+    read, held = [], b""
+    for part in sent:
+        *whole, held = (held + part.strip()).split(b"\n\n")
+        if held.startswith(b"data: "):  # it takes what is a whole document without waiting for the blank line
+            whole, held = [*whole, held], b""
+        read += [event for event in whole if not event.startswith(b":")]
+    assert [text_of(json.loads(event.removeprefix(b"data: "))) for event in read] == [
+        f"{n} " for n in range(len(waits))
+    ]
 
 
 async def test_an_inbox_wakes_its_reader_and_gives_up_one_that_never_comes() -> None:
