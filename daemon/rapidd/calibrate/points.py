@@ -13,6 +13,8 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from rapidd.policy.tiles import beside_rows
+
 ROWS: Final = (1, 4, 16, 32, 64, 96, 128, 192, 256)
 """Where products of few rows change their tiles, and the range between."""
 TOKENS: Final = (16, 64, 256, 512, 1024, 2048)
@@ -91,8 +93,11 @@ def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
     counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
     decoding = [step for rows in counts for step in _ends(_steps(limits, rows))]
     fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]
-    prompts = [chunk for tokens in fitting for chunk in _ends(_chunks(limits, tokens))]
-    pairs = list(product(decoding, prompts))
+    pairs = [
+        (step, chunk)
+        for step, tokens in product(decoding, fitting)
+        for chunk in _ends(_chunks(limits, beside_rows(tokens, step.rows)))
+    ]
     Random(0).shuffle(pairs)
     return pairs
 

@@ -4,7 +4,9 @@
                one token each              0 .. `chunk` in all
 
 A padding row is a sequence of one token in block 0, and row 0 of the token table; padding tokens belong to no row and
-are written to block 0. Nobody owns either. Batches that fit no captured size are launched kernel by kernel.
+are written to block 0. Nobody owns either. Decode rows and chunk together have one of `tiles.MIXED_TOTALS` tokens, up
+to 1,024: the host takes 31 to 38 ms to launch such a batch kernel by kernel (measured with an 8B model), which is what
+happens to batches that fit no captured size.
 """
 
 from __future__ import annotations
@@ -18,16 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapidd.engine.batch import Batch, Row
-from rapidd.engine.graphs import bucket_for
 from rapidd.engine.staging import BlockTables, aligned
+from rapidd.policy.tiles import MIXED_ROWS, MIXED_TOTALS
 
 CHUNKS: Final = (64, 128, 256, 384, 512)
 """Prompt tokens to capture alone: the kernels of more take longer than the host takes to launch them."""
-MIXED_CHUNKS: Final = (*range(64, 513, 64), *range(640, 1025, 128))
-"""Prompt tokens to capture beside decode rows. Close together, because a decode step waits for the padding too; and
-more, because the host takes 31 to 38 ms to launch such a batch kernel by kernel (measured with an 8B model)."""
-DECODES: Final = (16, 32, 64, 96, 128, 192, 256)
-"""Decode rows beside them to capture."""
 CHUNK_ROWS: Final = 16
 """Most prompts in a captured batch."""
 
@@ -37,9 +34,11 @@ Size = tuple[int, int]
 
 def sizes(num_slots: int, *, mixed: bool) -> list[Size]:
     """What to capture on a stream that takes chunks alone, or (``mixed``) beside decode rows too. Largest first."""
-    rows = [0, *(count for count in DECODES if count < num_slots), num_slots] if mixed else [0]
-    chunks = MIXED_CHUNKS if mixed else CHUNKS
-    return sorted(((decode, chunk) for decode in set(rows) for chunk in chunks), key=sum, reverse=True)
+    if not mixed:
+        return [(0, chunk) for chunk in reversed(CHUNKS)]
+    rows = {0, *(count for count in MIXED_ROWS if count < num_slots), num_slots}
+    found = [(decode, total - decode) for decode in rows for total in MIXED_TOTALS if total > decode]
+    return sorted(found, key=lambda size: (sum(size), size), reverse=True)
 
 
 def size_for(batch: Batch, captured: Sequence[Size]) -> Size | None:
@@ -47,12 +46,9 @@ def size_for(batch: Batch, captured: Sequence[Size]) -> Size | None:
     tokens, rows = batch.num_prefill_tokens, len(batch.rows) - batch.num_decode
     if rows > CHUNK_ROWS or not captured:
         return None
-    decodes = sorted({decode for decode, _ in captured})
-    chunks = sorted({chunk for _, chunk in captured})
-    if batch.num_decode > decodes[-1] or tokens > chunks[-1]:
-        return None
-    decode = bucket_for(batch.num_decode, tuple(decodes)) if batch.num_decode else 0
-    return decode, bucket_for(tokens, tuple(chunks))
+    decode = min((decode for decode, _ in captured if decode >= batch.num_decode), default=0)
+    chunk = min((chunk for rows, chunk in captured if rows == decode and chunk >= tokens), default=0)
+    return (decode, chunk) if chunk and decode >= batch.num_decode else None
 
 
 class ChunkInputs:

@@ -21,6 +21,7 @@ from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import LOOKAHEAD, Drop, Residents
 from rapidd.policy.plan import Plan
+from rapidd.policy.tiles import beside_rows, whole_tiles
 
 SHORT_TOKENS = 21
 """Outputs: of so few every gap counts, of more the slowest twentieth does not."""
@@ -215,12 +216,13 @@ class Scheduler(Residents):
     ) -> list[Row]:
         """Prompt tokens of as many requests as fit the chunk.
 
-        Behind a long context fewer tokens take as long, so what is shared out is the chunk's time.
+        Behind a long context fewer tokens take as long, so what is shared out is the chunk's time. Whoever joins others
+        takes no more than fills the last tile.
         """
         rows: list[Row] = []
         if not self._has_prefill():
             return rows
-        left = 1.0
+        left, taken = 1.0, 0
         may_start = True
         for request in self._in_turn(plan):
             if left <= 0.0 or (one_prompt and rows):
@@ -236,9 +238,13 @@ class Scheduler(Residents):
             if request.flying < LOOKAHEAD and request.can_join(lane):
                 whole = self._most(plan, units, num_decode, request.scheduled)
                 budget = round(left * whole)
+                if taken:
+                    total = taken + budget
+                    budget = (beside_rows(total, num_decode) if num_decode else whole_tiles(total)) - taken
                 if budget <= 0:
                     break
-                left -= self._chunk(request, budget, lane, rows) / whole
+                count = self._chunk(request, budget, lane, rows)
+                left, taken = left - count / whole, taken + count
         return _still_valid(rows)
 
     def _in_turn(self, plan: Plan) -> Iterator[Request]:

@@ -6,9 +6,10 @@
     decode beside prefill    = p_u * decode + q_u
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)
 
-for every number of units ``u`` that was measured; attended = max(tokens, least_u) * context + tokens^2 / 2, because a
-few tokens do not fill a device. Every coefficient is non-negative, so times rise with each argument;
-beyond the measured range they go on straight. Evaluating takes about a microsecond: everything is precomputed.
+for every number of units ``u`` that was measured; rows as padded in graphs, where there are graphs; attended =
+max(tokens, least_u) * context + tokens^2 / 2, because a few tokens do not fill a device. Every coefficient is
+non-negative, so times rise with each argument; beyond the measured range they go on straight. Evaluating takes about a
+microsecond: everything is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
@@ -28,6 +29,7 @@ from rapidd.policy.curve import Curve, Line, attended, fit
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
+from rapidd.policy.tiles import TILE_TOKENS, padded_rows
 
 FOLDS: Final = 5
 """Each sample is held back once: the model fitted to the other folds predicts it."""
@@ -120,9 +122,12 @@ class CostModel:
         return alone * self._slowdown(lane, units, rows, kv_tokens) if beside else alone
 
     def hybrid_s(self, rows: int, kv_tokens: int, tokens: int, context: float) -> float:
-        """Decode rows and a chunk in one batch, on all units."""
+        """Decode rows and a chunk in one batch, on all units. With graphs, a part of a tile costs as a whole one."""
         lane = self._prefill[self.units_total]
-        chunk = lane.curve.at(rows + tokens) + attended(tokens, context, lane.least) * lane.slope
+        total = self._mixed(rows) + tokens
+        if self.profile.row_buckets:
+            total += -total % TILE_TOKENS
+        chunk = lane.curve.at(total) + attended(tokens, context, lane.least) * lane.slope
         x, y, z = self._hybrid
         return x * chunk + y * self._decode[self.units_total].line.at(kv_tokens) + z
 
@@ -137,7 +142,7 @@ class CostModel:
             lane = self._prefill[self.units_total]
             x, y, z = self._hybrid
             budget = (seconds - z - y * self._decode[self.units_total].line.at(kv_tokens)) / x
-            return lane.curve.longest(rows, context, lane.slope, budget, lane.least)
+            return lane.curve.longest(self._mixed(rows), context, lane.slope, budget, lane.least)
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
         return lane.curve.longest(0, context, lane.slope, budget, lane.least)
@@ -166,6 +171,10 @@ class CostModel:
         buckets = self.profile.row_buckets
         return buckets[bisect_left(buckets, rows)] if buckets and rows <= buckets[-1] else rows
 
+    def _mixed(self, rows: int) -> int:
+        """Decode rows of a mixed batch; padded where steps are graphs."""
+        return padded_rows(rows) if self.profile.row_buckets else rows
+
     def _slowdown(self, lane: _Lane, units: int, rows: int, kv_tokens: int) -> float:
         if not lane.offset:
             return max(1.0, lane.factor)
@@ -190,7 +199,8 @@ class CostModel:
             return 1.0, 1.0, 0.0
         rows = []
         for s in samples:
-            chunk = lane.curve.at(s.rows + s.tokens) + attended(s.tokens, s.context, lane.least) * lane.slope
+            attention = attended(s.tokens, s.context, lane.least) * lane.slope
+            chunk = lane.curve.at(self._mixed(s.rows) + s.tokens) + attention
             rows.append([chunk / s.seconds, line.at(s.kv_tokens) / s.seconds, 1 / s.seconds])
         x, y, z = solve_nonnegative(rows, [1.0] * len(rows))
         return (x, y, z) if x > 0.0 else (1.0, 1.0, 0.0)

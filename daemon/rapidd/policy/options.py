@@ -14,9 +14,8 @@ from msgspec import Struct
 from rapidctl.wire import Mode
 from rapidd.policy.cost import CostModel
 from rapidd.policy.plan import Plan, PromptTime, State
+from rapidd.policy.tiles import beside_rows, whole_tiles
 
-TILE_TOKENS: Final = 64
-"""Chunks are whole multiples: matrix libraries are slower on the rest of a tile."""
 ITL_SHARE: Final = 0.92
 """Of the ITL objective that a mixed batch takes by prediction, where nobody sized its chunk."""
 LATE_PER_ERROR: Final = 2.0
@@ -117,10 +116,11 @@ class Outlook:
         if mode == "hybrid":
             limit = step_s / self._gap_factor(mode, "mixed")
             fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
+            chunk = beside_rows(min(fits, state.max_chunk_tokens), self._rows)
         else:
             limit = (step_s / self._allowance(mode, "prefill") - self.step_s) / self._factor(mode, "prefill")
             fits = self._cost.chunk_for(limit, state.context, total, False)
-        chunk = min(fits - fits % TILE_TOKENS, state.max_chunk_tokens)
+            chunk = min(whole_tiles(fits), state.max_chunk_tokens)
         return self.of(mode, total, chunk) if chunk >= MIN_CHUNK else None
 
     def beside(self, mode: Literal["shared", "split"], units: int) -> Option:
@@ -165,6 +165,8 @@ class Outlook:
         chunk = self._longest(plan.prefill_units, beside=plan.mode in ("shared", "split"))
         if isinstance(plan.chunk, int):
             chunk = max(1, min(plan.chunk, chunk))
+        if plan.mode == "hybrid" and self._rows:
+            chunk = beside_rows(chunk, self._rows)
         return self.of(plan.mode, plan.decode_units, chunk)
 
     def _allowance(self, mode: Mode, kind: Kind) -> float:

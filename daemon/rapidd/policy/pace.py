@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
-from rapidd.policy.options import ITL_SHARE, TILE_TOKENS, allowance
+from rapidd.policy.options import ITL_SHARE, allowance
 from rapidd.policy.plan import Plan
+from rapidd.policy.tiles import beside_rows, whole_tiles
 
 WEIGHT = 0.3
 """Of a new observation: follows a growing context within a few chunks, smooths one noisy step."""
@@ -73,7 +74,7 @@ class Pace:
         if plan.mode == "hybrid" and plan.chunk is None and num_decode:
             # A prediction is of the whole batch; the speed seen so far is of its prompt tokens.
             seconds = min(seconds, self._step_s if self._cost else self._step_s - self._decode_s.get(units, 0.0))
-        return self._fit(plan, units, seconds, context)
+        return self._fit(plan, units, seconds, context, num_decode if plan.mode == "hybrid" else 0)
 
     def lone_bound(self, plan: Plan, units: int, context: int = 0) -> int:
         """As `bound`, for the chunk that ends the prompt of the only request there is."""
@@ -90,15 +91,16 @@ class Pace:
     def _cost(self) -> CostModel | None:
         return self._calibration.cost if self._calibration else None
 
-    def _fit(self, plan: Plan, units: int, seconds: float, context: int) -> int:
+    def _fit(self, plan: Plan, units: int, seconds: float, context: int, rows: int = 0) -> int:
+        """``rows``: that decode in the same batch."""
         if plan.chunk == 0:
             return 0
         cost = self._cost
         fits = self._predicted(cost, seconds, plan, units, context) if cost else int(seconds / self._token_s(units))
         fits = max(fits, self._block_tokens)
-        if fits > TILE_TOKENS:
-            fits -= fits % TILE_TOKENS
-        return min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits
+        if rows:
+            return beside_rows(min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits, rows)
+        return min(whole_tiles(fits), plan.chunk) if isinstance(plan.chunk, int) else whole_tiles(fits)
 
     def _predicted(self, cost: CostModel, seconds: float, plan: Plan, units: int, context: int) -> int:
         assert self._calibration is not None

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from rapid_kernels import make_ragged
 from rapidd.engine.batch import Batch, Row
-from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, MIXED_CHUNKS, ChunkInputs, size_for, sizes
+from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, ChunkInputs, size_for, sizes
 from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.staging import BlockTables
+from rapidd.policy.tiles import MIXED_TOTALS, beside_rows, padded_rows
 
 BLOCK_TOKENS, WIDTH, STRIDE = 4, 40, 200
 ROWS = st.tuples(
@@ -74,17 +75,24 @@ def batch(num_decode: int, chunks: list[int]) -> Batch:
 def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     mixed = sizes(40, mixed=True)
     assert size_for(batch(0, [3]), mixed) == (0, 64)
-    assert size_for(batch(1, [65]), mixed) == (16, 128)
-    assert size_for(batch(17, [200, 312]), mixed) == (32, 512)
-    assert size_for(batch(17, [300, 277]), mixed) == (32, 640)
-    assert size_for(batch(33, [2]), mixed) == (40, 64)
+    assert size_for(batch(1, [49]), mixed) == (16, 112)
+    assert size_for(batch(17, [200, 280]), mixed) == (32, 480)
+    assert size_for(batch(17, [200, 281]), mixed) == (32, 544)
+    assert size_for(batch(33, [2]), mixed) == (40, 24)
     assert size_for(batch(0, [129]), sizes(40, mixed=False)) == (0, 256)
+
+
+@given(rows=st.integers(1, 64), fits=st.integers(64, 1100))
+def test_a_chunk_that_was_sized_for_it_leaves_no_padding_behind_it(rows: int, fits: int) -> None:
+    chunk = beside_rows(fits, rows)
+    size = size_for(batch(rows, [chunk]), sizes(64, mixed=True))
+    assert size == ((padded_rows(rows), chunk) if padded_rows(rows) + chunk <= MIXED_TOTALS[-1] else None)
 
 
 def test_what_fits_no_size_is_launched_kernel_by_kernel() -> None:
     mixed, alone = sizes(40, mixed=True), sizes(40, mixed=False)
     assert size_for(batch(0, [CHUNKS[-1] + 1]), alone) is None
-    assert size_for(batch(1, [MIXED_CHUNKS[-1] + 1]), mixed) is None
+    assert size_for(batch(1, [MIXED_TOTALS[-1] - 15]), mixed) is None
     assert size_for(batch(0, [2] * (CHUNK_ROWS + 1)), mixed) is None
     assert size_for(batch(41, [2]), mixed) is None
     assert size_for(batch(1, [2]), alone) is None

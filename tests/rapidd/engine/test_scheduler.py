@@ -120,6 +120,20 @@ def test_a_chunks_time_is_shared_out_so_a_long_context_gets_fewer_tokens() -> No
     assert [(row.request.rid, row.start, row.count) for row in batch.rows] == [(2, 0, 4), (1, 8, 2)]
 
 
+def test_prompts_that_share_a_chunk_fill_its_last_tile_and_no_more() -> None:
+    for prompt_len, taken in ((70, 42), (112, None)):
+        machine = Machine(200, bound=150)
+        machine.scheduler.add(make_request(1, [1, 2, 3], 30))
+        machine.launch(HYBRID)
+        machine.complete("decode")
+        machine.scheduler.add(make_request(2, list(range(prompt_len)), 3))
+        machine.scheduler.add(make_request(3, list(range(100, 250)), 3))
+        (batch,) = machine.launch(Plan("hybrid", 2, 2, None))
+        counts = [row.count for row in batch.rows]
+        # One row, padded to 16, and the chunk: 128 tokens; the 22 that the bound would still allow wait.
+        assert counts == ([1, prompt_len, taken] if taken else [1, prompt_len])
+
+
 def test_the_share_of_short_outputs_follows_what_finishes() -> None:
     machine = Machine(400, bound=40)
     for rid in range(1, 60):

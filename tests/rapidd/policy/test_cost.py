@@ -68,6 +68,13 @@ def test_rows_are_padded_to_the_next_bucket() -> None:
     assert model.decode_s(65, 5000, 4) > model.decode_s(64, 5000, 4)
 
 
+def test_where_there_are_graphs_a_mixed_batch_is_as_long_as_its_padded_rows_and_whole_tiles() -> None:
+    model = CostModel(msgspec.structs.replace(PROFILE, row_buckets=(1, 8, 32, 64)))
+    assert model.hybrid_s(3, 512, 100, 0) < model.hybrid_s(3, 512, 112, 0) == model.hybrid_s(16, 512, 112, 0)
+    assert model.hybrid_s(3, 512, 113, 0) > 1.1 * model.hybrid_s(3, 512, 112, 0)
+    assert MODEL.hybrid_s(3, 512, 113, 0) < 1.02 * MODEL.hybrid_s(3, 512, 112, 0)
+
+
 def test_a_unit_count_that_was_not_measured_is_taken_for_the_next_smaller_one() -> None:
     assert MODEL.decode_s(8, 100, 3) == MODEL.decode_s(8, 100, 2)
     assert MODEL.prefill_s(8, 100, 1) == MODEL.prefill_s(8, 100, 2)

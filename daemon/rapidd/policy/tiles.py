@@ -1,0 +1,35 @@
+"""Sizes that batches with prompt tokens take, so that no tile of a matrix product and no captured batch is part empty.
+
+Pure. On a GPU a batch of decode rows and a chunk is one of some captured sizes: rows padded to `MIXED_ROWS`, and rows
+and chunk together to `MIXED_TOTALS`, because the products see one matrix of all tokens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+TILE_TOKENS: Final = 64
+"""Matrix libraries are slower on the rest of a tile."""
+MIXED_ROWS: Final = (16, 32, 64, 96, 128, 192, 256)
+"""Decode rows of mixed batches that are captured."""
+MIXED_TOTALS: Final = range(TILE_TOKENS, 1025, TILE_TOKENS)
+"""Tokens of such batches, decode rows included. Close together, because a decode step waits for the padding too."""
+
+
+def padded_rows(rows: int) -> int:
+    """Decode rows that the batch has which holds so many."""
+    at = bisect_left(MIXED_ROWS, rows)
+    return MIXED_ROWS[at] if at < len(MIXED_ROWS) else rows
+
+
+def whole_tiles(tokens: int) -> int:
+    """The longest chunk of at most ``tokens`` that leaves no tile part empty; ``tokens``, where one tile is more."""
+    return tokens - tokens % TILE_TOKENS if tokens > TILE_TOKENS else tokens
+
+
+def beside_rows(tokens: int, rows: int) -> int:
+    """As `whole_tiles`, of a chunk in one batch with decode rows."""
+    held = padded_rows(rows)
+    fits = (held + tokens) // TILE_TOKENS * TILE_TOKENS - held
+    return fits if fits > 0 else tokens
