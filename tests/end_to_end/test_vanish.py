@@ -43,7 +43,7 @@ def test_what_a_killed_client_asked_for_is_dropped_in_every_phase(slow: Daemon, 
     """Noticed at the next send, or when its ping is late; then its blocks are free."""
     with slow.client() as client:
         first = client.call(GetEvents(call=0)).next_seq
-        _, problems = gone.vanish(client, slow.endpoint, gone.phases()[phase], signal.SIGKILL)
+        problems = gone.vanish(client, slow.endpoint, gone.phases()[phase], signal.SIGKILL).problems
         assert problems == []
         events = client.call(GetEvents(call=0, from_seq=first)).events
     assert [event.kind for event in events if event.kind in ("client_lost", "engine_lost")] == ["client_lost"]
