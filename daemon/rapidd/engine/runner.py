@@ -8,13 +8,13 @@ host has seen them. One runner serves both lanes at once: nothing is kept betwee
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rapid_kernels import KVCache, make_ragged
+from rapid_kernels import KVCache, Ragged, make_ragged
 from rapidd import faults
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES
@@ -70,13 +70,22 @@ class Runner:
         lengths = torch.diff(ragged.query_start)
         token_ids = self._tokens[slots.repeat_interleave(lengths), ragged.positions].long()
         sampling = [index for index, row in enumerate(rows) if row.samples]
-        logits = self._model.forward(token_ids, ragged, self._cache, ends[sampling] - 1)
+        alone = self._alone([rows[index] for index in sampling], batch.units) if batch.num_prefill_tokens else None
+        logits = self._model.forward(token_ids, ragged, self._cache, ends[sampling] - 1, ends=alone)
         if not sampling:
             return
         sampled = sample(logits, [sampling_row(rows[index]) for index in sampling], self._tokens)
         positions = ragged.kv_lens[sampling].long()
         self._tokens[slots[sampling], positions] = sampled.ids.int()
         fill_result(sampled.to_host(), result)
+
+    def _alone(self, rows: Sequence[Row], units: int) -> Ragged | None:
+        """The last tokens of rows as a batch of their own; none without rows."""
+        if not rows:
+            return None
+        lengths = [row.start + row.count for row in rows]
+        blocks = [row.blocks for row in rows]
+        return make_ragged([1] * len(rows), lengths, blocks, self._cache.layout.block_tokens, units)
 
     def token_table(self) -> Tensor:
         """For tests: [slots, max_len] int32."""

@@ -1,7 +1,8 @@
 """How much a batch computes and moves, counted from its rows and the model's shape. Pure; knows no device and no clock.
 
 Counted is what must be done, not what a kernel happens to do: a product and a sum are two operations, masked pairs of
-tokens are none; weights are read once a batch, keys and values once a row, and the head only for rows that sample.
+tokens are none; weights are read once a batch, keys and values once a row, and the head only for rows that sample. As
+everywhere, a token counts in all layers, though most of the last one can be spared one that nobody samples after.
 Activations, norms and rotations, well below a percent of either, are left out.
 """
 

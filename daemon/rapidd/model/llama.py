@@ -75,18 +75,37 @@ class Llama:
 
     @torch.inference_mode()
     def forward(
-        self, token_ids: Tensor, ragged: Ragged, cache: KVCache, logits_rows: Tensor, out: Tensor | None = None
+        self,
+        token_ids: Tensor,
+        ragged: Ragged,
+        cache: KVCache,
+        logits_rows: Tensor,
+        out: Tensor | None = None,
+        ends: Ragged | None = None,
     ) -> Tensor:
         """Run the batch's new tokens, filling their cache slots; logits [S, vocab_size] float32, in ``out`` if given.
 
-        token_ids [T] int64; logits_rows [S] int64 are indices into the T tokens, S may be 0.
+        token_ids [T] int64; logits_rows [S] int64 are indices into the T tokens, S may be 0. ``ends`` describes these S
+        tokens alone, each the last one of its row: what follows the last layer's keys and values is then computed for
+        them only, which spares a prompt most of a layer.
         """
-        x, residual = self.hidden(token_ids, ragged, cache)
-        return self.logits(x[logits_rows], residual[logits_rows], ragged, out)
+        if not len(logits_rows):
+            self.hidden(token_ids, ragged, cache, (logits_rows, ragged))
+            return torch.empty((0, self.spec.vocab_size), device=self.device)
+        if ends is not None:
+            x, residual = self.hidden(token_ids, ragged, cache, (logits_rows, ends))
+        else:
+            x, residual = (part[logits_rows] for part in self.hidden(token_ids, ragged, cache))
+        return self.logits(x, residual, ragged, out)
 
     @torch.inference_mode()
-    def hidden(self, token_ids: Tensor, ragged: Ragged, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """Run all layers: what the last one adds, and what it adds to, [T, hidden_size] each."""
+    def hidden(
+        self, token_ids: Tensor, ragged: Ragged, cache: KVCache, only: tuple[Tensor, Ragged] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run all layers: what the last one adds, and what it adds to, [T, hidden_size] each.
+
+        ``only``: [S, hidden_size] of these tokens, [S] int64, and how they are described alone; S may be 0.
+        """
         kernels, eps = self.kernels, self.spec.rms_norm_eps
         residual = embedding(token_ids, self._embedding)
         x = kernels.rms_norm(residual, self._layers[0].input_norm, eps, ragged)
@@ -95,6 +114,11 @@ class Llama:
                 x, residual = kernels.add_rms_norm(x, residual, layer.input_norm, eps, ragged)
             qkv = kernels.linear(x, layer.qkv, layer.qkv_bias, ragged)
             q = kernels.rope_and_cache(qkv, self._rope, layer.qk_norm, cache, index, ragged)
+            if only is not None and index == len(self._layers) - 1:
+                tokens, ragged = only
+                if not len(tokens):
+                    return residual[:0], residual[:0]
+                q, residual = q[tokens], residual[tokens]
             x = kernels.attention(q, cache, index, ragged, layer.window)
             x = kernels.linear(x, layer.o, layer.o_bias, ragged)
             x, residual = kernels.add_rms_norm(x, residual, layer.post_norm, eps, ragged)
@@ -104,9 +128,7 @@ class Llama:
 
     @torch.inference_mode()
     def logits(self, x: Tensor, residual: Tensor, ragged: Ragged, out: Tensor | None = None) -> Tensor:
-        """Of S rows of what `hidden` gave, [S, vocab_size] float32, in ``out`` if given. S may be 0."""
-        if not len(x):
-            return torch.empty((0, self.spec.vocab_size), device=self.device)
+        """Of S rows of what `hidden` gave, [S, vocab_size] float32, in ``out`` if given."""
         x, _ = self.kernels.add_rms_norm(x, residual, self._norm, self.spec.rms_norm_eps, ragged)
         logits = self.kernels.linear(x, self._head, None, ragged)
         if out is not None:

@@ -85,8 +85,8 @@ def test_a_row_with_broken_logits_fails_alone(monkeypatch: pytest.MonkeyPatch) -
     tiny.reset()
     whole = tiny.model.forward
 
-    def broken(*arguments: object) -> torch.Tensor:
-        logits = whole(*arguments)  # type: ignore[arg-type]
+    def broken(*arguments: object, **more: object) -> torch.Tensor:
+        logits = whole(*arguments, **more)  # type: ignore[arg-type]
         logits[0, 0] = float("nan")
         return logits
 

@@ -184,6 +184,32 @@ def test_only_the_asked_rows_go_through_the_head() -> None:
     assert none.shape == (0, LLAMA.vocab_size)
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_a_batch_whose_last_layer_knows_only_the_last_tokens_gives_the_same_logits_and_cache(name: str) -> None:
+    """A prompt's last piece behind a cached one, a whole short prompt, and a row that decodes."""
+    model = ours(name)
+    rows = [
+        (random_ids(26, 1), 9, [1, 4, 7, 10, 13, 16, 19]),
+        (random_ids(5, 2), 0, [2, 5]),
+        (random_ids(7, 3), 6, [3, 6]),
+    ]
+    caches = [new_cache(model) for _ in range(2)]
+    for kv in caches:
+        run(model, kv, [(ids[:cached], 0, table) for ids, cached, table in rows if cached])
+    wanted = torch.stack([logits[-1] for logits in run(model, caches[0], rows)])
+
+    lengths, tables = [len(ids) for ids, *_ in rows], [table for *_, table in rows]
+    ragged = make_ragged([len(ids) - cached for ids, cached, _ in rows], lengths, tables, BLOCK_TOKENS, 2)
+    ends = make_ragged([1] * 3, lengths, tables, BLOCK_TOKENS, 2)
+    flat = torch.tensor([token for ids, cached, _ in rows for token in ids[cached:]])
+    last = ragged.query_start[1:].long() - 1
+    torch.testing.assert_close(model.forward(flat, ragged, caches[1], last, ends=ends), wanted, rtol=1e-4, atol=1e-5)
+    for table, length in zip(tables, lengths, strict=True):
+        slots = [block * BLOCK_TOKENS + offset for block in table for offset in range(BLOCK_TOKENS)][:length]
+        for whole, short in zip(caches[0].layers, caches[1].layers, strict=True):
+            assert torch.equal(whole[slots], short[slots])
+
+
 def test_two_threads_share_weights_and_cache() -> None:
     """One decodes while the other prefills, over and over, each in its own blocks."""
     model = ours("llama")
