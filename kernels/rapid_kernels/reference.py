@@ -26,6 +26,9 @@ PADDING_RATIO = 1.5
 GATHERED_BYTES = 1 << 20
 """Keys and values that a call for several decode rows gathers, for each unit, as long as its heads occupy all units:
 attention then finds them in the caches of the cores (kernels/bench/attention_cpu.py)."""
+LEAST_PIECES = 4
+"""A decode row with more than so many times `GATHERED_BYTES` is attended to in pieces of that size, so many a call or
+one for each unit: one that is gathered whole comes out of memory twice."""
 QUERY_TILE = 256
 """Tokens of a chunk that share a call when others precede the chunk: a call's keys end with its last token. A mask
 hides keys but does not spare their products."""
@@ -141,6 +144,11 @@ class _DecodeCall:
     slots: Tensor | slice
     mask: Tensor | None
 
+    @property
+    def room(self) -> int:
+        """Keys gathered at once."""
+        return _num_slots(self.slots)
+
     def load(self, q: Tensor) -> Tensor:
         return q[self.tokens]
 
@@ -157,12 +165,54 @@ class _DecodeCall:
 
 
 @dataclass(frozen=True, slots=True)
+class _LongCall:
+    """One row with one new token, on a CPU. ``pieces``: slots of some keys, and into how many equal parts they fall."""
+
+    token: int
+    pieces: list[tuple[Tensor | slice, int]]
+
+    @property
+    def room(self) -> int:
+        """Keys gathered at once."""
+        return max(_num_slots(slots) for slots, _ in self.pieces)
+
+    def load(self, q: Tensor) -> Tensor:
+        return q[self.token : self.token + 1]
+
+    def store(self, out: Tensor, value: Tensor) -> None:
+        out[self.token] = value
+
+    def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
+        """A softmax over parts is their softmaxes, weighted by a softmax of their logarithms of summed exponentials."""
+        _, heads, dim = q.shape
+        kv_heads = kv.shape[2]
+        query = q.view(1, kv_heads, heads // kv_heads, dim)
+        outs, sums = [], []
+        for slots, parts in self.pieces:
+            k, v = _gather(kv, slots, room).view(parts, -1, 2, kv_heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+            out, log_sum = _fused_attention(query.expand(parts, -1, -1, -1), k, v)
+            outs.append(out)
+            sums.append(log_sum)
+        weights = torch.cat(sums).softmax(0).unsqueeze(-1)
+        return (torch.cat(outs) * weights).sum(0).to(q.dtype).reshape(1, heads * dim)
+
+
+_fused_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""What `scaled_dot_product_attention` calls on a CPU: [n, K, group, D], and the sums' logarithms [n, K, group]."""
+
+
+@dataclass(frozen=True, slots=True)
 class _PromptCall:
     """New tokens of one row. ``mask`` [tokens, keys]; None: the row starts here and is plainly causal."""
 
     tokens: slice
     slots: Tensor | slice
     mask: Tensor | None
+
+    @property
+    def room(self) -> int:
+        """Keys gathered at once."""
+        return _num_slots(self.slots)
 
     def load(self, q: Tensor) -> Tensor:
         return q[self.tokens]
@@ -190,31 +240,45 @@ def _gather(kv: Tensor, slots: Tensor | slice, room: Tensor) -> Tensor:
     return torch.index_select(kv, 0, slots, out=room[: len(slots)])
 
 
-def _room(ragged: Ragged, window: int | None, calls: Sequence[_DecodeCall | _PromptCall], kv: Tensor) -> Tensor:
+def _num_slots(slots: Tensor | slice) -> int:
+    """That have to be gathered: consecutive ones need not."""
+    return len(slots) if isinstance(slots, Tensor) else 0
+
+
+_Call = _DecodeCall | _LongCall | _PromptCall
+
+
+def _room(ragged: Ragged, window: int | None, calls: Sequence[_Call], kv: Tensor) -> Tensor:
     """Where each call in turn gathers its keys and values, [most tokens, 2, K, D], the same in every layer.
 
     The allocator gives large memory back to the system, and getting it anew page by page takes longer than attention.
     """
     room: Tensor | None = ragged.derived.get(("room", window))
     if room is None:
-        most = max((len(call.slots) for call in calls if isinstance(call.slots, Tensor)), default=0)
+        most = max((call.room for call in calls), default=0)
         room = ragged.derived["room", window] = kv.new_empty((most, *kv.shape[1:]))
     return room
 
 
 def _attention_calls(
     ragged: Ragged, window: int | None, dtype: torch.dtype, device: torch.device, kv: Tensor
-) -> list[_DecodeCall | _PromptCall]:
+) -> list[_Call]:
     """How this batch is attended to, the same in every layer with this window; ``kv``: any layer's cache."""
-    calls: list[_DecodeCall | _PromptCall] | None = ragged.derived.get(("attention", window))
+    calls: list[_Call] | None = ragged.derived.get(("attention", window))
     if calls is None:
         tables = ragged.block_tables.cpu().numpy()
         calls = []
         decode: list[tuple[int, int]] = []  # (keys to read, row)
+        piece = max(1, GATHERED_BYTES // kv[0].nbytes)
+        longest = LEAST_PIECES * piece if device.type == "cpu" else math.inf
         starts = ragged.query_start_cpu
         for row, kv_len in enumerate(ragged.kv_lens_cpu):
             if starts[row + 1] - starts[row] == 1:
-                decode.append((min(kv_len, window or kv_len), row))
+                keys = min(kv_len, window or kv_len)
+                if keys > longest:
+                    calls.append(_long_call(ragged, tables[row], row, keys, piece))
+                else:
+                    decode.append((keys, row))
             else:
                 calls += _prompt_calls(ragged, tables[row], row, window, dtype, device)
         groups = _groups(decode, ragged, kv)
@@ -261,6 +325,19 @@ def _decode_call(
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)[:, None, None]
     tokens = torch.tensor([ragged.query_start_cpu[row] for row in group], device=device)
     return _DecodeCall(tokens, _slots(slots.reshape(-1), device), mask)
+
+
+def _long_call(ragged: Ragged, table: NDArray[np.int32], row: int, keys: int, piece: int) -> _LongCall:
+    """A row's last ``keys`` in pieces of ``piece``, and what is left over as one of its own."""
+    end = ragged.kv_lens_cpu[row]
+    starts = [*range(end - keys, end - piece + 1, piece * max(LEAST_PIECES, ragged.units))]
+    pieces = []
+    for first in starts:
+        parts = min(max(LEAST_PIECES, ragged.units), (end - first) // piece)
+        pieces.append((_slots_of(ragged, table, first, first + parts * piece, torch.device("cpu")), parts))
+    if left := keys % piece:
+        pieces.append((_slots_of(ragged, table, end - left, end, torch.device("cpu")), 1))
+    return _LongCall(ragged.query_start_cpu[row], pieces)
 
 
 def _prompt_calls(

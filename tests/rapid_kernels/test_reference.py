@@ -17,7 +17,7 @@ from torch import Tensor
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, reference, select
 from rapid_kernels.layout import Layout
 from rapid_kernels.packed import is_intel, multiply, pack_as
-from rapid_kernels.reference import PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups
+from rapid_kernels.reference import LEAST_PIECES, PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups
 from support.process import run
 
 BLOCK_TOKENS = 4
@@ -141,6 +141,28 @@ def test_attention_in_several_calls_of_similar_rows(monkeypatch: pytest.MonkeyPa
     out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, None)
     assert len(scene.ragged.derived["attention", None]) == len(scene.keys)
     torch.testing.assert_close(out.double(), exact_attention(scene, None), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cached=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    piece=st.integers(1, 8),
+    window=st.one_of(st.none(), st.integers(1, 50)),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+def test_a_long_row_is_attended_to_in_pieces(
+    cached: list[int], piece: int, window: int | None, dtype: torch.dtype, seed: int
+) -> None:
+    scene = make_scene([(count, 1) for count in cached], 2, 3, 16, seed, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "GATHERED_BYTES", piece * scene.cache.layers[1][0].nbytes)
+        out = scene.kernels.attention(scene.q, scene.cache, 1, scene.ragged, window)
+    seen = [min(count + 1, window or count + 1) for count in cached]
+    long = [call for call in scene.ragged.derived["attention", window] if isinstance(call, reference._LongCall)]
+    assert len(long) == sum(keys > LEAST_PIECES * piece for keys in seen)
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.02, 0.02)
+    torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=rtol, atol=atol)
 
 
 def test_layers_gather_keys_into_the_same_memory() -> None:
