@@ -37,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slo-ttft-per-1k", type=_positive, metavar="S", help="TTFT objective, seconds per 1,000 prompt tokens (1)"
     )
     parser.add_argument("--rate", type=_positive, default=1.0, metavar="X", help="times the recorded rate (1)")
-    parser.add_argument("--seconds", type=_positive, metavar="S", help="of arrivals; the whole trace by default")
+    parser.add_argument("--seconds", type=_duration_s, metavar="DUR", help="of arrivals; the whole trace by default")
     parser.add_argument(
         "--request-rate", type=_positive, metavar="R", help="for a trace without arrival times: Poisson, R a second"
     )
-    parser.add_argument("--warmup", type=_positive, default=0.0, metavar="S", help="of arrivals that are not judged")
+    parser.add_argument(
+        "--warmup", type=_duration_s, default=0.0, metavar="DUR", help="of arrivals, not judged"
+    )
     parser.add_argument("--max-model-len", type=_count, metavar="N", help=f"longer prompts are cut to it ({CONTEXT})")
     add_device_arguments(parser)
     parser.add_argument("--goodput", action="store_true", help="search for the highest rate that meets the SLO")

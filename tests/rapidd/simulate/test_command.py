@@ -42,7 +42,7 @@ def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
     words = ("--trace", MOONCAKE, "--profile", profile)
     errors = ("--jitter", "0.03", "--jitter", "hybrid/mixed=0.1", "--jitter-run", "5", "--bias", "0.05", "--seed", "7")
     runs = []
-    for more in ((), errors, errors, ("--warmup", "2")):
+    for more in ((), errors, errors, ("--warmup", "2s")):
         assert simulate(*words, *more) == 0
         (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
         runs.append(run)
