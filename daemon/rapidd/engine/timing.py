@@ -62,4 +62,4 @@ def kind(batch: Batch) -> Kind:
 
 def load_of(scheduler: Scheduler) -> Load:
     """What decodes."""
-    return Load(scheduler.num_decoding, scheduler.decode_tokens)
+    return Load(scheduler.num_decoding, scheduler.decode_tokens, scheduler.short_share)

@@ -18,7 +18,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from rapidctl.wire import Mode
-from rapidd.policy.options import ITL_SHARE, Option, Outlook, Predictor
+from rapidd.policy.options import ITL_SHARE, SHORT_SHARE, Option, Outlook, Predictor
 from rapidd.policy.plan import Plan, State
 
 TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
@@ -36,8 +36,6 @@ STEP_WEIGHT: Final = 0.1
 """Of the step's share in a plan's score, beside the prefill rate's of 1."""
 JOIN_STEPS: Final = 3
 """Steps from a first token to the second: the one that runs, the one enqueued, and its own."""
-SHORT_SHARE: Final = 0.05
-"""Share of short outputs from which the gap before the second token counts."""
 PAUSE_S: Final = 2.0
 """Longest that prompts wait for rows to finish, so that the rest keep the ITL objective."""
 

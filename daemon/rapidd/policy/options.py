@@ -20,6 +20,10 @@ ITL_SHARE: Final = 0.92
 """Of the ITL objective that a mixed batch takes by prediction, where nobody sized its chunk."""
 LATE_PER_ERROR: Final = 2.0
 """How far beyond predictions the slowest twentieth of batches is, in mean errors: 1.65 / 0.8 for a normal error."""
+SHORT_LATE_PER_ERROR: Final = 3.3
+"""The same of the slowest batch of a dozen: a request with fewer than twenty gaps is judged by its longest."""
+SHORT_SHARE: Final = 0.05
+"""Share of short outputs from which theirs counts, and the gap before the second token."""
 MIN_CHUNK: Final = 64
 """Prompt tokens: a hybrid batch with fewer costs more than it brings."""
 Kind = Literal["decode", "prefill", "mixed"]
@@ -60,9 +64,10 @@ def _no_error(mode: Mode, kind: Kind) -> float:
     return 0.0
 
 
-def allowance(error: float) -> float:
+def allowance(error: float, short_share: float = 0.0) -> float:
     """By which gaps count longer than predicted, where `ITL_SHARE` leaves too little for a mean error of ``error``."""
-    return max(1.0, ITL_SHARE * (1.0 + LATE_PER_ERROR * error))
+    late = SHORT_LATE_PER_ERROR if short_share > SHORT_SHARE else LATE_PER_ERROR
+    return max(1.0, ITL_SHARE * (1.0 + late * error))
 
 
 class Predictor:
@@ -77,9 +82,9 @@ class Predictor:
         """Predictions at this state."""
         return Outlook(self, state)
 
-    def gap_factor(self, mode: Mode, kind: Kind) -> float:
-        """For gaps, of which the slowest twentieth counts."""
-        return self.factor(mode, kind) * allowance(self.error(mode, kind))
+    def gap_factor(self, mode: Mode, kind: Kind, short_share: float) -> float:
+        """For gaps, of which the slowest counts where outputs are short, else the slowest twentieth."""
+        return self.factor(mode, kind) * allowance(self.error(mode, kind), short_share)
 
 
 class Outlook:
@@ -89,7 +94,7 @@ class Outlook:
         cost, factor = predict.cost, predict.factor
         self._cost = cost
         self._factor = factor
-        self._gap_factor = predict.gap_factor
+        self._predict = predict
         self._error = predict.error
         self._state = state
         self._rows = state.num_decoding
@@ -169,8 +174,11 @@ class Outlook:
             chunk = beside_rows(chunk, self._rows)
         return self.of(plan.mode, plan.decode_units, chunk)
 
+    def _gap_factor(self, mode: Mode, kind: Kind) -> float:
+        return self._predict.gap_factor(mode, kind, self._state.short_share)
+
     def _allowance(self, mode: Mode, kind: Kind) -> float:
-        return allowance(self._error(mode, kind))
+        return allowance(self._error(mode, kind), self._state.short_share)
 
     def _longest(self, units: int, *, beside: bool) -> int:
         """Tokens that take at most the time a chunk may take: the most there may be, or half, or a quarter, ..."""

@@ -29,6 +29,8 @@ class Load(Struct, frozen=True):
     rows: int = 0
     kv_tokens: int = 0
     """Cached tokens of these rows, all together."""
+    short_share: float = 0.0
+    """Of the outputs that ended lately, those with so few gaps that the longest counts."""
 
 
 class Pace:
@@ -85,7 +87,8 @@ class Pace:
         """What a hybrid step may take that nobody sized, by prediction: less where predictions err."""
         if self._calibration is None or self._calibration.cost is None:
             return UNCALIBRATED_ITL_SHARE * self.itl_slo_s
-        return ITL_SHARE * self.itl_slo_s / allowance(self._calibration.correction.error("hybrid", "mixed"))
+        error = self._calibration.correction.error("hybrid", "mixed")
+        return ITL_SHARE * self.itl_slo_s / allowance(error, self._load().short_share)
 
     @property
     def _cost(self) -> CostModel | None:

@@ -41,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--request-rate", type=_positive, metavar="R", help="for a trace without arrival times: Poisson, R a second"
     )
-    parser.add_argument(
-        "--warmup", type=_duration_s, default=0.0, metavar="DUR", help="of arrivals, not judged"
-    )
+    parser.add_argument("--warmup", type=_duration_s, default=0.0, metavar="DUR", help="of arrivals, not judged")
     parser.add_argument("--max-model-len", type=_count, metavar="N", help=f"longer prompts are cut to it ({CONTEXT})")
     add_device_arguments(parser)
     parser.add_argument("--goodput", action="store_true", help="search for the highest rate that meets the SLO")

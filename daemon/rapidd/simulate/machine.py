@@ -21,13 +21,13 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import ALONE, BESIDE, kind
+from rapidd.engine.timing import ALONE, BESIDE, kind, load_of
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
-from rapidd.policy.pace import Load, Pace
+from rapidd.policy.pace import Pace
 from rapidd.simulate.errors import EXACT, Errors
 from rapidd.simulate.load import Item
 
@@ -149,7 +149,7 @@ class Machine:
             itl_slo_s=setup.slo.itl_s,
             block_tokens=setup.block_tokens,
             calibration=calibration,
-            load=lambda: Load(self.scheduler.num_decoding, self.scheduler.decode_tokens),
+            load=lambda: load_of(self.scheduler),
         )
         self.scheduler = Scheduler(
             kv_blocks=setup.kv_blocks + 1,
