@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,8 +66,15 @@ class Daemon:
 
 @contextlib.contextmanager
 def daemon(*options: str) -> Iterator[Daemon]:
-    """Start one on a private endpoint and wait until it serves. Raises RuntimeError with its log if it does not."""
-    with tempfile.TemporaryDirectory(prefix="rapidd-bench-") as folder, (Path(folder) / "log").open("wb+") as log:
+    """Start one on a private endpoint and wait until it serves. Raises RuntimeError with its log if it does not.
+
+    Meanwhile SIGTERM ends this process as `sys.exit` does, so that whoever stops a benchmark leaves no daemon behind.
+    """
+    with (
+        _exit_on_sigterm(),
+        tempfile.TemporaryDirectory(prefix="rapidd-bench-") as folder,
+        (Path(folder) / "log").open("wb+") as log,
+    ):
         news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         news.bind(f"{folder}/notify")
         endpoint = f"ipc://{folder}/request.sock"
@@ -89,6 +97,18 @@ def daemon(*options: str) -> Iterator[Daemon]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_ready(

@@ -1,13 +1,18 @@
 """The storms in a small size: nothing of what comes in ends a process, goes unanswered, or leaves anything behind."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from bench.storm import aborts, bodies, deaths, drain, frames, overload
 from bench.storm.site import Site, site
+from support.daemon import MODEL
 from support.process import environment
 
 
@@ -69,3 +74,25 @@ def test_streams_outlive_the_front_and_the_engine_and_the_other_process_stays(on
 def test_a_drain_loses_no_last_message(one: Site) -> None:
     """The last test of this module: it ends the daemon."""
     assert drain.drain(one, streams=16) == []
+
+
+HOLD = """
+import sys, time
+from bench.processes import daemon
+with daemon("--device", "cpu", "--compute-units", "1", "--model", sys.argv[1]) as server:
+    print(server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_benchmark_that_is_terminated_leaves_no_daemon_behind() -> None:
+    """SIGTERM used to end the benchmark before it could end what it had started."""
+    command = [sys.executable, "-P", "-c", HOLD, str(MODEL)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        supervisor = psutil.Process(int(bench.stdout.readline()))
+        family = [supervisor, *supervisor.children(recursive=True)]
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+    assert len(family) == 3
+    assert not [process for process in family if process.is_running()]
