@@ -18,7 +18,7 @@ from typing import Final, TextIO
 
 from rapidctl import wire
 from rapidd.calibrate.points import Limits
-from rapidd.calibrate.probe import Probe
+from rapidd.calibrate.probe import Probe, nobody_waits
 from rapidd.calibrate.session import Session
 from rapidd.config import Config
 from rapidd.engine.backend import Backend
@@ -28,7 +28,7 @@ from rapidd.errors import DeviceError, ProfileError
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.profile import Profile, incomplete, save_profile
-from rapidd.telemetry.cpu import others_cpu_s
+from rapidd.telemetry.cpu import others_cpu_s, waited_s
 
 LEAST_SHARE: Final = 1 / 3
 """Of the time asked for that is measured, however long loading took."""
@@ -119,8 +119,8 @@ def measure(
         block_tokens=parts.sizes.block_tokens,
     )
     is_cpu = backend.info.kind == "cpu"
-    typical = min if is_cpu else statistics.median
-    probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock, typical)
+    typical, waited = (min, waited_s) if is_cpu else (statistics.median, nobody_waits)
+    probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock, typical, waited)
     max_chunk_s = config.engine.max_chunk_s or backend.defaults.max_chunk_s
     passes = min(max(round(budget_s / PASS_S), 1), MOST_PASSES) if is_cpu else 1
     session = Session(

@@ -32,7 +32,12 @@ FEWEST, MOST = 3, 7
 ENOUGH_S: Final = 0.15
 """Of measuring one batch, once it ran `FEWEST` times."""
 LONG_S: Final = 0.5
-"""Of measuring one batch, however often it ran."""
+"""Of measuring one batch, once a run of it counts."""
+PATIENT_S: Final = 2.0
+"""Of measuring one batch, though no run counts."""
+WAITED_SHARE: Final = 0.05
+"""Of a run, which its threads may have waited for a core: one that others displaced for longer does not count, unless
+all were."""
 QUICK_S: Final = 0.05
 """A batch shorter than this is queued behind the one before, so that nothing between them counts."""
 BESIDE_STEPS, BESIDE_CHUNKS = 6, 3
@@ -43,6 +48,11 @@ GREEDY: Final = SamplingParams()
 
 Span = tuple[int, int]
 """Start and end of a batch on the device, in ns."""
+
+
+def nobody_waits() -> float:
+    """On a device that is ours alone."""
+    return 0.0
 
 
 class TooLarge(Exception):
@@ -60,6 +70,7 @@ class Probe:
     """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache.
 
     ``typical``: of what the runs of a batch alone took; the least where others only make it longer, on a processor.
+    ``waited``: seconds that threads of this process have wanted a core and had none, all together.
     """
 
     def __init__(
@@ -71,6 +82,7 @@ class Probe:
         vocab_size: int,
         clock: Callable[[], float] = time.monotonic,
         typical: Callable[[Sequence[float]], float] = statistics.median,
+        waited: Callable[[], float] = nobody_waits,
     ) -> None:
         self._lanes = lanes
         self._wake = wake
@@ -79,6 +91,7 @@ class Probe:
         self._vocab_size = vocab_size
         self._clock = clock
         self._typical = typical
+        self._waited = waited
         self._order = list(range(1, limits.kv_blocks + 1))
         Random(0).shuffle(self._order)
 
@@ -127,16 +140,16 @@ class Probe:
         with self._nothing_left_behind():
             lane.enqueue(batch)
             is_quick = _median_s(self._drain(lane)) < QUICK_S
-            spans: list[Span] = []
+            runs = _Runs(self._waited)
             started = self._clock()
-            while not _enough(len(spans), self._clock() - started):
+            while not runs.enough(self._clock() - started):
                 if is_quick:
                     self._fill(lane, batch)
                 else:
                     lane.enqueue(batch)
-                spans += self._collect(lane)
-            spans += self._drain(lane)
-        return self._typical([_seconds(span) for span in spans])
+                runs.add(self._collect(lane))
+            runs.add(self._drain(lane))
+        return self._typical(runs.counting)
 
     def _together(self, batches: Mapping[Lane, Batch]) -> dict[Lane, list[Span]]:
         """Decode is fed until the last chunk has ended, so that this one too ran beside it."""
@@ -246,10 +259,34 @@ def _span(result: BatchResult) -> Span:
     return result.started_ns, result.ended_ns
 
 
-def _enough(times: int, spent_s: float) -> bool:
-    if times >= MOST or (times > 0 and spent_s >= LONG_S):
-        return True
-    return times >= FEWEST and spent_s >= ENOUGH_S
+class _Runs:
+    """Of one batch, in seconds."""
+
+    def __init__(self, waited: Callable[[], float]) -> None:
+        self._waited = waited
+        self._waited_s = waited()
+        self._all: list[float] = []
+        self._undisturbed: list[float] = []
+
+    def add(self, spans: Sequence[Span]) -> None:
+        """What has ended since the last time."""
+        seconds = [_seconds(span) for span in spans]
+        before, self._waited_s = self._waited_s, self._waited()
+        self._all += seconds
+        if self._waited_s - before <= WAITED_SHARE * sum(seconds):
+            self._undisturbed += seconds
+
+    @property
+    def counting(self) -> list[float]:
+        """Those that nobody disturbed, or all."""
+        return self._undisturbed or self._all
+
+    def enough(self, spent_s: float) -> bool:
+        """Whether another run would tell little."""
+        times = len(self._undisturbed)
+        if times >= MOST or (times > 0 and spent_s >= LONG_S):
+            return True
+        return (times >= FEWEST and spent_s >= ENOUGH_S) or (len(self._all) > 0 and spent_s >= PATIENT_S)
 
 
 def _seen_enough(inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:

@@ -3,7 +3,10 @@
 Power would need the right to read RAPL, so it is null. The memory in use is the engine's to tell.
 """
 
+import contextlib
 import os
+import threading
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -13,6 +16,8 @@ from rapidd.telemetry.sensors import DeviceSensors
 _CHIPS: Final = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal")
 """hwmon names of processors' own sensors: Intel, AMD (both drivers), Arm boards. Others are of disks and boards."""
 _MEGA: Final = 1e6
+_TASKS: Final = Path("/proc/self/task")
+"""A folder a thread; `schedstat` there: ns it ran, ns it waited for a core, turns."""
 
 
 def others_cpu_s() -> float:
@@ -20,6 +25,19 @@ def others_cpu_s() -> float:
     machine, own = psutil.cpu_times(), os.times()
     stolen: float = getattr(machine, "steal", 0.0)
     return machine.user + machine.nice + machine.system + stolen - sum(own[:4])
+
+
+def waited_s() -> float:
+    """Seconds that all threads of this process but the caller have wanted a core and had none.
+
+    0 where the kernel does not tell. Of threads that have ended it tells no more.
+    """
+    own, total_ns = str(threading.get_native_id()), 0
+    for task in _TASKS.iterdir() if _TASKS.is_dir() else ():
+        if task.name != own:
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                total_ns += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return total_ns / 1e9
 
 
 class CpuSensors:

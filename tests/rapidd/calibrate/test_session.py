@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rapidd.calibrate.points import Chunk, Step
-from rapidd.calibrate.probe import Probe, TooLarge
+from rapidd.calibrate.probe import LONG_S, MOST, PATIENT_S, Probe, TooLarge, _Runs
 from rapidd.calibrate.session import Session, least
 from rapidd.engine.batch import Batch
 from rapidd.errors import DeviceError
@@ -127,6 +127,27 @@ def test_running_out_of_memory_leaves_idle_lanes_and_the_next_batch_works() -> N
         probe.decode(Step(8, 64), 132)
     assert all(lane.idle for lane in device.lanes.values())
     assert probe.decode(Step(4, 64), 132) > 0
+
+
+def test_runs_whose_threads_waited_for_a_core_do_not_count() -> None:
+    """Beside other work a batch on a processor took up to twenty times its time, which was then its time."""
+    waited = iter([0.0, 0.0, 0.4, 0.41, 0.6, 0.6])
+    runs = _Runs(lambda: next(waited))
+    for took_s in (1.0, 1.5, 1.1, 1.3):
+        runs.add([(0, int(took_s * 1e9))])
+    assert runs.counting == [1.0, 1.1]
+    assert not runs.enough(LONG_S / 2)
+    assert runs.enough(LONG_S)
+
+
+def test_where_every_run_was_disturbed_all_count_and_patience_ends() -> None:
+    ticks = count()
+    runs = _Runs(lambda: float(next(ticks)))
+    for _ in range(MOST):
+        runs.add([(0, 10**9)])
+    assert runs.counting == [1.0] * MOST
+    assert not runs.enough(LONG_S)
+    assert runs.enough(PATIENT_S)
 
 
 def test_another_failure_ends_the_calibration() -> None:

@@ -1,11 +1,14 @@
 """A processor's sensors: what psutil tells, in which units, and every way in which a system hides it."""
 
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from rapidd.telemetry import cpu
 from rapidd.telemetry.cpu import CpuSensors
 from rapidd.telemetry.sensors import DeviceSensors
 
@@ -63,3 +66,15 @@ def test_this_machine_can_be_read() -> None:
     load = sensors.read().utilization
     assert load is not None
     assert 0 <= load <= 1
+
+
+def test_waiting_for_a_core_is_summed_over_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = {"7": "100 2000000000 5", "8": "1 500000000 1", "9": "", str(threading.get_native_id()): "1 9000000000 1"}
+    for thread, line in told.items():
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(line)
+    (tmp_path / "10").mkdir()
+    monkeypatch.setattr(cpu, "_TASKS", tmp_path)
+    assert cpu.waited_s() == 2.5
+    monkeypatch.setattr(cpu, "_TASKS", tmp_path / "nowhere")
+    assert cpu.waited_s() == 0.0
