@@ -35,6 +35,7 @@ SHAPE: Final = {
 }
 NOTICED_S: Final = 6.0
 """At the latest; where tokens flow to a client that was killed, the next one tells."""
+ATTEMPTS: Final = 5
 Rows = list[RequestRow]
 
 
@@ -134,8 +135,19 @@ class End(NamedTuple):
     problems: list[str]
 
 
+class _MissedError(Exception):
+    """The request ended before it was seen in its phase: somebody else had the processor."""
+
+
 def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> End:
-    """One client that is gone. ``client`` looks on."""
+    """One client that is gone. ``client`` looks on. Raises TimeoutError."""
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(_MissedError):
+            return _vanish(client, endpoint, phase, how)
+    raise TimeoutError(f"{ATTEMPTS} requests in a row ended before they were seen in their phase")
+
+
+def _vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> End:
     first_seq = client.call(GetEvents(call=0)).next_seq
     asked = phase.ask.request("gone", first_seq)
     rival: Stream | None = None
@@ -144,11 +156,17 @@ def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> 
         _until(client, lambda: first.accepted is not None, "be accepted")
     command = [sys.executable, "-P", victim.__file__, endpoint, msgspec.json.encode(asked).decode()]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def seen(holds: Callable[[Rows], bool], what: str) -> None:
+        _until(client, lambda: holds(_rows(client, asked.id)) or process.poll() is not None, what)
+        if process.poll() is not None:
+            raise _MissedError
+
     try:
         if phase.rival and not phase.rival_first:
-            _until(client, lambda: any(row.output_tokens for row in _rows(client, asked.id)), "decode")
+            seen(lambda rows: any(row.output_tokens for row in rows), "decode")
             rival = client.submit(phase.rival.request("rival", first_seq + 1))
-        _until(client, lambda: phase.reached(_rows(client, asked.id)), "get where it should")
+        seen(phase.reached, "get where it should")
         process.send_signal(how)
         gone_s = time.monotonic()
         _until(client, lambda: not _rows(client, asked.id), "be dropped")
@@ -156,11 +174,10 @@ def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> 
     finally:
         process.kill()
         process.wait()
-    noticed_at_s = gone_s + noticed_s
-    if rival is not None:
-        client.abandon(rival.id)
+        if rival is not None:
+            client.abandon(rival.id)
     problems = _kept(client, first_seq)
-    return End(noticed_s, time.monotonic() - noticed_at_s, problems)
+    return End(noticed_s, time.monotonic() - gone_s - noticed_s, problems)
 
 
 def _kept(client: Client, first_seq: int) -> list[str]:
