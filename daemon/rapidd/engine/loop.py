@@ -40,6 +40,8 @@ STATE_BUSY_NS: Final = 250_000_000
 STATE_LATEST_NS: Final = 500_000_000
 """Nobody is woken for it alone before this: the front is awake, and its caches warm, right behind a step."""
 STATE_IDLE_NS: Final = 1_000_000_000
+STATE_SETTLED_NS: Final = 50_000_000
+"""From the state before to the one that says that nothing runs any more."""
 CHECK_NS: Final = 10_000_000_000
 """An idle engine checks the block pool's invariants this often."""
 
@@ -90,6 +92,7 @@ class Engine:
         self._is_ready = False
         self._heard_ns = clock()
         self._state_ns = 0
+        self._state_is_busy = False
         self._state_epoch = -1
         self._check_ns = 0
         self._accounted_ns = clock()
@@ -171,8 +174,12 @@ class Engine:
         return not all(lane.idle for lane in self._lanes.values())
 
     def _timeout_ms(self) -> int:
-        period = STATE_LATEST_NS if self._busy else STATE_IDLE_NS
+        period = STATE_LATEST_NS if self._busy else self._idle_period_ns
         return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
+
+    @property
+    def _idle_period_ns(self) -> int:
+        return STATE_SETTLED_NS if self._state_is_busy else STATE_IDLE_NS
 
     # --- the front
 
@@ -336,9 +343,9 @@ class Engine:
     def _publish_state(self) -> None:
         now = self._clock()
         busy = self._busy
-        if now - self._state_ns < (STATE_BUSY_NS if busy else STATE_IDLE_NS):
+        if now - self._state_ns < (STATE_BUSY_NS if busy else self._idle_period_ns):
             return
-        self._state_ns = now
+        self._state_ns, self._state_is_busy = now, busy
         self._placement = placement(self._lanes, transition=self._applying)
         self._link.send(self._state(now))
         if self._front is not None and not self._is_ready:

@@ -18,7 +18,7 @@ from rapidd.config import Config, EngineConfig, ModelConfig, PolicyConfig
 from rapidd.engine.build import build
 from rapidd.engine.cpu import CpuBackend
 from rapidd.engine.identity import profile_key
-from rapidd.engine.loop import Engine
+from rapidd.engine.loop import STATE_BUSY_NS, STATE_SETTLED_NS, Engine
 from rapidd.model.resolve import load_model
 from rapidd.paths import RuntimeDir
 from rapidd.policy.profile import save_profile
@@ -153,6 +153,25 @@ def test_the_state_says_what_was_computed_and_what_the_loop_took(bench: Bench) -
     assert decode.enqueue_s.n
     assert state.scheduling_s is not None
     assert state.scheduling_s.n
+
+
+def test_an_engine_that_has_just_become_idle_says_soon_that_it_holds_nothing(bench: Bench) -> None:
+    """Who looked whether a client that was gone still held blocks saw them for up to a second longer than it did."""
+    bench.submit(1, [5, 6, 7], max_tokens=60)
+    bench.until(ipc.Step)
+    bench.clock.now += STATE_BUSY_NS
+    held = bench.until(ipc.EngineState)
+    assert held.kv.blocks_used > 0
+    bench.send(ipc.Abort([1]))
+    for _ in range(2000):
+        bench.engine._link.socket.poll(1)
+        bench.engine.turn()
+        if not bench.engine._busy and not list(bench.engine._scheduler.requests):
+            break
+    assert bench.engine._timeout_ms() <= STATE_SETTLED_NS // 1_000_000
+    bench.clock.now += STATE_SETTLED_NS
+    assert bench.until(ipc.EngineState, turns=1).kv.blocks_used == 0
+    assert bench.engine._timeout_ms() > 900, "once"
 
 
 def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
