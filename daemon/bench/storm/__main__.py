@@ -59,9 +59,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - SECTIONS.keys():
         parser.error(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    try:
+        kept = _kept(arguments.out)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"--out {arguments.out} is no file of earlier sections: {error!r}")
     found = {name: _run(name, arguments.share) for name in SECTIONS if name in (arguments.sections or SECTIONS)}
     if arguments.out is not None:
-        _keep(arguments.out, found)
+        _keep(arguments.out, kept | found)
     return 1 if any(section["failures"] for section in found.values()) else 0
 
 
@@ -78,13 +82,19 @@ def _run(name: str, share: float) -> dict[str, Any]:
     return figures
 
 
-def _keep(path: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Sections of earlier runs stay."""
-    kept = json.loads(path.read_text(encoding="utf-8"))["sections"] if path.exists() else {}
+def _kept(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Sections of earlier runs, read before anything is run."""
+    if path is None or not path.exists():
+        return {}
+    sections: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sections"]
+    return sections
+
+
+def _keep(path: Path, sections: dict[str, dict[str, Any]]) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
-        "sections": {**kept, **found},
+        "sections": sections,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
