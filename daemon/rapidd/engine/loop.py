@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from rapidctl.wire import Placement
 from rapidd import faults, ipc, log
 from rapidd.config import Config
+from rapidd.engine.heap import give_back
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.messages import to_request, to_token
@@ -43,7 +44,7 @@ STATE_IDLE_NS: Final = 1_000_000_000
 STATE_SETTLED_NS: Final = 50_000_000
 """From the state before to the one that says that nothing runs any more."""
 CHECK_NS: Final = 10_000_000_000
-"""An idle engine checks the block pool's invariants this often."""
+"""An idle engine checks the block pool's invariants, and gives back what memory it has freed, this often."""
 
 SCHEDULINGS_KEPT: Final = 256
 NOTICES_KEPT: Final = 256
@@ -355,6 +356,7 @@ class Engine:
         if not busy and now - self._check_ns > CHECK_NS:
             self._check_ns = now
             self._scheduler.check()
+            give_back()
 
     def _state(self, now: int) -> ipc.EngineState:
         scheduler = self._scheduler
