@@ -4,6 +4,7 @@ On a model with random weights that is slow enough for its phases to be seen.
 """
 
 import contextlib
+import itertools
 import json
 import signal
 import statistics
@@ -39,6 +40,9 @@ ATTEMPTS: Final = 5
 Rows = list[RequestRow]
 
 
+_numbers = itertools.count()
+
+
 class Ask(msgspec.Struct, frozen=True):
     """A request's shape."""
 
@@ -47,8 +51,9 @@ class Ask(msgspec.Struct, frozen=True):
     n: int = 1
     priority: int = 0
 
-    def request(self, name: str, number: int) -> Generate:
-        """Another ``number``, another prompt: no prefix of it is cached."""
+    def request(self, name: str) -> Generate:
+        """Another prompt each time: no prefix of it is cached."""
+        number = next(_numbers)
         head = [3 + number % 500, 3 + number // 500 % 500]
         prompt = [*head, *(3 + index * 7 % 500 for index in range(self.prompt_tokens - len(head)))]
         asked = request(prompt, self.max_tokens, self.n)
@@ -149,10 +154,10 @@ def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> 
 
 def _vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> End:
     first_seq = client.call(GetEvents(call=0)).next_seq
-    asked = phase.ask.request("gone", first_seq)
+    asked = phase.ask.request("gone")
     rival: Stream | None = None
     if phase.rival and phase.rival_first:
-        rival = first = client.submit(phase.rival.request("rival", first_seq + 1))
+        rival = first = client.submit(phase.rival.request("rival"))
         _until(client, lambda: first.accepted is not None, "be accepted")
     command = [sys.executable, "-P", victim.__file__, endpoint, msgspec.json.encode(asked).decode()]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -165,7 +170,7 @@ def _vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) ->
     try:
         if phase.rival and not phase.rival_first:
             seen(lambda rows: any(row.output_tokens for row in rows), "decode")
-            rival = client.submit(phase.rival.request("rival", first_seq + 1))
+            rival = client.submit(phase.rival.request("rival"))
         seen(phase.reached, "get where it should")
         process.send_signal(how)
         gone_s = time.monotonic()
