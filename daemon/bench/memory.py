@@ -2,9 +2,9 @@
 
 A daemon with the test model and `rapidd http` before it, some requests a second, a fifth of them aborted (by a cancel,
 by a client that leaves, by a connection that is closed) and a twentieth bad, and a reload every ten minutes. Of every
-process it reads RssAnon + VmSwap, descriptors and threads, and fits a line to what comes after the warm-up. Prints a
-table, then one JSON line; exit status 1 when memory grows faster than `LIMIT_MIB_PER_HOUR`, or a process gained
-descriptors or threads or was replaced.
+process it reads RssAnon + VmSwap, descriptors and threads, and fits a line to the least of each minute after the
+warm-up. Prints a table, then one JSON line; exit status 1 when memory grows faster than `LIMIT_MIB_PER_HOUR`, or a
+process gained descriptors or threads or was replaced.
 """
 
 import argparse
@@ -39,6 +39,9 @@ LIMIT_MIB_PER_HOUR: Final = 1.0
 WARM_UP: Final = 0.25
 """Share of the time that is not looked at: rings and histograms fill, and allocators find their size."""
 LOOK_S: Final = 10.0
+FLOOR_S: Final = 60.0
+"""What grows is what a process holds when it holds least: an idle engine gives memory back every ten seconds."""
+FEWEST_WINDOWS: Final = 5
 RELOAD_S: Final = 600.0
 ABORTED, BAD, BY_HTTP = 0.2, 0.05, 0.25
 """Shares of the requests; a bad one is a damaged frame or body."""
@@ -71,7 +74,7 @@ class Seen:
         """Of the looks since ``from_s``; and some looks of all."""
         first = next(index for index, at_s in enumerate(self.at_s) if at_s >= from_s)
         mib, fds, threads = self.mib[first:], self.fds[first:], self.threads[first:]
-        slope, _ = statistics.linear_regression(self.at_s[first:], mib)
+        slope, _ = statistics.linear_regression(*_floor(self.at_s[first:], mib))
         every = max(1, len(self.at_s) // 24)
         return {
             "slope_mib_per_hour": round(3600 * slope, 3),
@@ -80,6 +83,17 @@ class Seen:
             "threads": [min(threads), threads[0], threads[-1], max(threads)],
             "course_mib": [round(value, 1) for value in self.mib[::every]],
         }
+
+
+def _floor(at_s: Sequence[float], mib: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The least of each `FLOOR_S`, and when; all values where that leaves too few for a line."""
+    least: dict[int, tuple[float, float]] = {}
+    for when_s, value in zip(at_s, mib, strict=True):
+        window = int(when_s // FLOOR_S)
+        least[window] = min(least.get(window, (value, when_s)), (value, when_s))
+    if len(least) < FEWEST_WINDOWS:
+        return list(at_s), list(mib)
+    return [when_s for _, when_s in least.values()], [value for value, _ in least.values()]
 
 
 class Load:
