@@ -1,7 +1,7 @@
 """Memory that was freed goes back to the system while nothing runs.
 
 A batch of another size than any before makes the C library's heap longer, and what is freed in the middle of it stays:
-of an engine that served prompts of all lengths for an hour a sixth of the memory was free and kept.
+of an engine that served prompts of all lengths a sixth of the memory was free and kept (docs/reliability.md).
 """
 
 from __future__ import annotations
