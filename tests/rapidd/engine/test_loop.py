@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from rapidctl.wire import PlanRequest
 from rapidd import ipc
 from rapidd.config import ModelConfig
+from rapidd.engine import loop
 from rapidd.engine.cpu import CpuBackend
 from rapidd.engine.identity import profile_key
-from rapidd.engine.loop import STATE_BUSY_NS, STATE_SETTLED_NS
+from rapidd.engine.loop import CHECK_NS, STATE_BUSY_NS, STATE_IDLE_NS, STATE_SETTLED_NS
 from rapidd.model.resolve import load_model
 from rapidd.policy.profile import save_profile
 from rapidd.telemetry.device import cpu_info
@@ -91,6 +92,18 @@ def test_an_engine_that_has_just_become_idle_says_soon_that_it_holds_nothing(ben
     bench.clock.now += STATE_SETTLED_NS
     assert bench.until(ipc.EngineState, turns=1).kv.blocks_used == 0
     assert bench.engine._timeout_ms() > 900, "once"
+
+
+def test_an_idle_engine_gives_freed_memory_back_every_ten_seconds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(loop, "give_back", lambda: given.append(bench.clock.now))
+    bench.clock.now += CHECK_NS + 1
+    bench.until(ipc.EngineState)
+    bench.clock.now += STATE_IDLE_NS
+    bench.until(ipc.EngineState)
+    assert len(given) == 1
 
 
 def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:

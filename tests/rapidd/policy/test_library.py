@@ -103,8 +103,9 @@ def test_a_shipped_profile_of_other_kernels_or_another_device_is_not_used(
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_a_shipped_profile_predicts_what_it_was_not_fitted_to(path: Path) -> None:
-    fit = CostModel(load_profile(path)).fit
-    assert fit.n >= 80  # two cores have a single split
+    profile = load_profile(path)
+    fit = CostModel(profile).fit
+    assert fit.n >= (100 if len(profile.splits) > 1 else 80)
     assert fit.median is not None
     assert fit.median <= 0.10
     assert fit.p95 is not None
