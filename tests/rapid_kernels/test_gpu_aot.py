@@ -96,10 +96,20 @@ def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: i
     arguments |= {"out": "*bf16", "tiles": "*i64", "first": "*i32", "parts": "*fp32"}
     arguments |= {"rows": "i32", "q_stride": "i32", "scale": "fp32"}
     merge = {"out": "*bf16", "tiles": "*i64", "first": "*i32", "parts": "*fp32", "rows": "i32"}
+    at_once = {"AT_ONCE": attention.MERGED_QUERIES, "PIECES": attention.MERGED_PIECES}
     chained = {"CHAINED": tile.bulk}
+    roles = [chained | {"LEADS": False}] + ([{"CHAINED": False, "LEADS": True}] if tile.bulk else [])
     return [
-        (attention.decode_attention_kernel, arguments, shape | own | chained, {"num_warps": tile.warps}),
-        (attention.merge_kernel, merge, shape | chained, {"num_warps": 4}),
+        *(
+            (attention.decode_attention_kernel, arguments, shape | own | role, {"num_warps": tile.warps})
+            for role in roles
+        ),
+        (
+            attention.merge_kernel,
+            merge,
+            shape | at_once | chained | {"PLANNED": True},
+            {"num_warps": attention.MERGING_WARPS},
+        ),
     ]
 
 
@@ -184,13 +194,13 @@ def merge_jobs(queries: int) -> list[Job]:
 
 def hopper_prompt_jobs(tile: prefill_hopper.HopperTile) -> list[Job]:
     jobs: list[Job] = []
-    for shape, cut in itertools.product(PROMPT_SHAPES, (False, True)):
+    for shape, cut, follows in itertools.product(PROMPT_SHAPES, (False, True), (False, True)):
         constants = prompt_constants(tile.keys, tile.queries, *shape)
         block = [constants["KEYS"], constants["PADDED"]]
         layout = gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16)
         arguments = prompt_arguments(f"tensordesc<bf16{block},{layout!r}>")
         warps = {"num_warps": tile.queries // 16}
-        own = {"STAGES": tile.stages, "CUT": cut} | warps
+        own = {"STAGES": tile.stages, "CUT": cut, "FOLLOWS": follows} | warps
         jobs.append((prefill_hopper.hopper_prompt_attention_kernel, arguments, constants | own, warps))
     return jobs
 
@@ -212,7 +222,7 @@ def compiled(job: Job, target: GPUTarget) -> Any:
         for name, of in types.items()
         if name not in UNALIGNED_ARGUMENTS and not of.startswith("tensordesc")
     }
-    if target.backend == "cuda" and constants.get("CHAINED"):
+    if target.backend == "cuda" and (constants.get("CHAINED") or constants.get("FOLLOWS")):
         options = options | {"launch_pdl": True}
     source_type = GluonASTSource if isinstance(kernel, GluonJITFunction) else ASTSource
     source = source_type(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)

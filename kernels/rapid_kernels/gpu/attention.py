@@ -23,12 +23,16 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from rapid_kernels.gpu.chain import options, wait_for_previous
+from rapid_kernels.gpu.chain import let_next_start, options, wait, wait_for_previous
 from rapid_kernels.gpu.decode_plan import DecodePlan, padded_dim
+from rapid_kernels.gpu.pieces import merge_some
 from rapid_kernels.gpu.workspace import Workspace
 
 SAFE_EXPONENT = tl.constexpr(64.0)
 """Sums of weights up to 2^64 are far from float32's and bfloat16's limit of 2^127; float16 has no such room."""
+MERGED_QUERIES, MERGED_PIECES, MERGING_WARPS = 1, 16, 1
+"""That a program of the merging kernel holds at once: all pieces of a row that is alone on a large device. One warp
+waits for no other; four queries by eight warps took twice as long as their loads."""
 
 
 @triton.jit
@@ -66,6 +70,25 @@ def _exp2(x, FAST: tl.constexpr):
     if FAST:
         return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
     return tl.exp2(x)
+
+
+@triton.jit
+def _leave(
+    out, parts, row, group, head, ends_row, starts_row, best, weight, total,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, QUERIES: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """Store what a stretch has of a row: its result, where it has all of it, else a part (see `merge_some`)."""
+    if ends_row & starts_row:
+        at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM)
+        _put(at, tl.trans(total / weight[None, :]), DIM, GROUP, DIM, QUERIES, PADDED)
+    else:
+        # A stretch leaves at most two parts: of the row it begins in, and of the one it ends in.
+        queries = tl.arange(0, QUERIES)
+        slot = (2 * group + starts_row.to(tl.int32)) * KV_HEADS + head
+        part = parts + slot.to(tl.int64) * ((PADDED + 2) * QUERIES)
+        _put(part, tl.trans(total), PADDED, QUERIES, PADDED, QUERIES, PADDED)
+        tl.store(part + QUERIES * PADDED + queries, best)
+        tl.store(part + QUERIES * (PADDED + 1) + queries, weight)
 
 
 @triton.jit
@@ -126,17 +149,10 @@ def _attend(
         total = tl.dot(value.T, shares.to(value.dtype), total)
         if ends_row | (step == end - 1):
             starts_row = begin <= tl.load(first + row)
-            sums = tl.sum(weight, 0)
-            if ends_row & starts_row:
-                at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM)
-                _put(at, tl.trans(total / sums[None, :]), DIM, GROUP, DIM, QUERIES, PADDED)
-            else:
-                # A stretch leaves at most two parts: of the row it begins in, and of the one it ends in.
-                slot = (2 * group + starts_row.to(tl.int32)) * KV_HEADS + head
-                part = parts + slot.to(tl.int64) * ((PADDED + 2) * QUERIES)
-                _put(part, tl.trans(total), PADDED, QUERIES, PADDED, QUERIES, PADDED)
-                tl.store(part + QUERIES * PADDED + queries, best)
-                tl.store(part + QUERIES * (PADDED + 1) + queries, sums)
+            _leave(
+                out, parts, row, group, head, ends_row, starts_row, best, tl.sum(weight, 0), total,
+                KV_HEADS, GROUP, DIM, QUERIES, PADDED,
+            )  # fmt: skip
         starts = ends_row
         if EXACT:
             best = tl.where(ends_row, float("-inf"), best)
@@ -164,9 +180,11 @@ def decode_attention_kernel(
     BULK: tl.constexpr,
     EXACT: tl.constexpr,
     CHAINED: tl.constexpr,
+    LEADS: tl.constexpr,
 ):
     """See the module. Grid: a multiple of KV_HEADS; QUERIES and PADDED are GROUP and DIM padded, at least 16."""
     wait_for_previous(CHAINED)
+    let_next_start(LEADS)
     head = tl.program_id(0) % KV_HEADS
     group = tl.program_id(0) // KV_HEADS
     steps = tl.load(first + rows)
@@ -205,40 +223,47 @@ def merge_kernel(
     DIM: tl.constexpr,
     QUERIES: tl.constexpr,
     PADDED: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    PIECES: tl.constexpr,
     CHAINED: tl.constexpr,
+    PLANNED: tl.constexpr,
 ):
-    """Merge the row that the end of a stretch cuts. Grid: groups x KV_HEADS; the last group's end cuts none."""
-    SIZE: tl.constexpr = (PADDED + 2) * QUERIES
-    wait_for_previous(CHAINED)
+    """Merge the row that the end of a stretch cuts: AT_ONCE queries by PIECES pieces at a time.
+
+    Grid: groups x KV_HEADS x ceil(GROUP / AT_ONCE); the last group's end cuts none. PLANNED: the plan was there before
+    the launch whose parts these are, so it is looked at while that runs.
+    """
+    let_next_start(CHAINED)
+    if not PLANNED:
+        wait(CHAINED)
     low = tl.program_id(0)
     head = tl.program_id(1)
     steps = tl.load(first + rows)
     groups = tl.minimum(tl.num_programs(0), steps)
     cut = _stretch_start(low + 1, steps, groups)
-    if cut < steps:
-        row = (tl.load(tiles + cut) >> 32).to(tl.int32) & 1023
-        begin = tl.load(first + row)
-        end = tl.load(first + row + 1)
-        # Of several ends in a row the first one does it.
-        if (cut > begin) & (_stretch_start(low, steps, groups) <= begin):
-            queries = tl.arange(0, QUERIES)
-            block = queries[:, None] * PADDED + tl.arange(0, PADDED)[None, :]
-            part = parts + ((2 * low + 1) * KV_HEADS + head).to(tl.int64) * SIZE
-            total = tl.load(part + block)
-            best = tl.load(part + QUERIES * PADDED + queries)
-            weight = tl.load(part + QUERIES * (PADDED + 1) + queries)
-            for group in range(low + 1, _owner(end - 1, steps, groups) + 1):
-                part = parts + (2 * group * KV_HEADS + head).to(tl.int64) * SIZE
-                part_best = tl.load(part + QUERIES * PADDED + queries)
-                part_weight = tl.load(part + QUERIES * (PADDED + 1) + queries)
-                new = tl.maximum(best, part_best)
-                old_scale = tl.exp2(best - new)
-                new_scale = tl.exp2(part_best - new)
-                total = total * old_scale[:, None] + tl.load(part + block) * new_scale[:, None]
-                weight = weight * old_scale + part_weight * new_scale
-                best = new
-            at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM)
-            _put(at, total / weight[:, None], DIM, GROUP, DIM, QUERIES, PADDED)
+    row = (tl.load(tiles + cut, mask=cut < steps, other=0) >> 32).to(tl.int32) & 1023
+    begin = tl.load(first + row)
+    end = tl.load(first + row + 1)
+    if PLANNED:
+        wait(CHAINED)
+    # Of several ends in a row the first one does it.
+    if (cut < steps) & (cut > begin) & (_stretch_start(low, steps, groups) <= begin):
+        pieces = _owner(end - 1, steps, groups) - low + 1
+        queries = tl.program_id(2) * AT_ONCE + tl.arange(0, AT_ONCE)
+        dims = tl.arange(0, PADDED)
+        best = tl.full((AT_ONCE,), float("-inf"), dtype=tl.float32)
+        weight = tl.zeros((AT_ONCE,), dtype=tl.float32)
+        total = tl.zeros((AT_ONCE, PADDED), dtype=tl.float32)
+        for chunk in range(0, pieces, PIECES):
+            piece = chunk + tl.arange(0, PIECES)
+            # Of the first group it is the part that its stretch ends in, of the others the one theirs begin in.
+            slot = (2 * (low + piece) + (piece == 0).to(tl.int32)) * KV_HEADS + head
+            best, weight, total = merge_some(
+                parts, slot, piece < pieces, queries, dims, best, weight, total, QUERIES, PADDED
+            )
+        at = out + (row.to(tl.int64) * KV_HEADS + head) * (GROUP * DIM) + queries[:, None] * DIM + dims[None, :]
+        inside = (queries < GROUP)[:, None] & (dims < DIM)[None, :]
+        tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +281,56 @@ class DecodeTile:
     """Load through the bulk tensor copy engine (Hopper on) instead of by pointers."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeCall:
+    """Decode attention of q [R, H, D], heads contiguous, over the planned tokens of kv [slots, 2, K, D].
+
+    Into out [R, H * D]. Scale 1/sqrt(D). With ``tile.bulk`` q and kv start at multiples of 16 bytes, and D is a
+    multiple of 8. Raises ValueError for more than 16 query heads a KV head or a head size over 256.
+    """
+
+    q: Tensor
+    kv: Tensor
+    out: Tensor
+    plan: DecodePlan
+    units: int
+    workspace: Workspace
+    tile: DecodeTile
+    chained: bool = False
+
+    def __post_init__(self) -> None:
+        _, group, dim, _, padded = self.shape
+        if group > 16 or padded > 256:
+            raise ValueError(f"at most 16 query heads a KV head and head size 256, not {group} and {dim}")
+
+    @property
+    def group(self) -> int:
+        """Query heads a KV head."""
+        return int(self.q.shape[1] // self.kv.shape[2])
+
+    @property
+    def programs(self) -> int:
+        """At most; in whole groups."""
+        return min(self.units * self.tile.per_unit, self.tile.most)
+
+    @property
+    def groups(self) -> int:
+        """Of programs, one for each KV head."""
+        return max(1, self.programs // int(self.kv.shape[2]))
+
+    @property
+    def early(self) -> bool:
+        """Whether the first launch starts early: programs that do not fill the units would crowd on the first ones."""
+        return self.chained and self.programs == self.units * self.tile.per_unit
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """KV_HEADS, GROUP, DIM, QUERIES and PADDED of the kernels."""
+        dim = int(self.q.shape[2])
+        queries = max(16, int(triton.next_power_of_2(self.group)))
+        return int(self.kv.shape[2]), self.group, dim, queries, padded_dim(dim)
+
+
 def decode_attention(
     q: Tensor,
     kv: Tensor,
@@ -265,22 +340,23 @@ def decode_attention(
     tile: DecodeTile,
     chained: bool = False,
 ) -> Tensor:
-    """q [R, H, D], heads contiguous, over the planned tokens of kv [slots, 2, K, D]: [R, H * D]. Scale 1/sqrt(D).
+    """Both launches of a `DecodeCall`: [R, H * D]."""
+    out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype, device=q.device)
+    call = DecodeCall(q, kv, out, plan, units, workspace, tile, chained)
+    attend_decode(call)
+    merge_decode(call)
+    return out
 
-    With ``tile.bulk`` q and kv start at multiples of 16 bytes, and D is a multiple of 8.
+
+def attend_decode(call: DecodeCall, leads: bool = False) -> None:
+    """The first launch; rows that several programs share are left in parts.
+
+    ``leads``: the next launch may start once all programs have, see `rapid_kernels.gpu.chain`.
     """
-    rows, heads, dim = q.shape
-    slots, _, kv_heads, _ = kv.shape
-    group = heads // kv_heads
-    queries, padded = max(16, triton.next_power_of_2(group)), padded_dim(dim)
-    if group > 16 or padded > 256:
-        raise ValueError(f"at most 16 query heads a KV head and head size 256, not {group} and {dim}")
-    programs = min(units * tile.per_unit, tile.most)
-    groups = max(1, programs // kv_heads)
-    # Programs that do not fill the units must not start early: they would crowd on those that are free first.
-    early = chained and programs == units * tile.per_unit
-    workspace.require(2 * groups * kv_heads * queries * (padded + 2))
-    out = torch.empty((rows, heads * dim), dtype=q.dtype, device=q.device)
+    q, kv, tile, plan = call.q, call.kv, call.tile, call.plan
+    kv_heads, group, dim, queries, padded = call.shape
+    rows, slots = q.shape[0], kv.shape[0]
+    call.workspace.require(2 * call.groups * kv_heads * queries * (padded + 2))
     queries_of: Tensor | TensorDescriptor = q
     cache: Tensor | TensorDescriptor = kv
     if tile.bulk:
@@ -290,19 +366,22 @@ def decode_attention(
         cache = TensorDescriptor(
             kv, [2 * kv_heads, slots, dim], [dim, 2 * kv_heads * dim, 1], [1, plan.tile_tokens, padded]
         )
-    decode_attention_kernel[(groups * kv_heads,)](
-        queries_of, cache, out, plan.tiles, plan.first, workspace.parts,
+    decode_attention_kernel[(call.groups * kv_heads,)](
+        queries_of, cache, call.out, plan.tiles, plan.first, call.workspace.parts,
         rows, q.stride(0), dim**-0.5 * 1.4426950408889634,
-        kv_heads, group, dim, queries, padded, plan.tile_tokens, tile.stages, tile.bulk,
-        q.dtype == torch.float16, early,
-        num_warps=tile.warps, **options(early),
+        *call.shape, plan.tile_tokens, tile.stages, tile.bulk, q.dtype == torch.float16, call.early, leads,
+        num_warps=tile.warps, **options(call.early),
     )  # fmt: skip
-    if groups > 1:
-        merge_kernel[(groups, kv_heads)](
-            out, plan.tiles, plan.first, workspace.parts, rows, kv_heads, group, dim, queries, padded, chained,
-            num_warps=4, **options(chained),
+
+
+def merge_decode(call: DecodeCall) -> None:
+    """The second launch, on the same stream behind the first one."""
+    if call.groups > 1:
+        merge_kernel[(call.groups, call.kv.shape[2], triton.cdiv(call.group, MERGED_QUERIES))](
+            call.out, call.plan.tiles, call.plan.first, call.workspace.parts, call.q.shape[0], *call.shape,
+            MERGED_QUERIES, MERGED_PIECES, call.chained, not call.early,
+            num_warps=MERGING_WARPS, **options(call.chained),
         )  # fmt: skip
-    return out
 
 
 def decode_attention_reference(

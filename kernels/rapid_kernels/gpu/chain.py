@@ -3,6 +3,9 @@
 
 What a kernel does before `wait_for_previous` may touch only what no kernel of the stream writes. Kernels wait before
 they write, so a chain of any length is as ordered as without.
+
+Two kernels that need nothing of each other run side by side the same way: the first one (`let_next_start`) is launched
+behind all that both need, and of the second one, launched right behind it, one program waits for it before it ends.
 """
 
 import triton
@@ -13,9 +16,22 @@ from triton.language.extra import cuda
 @triton.jit
 def wait_for_previous(CHAINED: tl.constexpr):
     """Let the next kernel be started, and wait until everything launched earlier on the stream is done and visible."""
+    let_next_start(CHAINED)
+    wait(CHAINED)
+
+
+@triton.jit
+def wait(CHAINED: tl.constexpr):
+    """The second half of it."""
     if CHAINED:
-        cuda.gdc_launch_dependents()
         cuda.gdc_wait()
+
+
+@triton.jit
+def let_next_start(LEADS: tl.constexpr):
+    """The first half: the next kernel may run, up to its own wait, as soon as all programs of this one do."""
+    if LEADS:
+        cuda.gdc_launch_dependents()
 
 
 @triton.jit

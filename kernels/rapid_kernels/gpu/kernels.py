@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rapid_kernels.gpu.attention import decode_attention
+from rapid_kernels.gpu.attention import DecodeCall, attend_decode, merge_decode
 from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, skinny_matmul
@@ -39,6 +39,8 @@ DTYPES = (torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
 BULK_NUMBERS = 8
 """The bulk copy engine reads rows whose length is a multiple of so many numbers (16 bytes)."""
+DECODE_BYTES = 32 << 20
+"""What decode attention leaves in parts: 2 of 16 queries by at most 258 numbers for each of up to 960 programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class GpuScratch(Scratch):
 
     workspace: Workspace
     plan: DecodePlan
+    decode_workspace: Workspace
+    """Of the decode rows' attention in a mixed batch, while that of the prompts has the other one."""
 
 
 class GpuKernels:
@@ -83,7 +87,7 @@ class GpuKernels:
         """See `Kernels`. At most 1,024 rows."""
         _check_layout(layout)
         plan = make_plan(layout.block_tokens, layout.head_dim, layout.dtype.itemsize, max_rows, max_tokens, device)
-        return GpuScratch(Workspace(device), plan)
+        return GpuScratch(Workspace(device), plan, Workspace(device, DECODE_BYTES))
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, ragged: Ragged) -> Tensor:
         """See `Kernels`."""
@@ -134,45 +138,75 @@ class GpuKernels:
         )  # fmt: skip
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
-        """See `Kernels`. At most 16 query heads a key head."""
-        decode = ragged.num_decode
-        if decode == ragged.num_rows:
-            return self._decode_attention(q, cache, layer, ragged, window)
-        chunks = self._chunk_attention(q[decode:], cache, layer, ragged, window)
-        if decode == 0:
-            return chunks
-        return torch.cat((self._decode_attention(q[:decode], cache, layer, ragged, window), chunks))
+        """See `Kernels`. At most 16 query heads a key head.
 
-    def _decode_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
-        scratch, rows = _scratch(ragged), q.shape[0]
-        chained = self._chained(ragged)
-        if ragged.derived.get("planned") != (window,):  # layers with and without a window share one plan
-            if rows >= len(scratch.plan.first):
-                raise ValueError(f"scratch for {len(scratch.plan.first) - 1} decode rows, not {rows}")
-            plan_decode(
-                scratch.plan, ragged.kv_lens[:rows], ragged.block_tables[:rows], ragged.block_tokens, window, chained
-            )
-            ragged.derived["planned"] = (window,)
+        Decode rows wait for memory and prompt chunks for arithmetic, so those of one batch attend at the same time
+        (arXiv 2410.18038, by two launches): a program of each fits a unit, and prompts start once all of decode's have.
+        """
+        decode = ragged.num_decode
+        out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype, device=q.device)
+        kv = cache.layers[layer]
+        if decode:
+            self._plan_decode(decode, ragged, window)
+        if decode == 0:
+            self._chunk_attention(q, kv, ragged, window, out)
+        elif decode == ragged.num_rows:
+            call = self._decode_call(q, kv, ragged, out, _scratch(ragged).workspace)
+            attend_decode(call)
+            merge_decode(call)
+        else:
+            beside = self._bulk_chunks(q, window)
+            self._prompt_plan(q, kv, ragged, window)  # nothing comes between the two launches
+            call = self._decode_call(q[:decode], kv, ragged, out[:decode], _scratch(ragged).decode_workspace)
+            attend_decode(call, leads=beside)
+            self._chunk_attention(q[decode:], kv, ragged, window, out[decode:], follows=beside)
+            merge_decode(call)
+        return out
+
+    def _plan_decode(self, rows: int, ragged: Ragged, window: int | None) -> None:
+        """Once a batch, of its first ``rows`` rows; layers with and without a window share one plan."""
+        if ragged.derived.get("planned") == (window,):
+            return
+        plan = _scratch(ragged).plan
+        if rows >= len(plan.first):
+            raise ValueError(f"scratch for {len(plan.first) - 1} decode rows, not {rows}")
+        kv_lens, block_tables = ragged.kv_lens[:rows], ragged.block_tables[:rows]
+        plan_decode(plan, kv_lens, block_tables, ragged.block_tokens, window, self._chained(ragged))
+        ragged.derived["planned"] = (window,)
+
+    def _decode_call(self, q: Tensor, kv: Tensor, ragged: Ragged, out: Tensor, workspace: Workspace) -> DecodeCall:
+        """Of the planned rows."""
         bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
         tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
-        return decode_attention(q, cache.layers[layer], scratch.plan, ragged.units, scratch.workspace, tile, chained)
+        return DecodeCall(q, kv, out, _scratch(ragged).plan, ragged.units, workspace, tile, self._chained(ragged))
 
-    def _chunk_attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
+    def _bulk_chunks(self, q: Tensor, window: int | None) -> bool:
+        """Whether Hopper's kernel takes a batch's chunks."""
+        return self._hopper and window is None and q.shape[2] % BULK_NUMBERS == 0
+
+    def _chunk_attention(
+        self, q: Tensor, kv: Tensor, ragged: Ragged, window: int | None, out: Tensor, follows: bool = False
+    ) -> None:
         """Of the rows after the decode rows. Both kernels take the same tiles, so layers share a plan.
 
-        None but those with a window, whose tiles are not cut.
+        None but those with a window, whose tiles are not cut. ``follows``: beside the launch before, from its start on.
         """
-        kv = cache.layers[layer]
+        plan = self._prompt_plan(q, kv, ragged, window)
+        workspace = _scratch(ragged).workspace
+        if self._bulk_chunks(q, window):
+            hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT, workspace, out, follows)
+        else:
+            prompt_attention(q, kv, ragged, plan, PROMPT, workspace, window, out)
+
+    def _prompt_plan(self, q: Tensor, kv: Tensor, ragged: Ragged, window: int | None) -> PromptPlan:
+        """Once a batch."""
         plan: PromptPlan | None = ragged.derived.get(("prompt plan", window is None))
         if plan is None:
             padded_heads, _ = padded_sizes(q.shape[1] // kv.shape[2], q.shape[2])
             most_pieces = ragged.units * PROMPTS_PER_UNIT // kv.shape[2] if window is None else 0
             plan = make_prompt_plan(ragged, PROMPT.queries // padded_heads, most_pieces)
             ragged.derived["prompt plan", window is None] = plan
-        workspace = _scratch(ragged).workspace
-        if self._hopper and window is None and q.shape[2] % BULK_NUMBERS == 0:
-            return hopper_prompt_attention(q, kv, ragged, plan, HOPPER_PROMPT, workspace)
-        return prompt_attention(q, kv, ragged, plan, PROMPT, workspace, window)
+        return plan
 
     def _chained(self, ragged: Ragged) -> bool:
         """Long kernels gain nothing by it, nor do most of those on most of a device."""

@@ -158,8 +158,11 @@ def prompt_attention(
     tile: PromptTile,
     workspace: Workspace,
     window: int | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Causal attention of the planned rows' tokens q [T, H, D], heads contiguous: [T, H * D]. Scale 1/sqrt(D).
+
+    In ``out`` if given.
 
     kv [slots, 2, K, D] of one layer. A token sees its row's tokens up to itself, the last ``window`` of them if given.
     Raises ValueError for a window over a plan that may cut tiles.
@@ -171,7 +174,8 @@ def prompt_attention(
     group = heads // kv_heads
     padded_heads, padded = padded_sizes(group, dim)
     require_parts(plan, workspace, kv_heads, plan.tile_tokens * padded_heads, padded)
-    out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
+    if out is None:
+        out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
     prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
         q, kv, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
         window or 1 << 30, dim**-0.5 * BASE_2,

@@ -21,7 +21,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.language.extra import cuda
 
+from rapid_kernels.gpu.chain import options
 from rapid_kernels.gpu.prefill import BASE_2
 from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
 from rapid_kernels.gpu.workspace import Workspace
@@ -110,6 +112,31 @@ def _mask(scores, position, step, KEYS: gl.constexpr, SCORES: gl.constexpr):
 
 
 @gluon.jit
+def _queries(q, q_stride, first, inside, token, at, DTYPE: gl.constexpr, QUERIES: gl.constexpr, PADDED: gl.constexpr):
+    """A tile's queries in shared memory, zeros where there are none."""
+    loaded = gl.load(q + gl.expand_dims((first + token).to(gl.int64) * q_stride, 1) + at, mask=inside, other=0.0)
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([QUERIES, PADDED], DTYPE)
+    query = gl.allocate_shared_memory(DTYPE, [QUERIES, PADDED], layout, loaded)
+    fence_async_shared()
+    return query
+
+
+@gluon.jit
+def _first_step(
+    query, keys, arrived, position, scale,
+    QUERIES: gl.constexpr, KEYS: gl.constexpr, SCORES: gl.constexpr,
+):  # fmt: skip
+    """Weights of the first step's scores, their greatest, and their sums."""
+    best = gl.full((QUERIES,), float("-inf"), gl.float32, layout=gl.SliceLayout(1, SCORES))
+    mbarrier.wait(arrived.index(0), 0)
+    nothing = gl.zeros((QUERIES, KEYS), gl.float32, layout=SCORES)
+    scores = warpgroup_mma(query, keys.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
+    scores = warpgroup_mma_wait(num_outstanding=0, deps=[scores])
+    shares, best, _ = _softmax(_mask(scores, position, 0, KEYS, SCORES), best, scale)
+    return shares, best, gl.sum(shares, 1)
+
+
+@gluon.jit
 def _walk(
     query, kv, keys, values, arrived, table, begin, end, steps, place, best, weight, total, shares, position,
     key_column, value_column, scale,
@@ -142,6 +169,14 @@ def _walk(
     return place, best, weight, total, shares
 
 
+@gluon.jit
+def _end_behind_previous(FOLLOWS: gl.constexpr):
+    """What ran beside the kernel before is not done before that is: one program, the last to start, waits for it."""
+    if FOLLOWS:  # noqa: SIM102 (decided when compiling)
+        if gl.program_id(0) == gl.num_programs(0) - 1:
+            cuda.gdc_wait()
+
+
 @gluon.jit(do_not_specialize=["table_stride"])
 def hopper_prompt_attention_kernel(
     q,  # [T, KV_HEADS, GROUP, DIM], tokens q_stride apart
@@ -163,6 +198,7 @@ def hopper_prompt_attention_kernel(
     BLOCK_TOKENS: gl.constexpr,
     STAGES: gl.constexpr,
     CUT: gl.constexpr,
+    FOLLOWS: gl.constexpr,
     num_warps: gl.constexpr,
 ):
     """See the modules. Grid: N * KV_HEADS. Columns past DIM belong to another head: the queries have zeros there."""
@@ -196,21 +232,10 @@ def hopper_prompt_attention_kernel(
     dims = gl.arange(0, PADDED, layout=gl.SliceLayout(0, ROWWISE))
     inside = gl.expand_dims((token < count) & (of_group < GROUP), 1) & gl.expand_dims(dims < DIM, 0)
     at = gl.expand_dims((head * GROUP + of_group) * DIM, 1) + gl.expand_dims(dims, 0)
-    loaded = gl.load(q + gl.expand_dims((first + token).to(gl.int64) * q_stride, 1) + at, mask=inside, other=0.0)
-    query = gl.allocate_shared_memory(
-        kv.dtype, [QUERIES, PADDED], gl.NVMMASharedLayout.get_default_for([QUERIES, PADDED], kv.dtype), loaded
-    )
-    fence_async_shared()
-
+    query = _queries(q, q_stride, first, inside, token, at, kv.dtype, QUERIES, PADDED)
     position = oldest + gl.arange(0, QUERIES, layout=gl.SliceLayout(1, SCORES)) // HEADS
-    best = gl.full((QUERIES,), float("-inf"), gl.float32, layout=gl.SliceLayout(1, SCORES))
     total = gl.zeros((QUERIES, PADDED), gl.float32, layout=TOTAL)
-    mbarrier.wait(arrived.index(0), 0)
-    nothing = gl.zeros((QUERIES, KEYS), gl.float32, layout=SCORES)
-    scores = warpgroup_mma(query, keys.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
-    scores = warpgroup_mma_wait(num_outstanding=0, deps=[scores])
-    first_shares, best, _ = _softmax(_mask(scores, position, 0, KEYS, SCORES), best, scale)
-    weight = gl.sum(first_shares, 1)
+    first_shares, best, weight = _first_step(query, keys, arrived, position, scale, QUERIES, KEYS, SCORES)
     shares = gl.convert_layout(first_shares.to(kv.dtype), OPERAND)
     if STAGES <= steps:
         next_place = _place(table, gl.minimum(STAGES, steps - 1), KEYS, BLOCK_TOKENS)
@@ -239,12 +264,23 @@ def hopper_prompt_attention_kernel(
             _store_result(to, total, weight, inside, ROWWISE)
     else:
         _store_result(to, total, weight, inside, ROWWISE)
+    _end_behind_previous(FOLLOWS)
 
 
 def hopper_prompt_attention(
-    q: Tensor, kv: Tensor, ragged: Ragged, plan: PromptPlan, tile: HopperTile, workspace: Workspace
+    q: Tensor,
+    kv: Tensor,
+    ragged: Ragged,
+    plan: PromptPlan,
+    tile: HopperTile,
+    workspace: Workspace,
+    out: Tensor | None = None,
+    follows: bool = False,
 ) -> Tensor:
-    """`rapid_kernels.gpu.prefill.prompt_attention` without a window; D is a multiple of 8."""
+    """`rapid_kernels.gpu.prefill.prompt_attention` without a window; D is a multiple of 8.
+
+    ``follows``: runs beside the launch before, see `rapid_kernels.gpu.chain`.
+    """
     tokens, heads, dim = q.shape
     slots, _, kv_heads, _ = kv.shape
     group = heads // kv_heads
@@ -254,13 +290,14 @@ def hopper_prompt_attention(
     layout = gl.NVMMASharedLayout.get_default_for(block, GLUON_TYPES[kv.dtype])
     width = 2 * kv_heads * dim
     cache = TensorDescriptor(kv.view(slots, width), [slots, width], [width, 1], block, layout)
-    out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
+    if out is None:
+        out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
     hopper_prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
         q, cache, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
         dim**-0.5 * BASE_2,
         kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, block[0], ragged.block_tokens, tile.stages,
-        plan.cut,
-        num_warps=tile.queries // 16,
+        plan.cut, follows,
+        num_warps=tile.queries // 16, **options(follows),
     )  # fmt: skip
     merge_pieces(out, plan, workspace, kv_heads, group, dim)
     return out

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rapid_kernels.gpu.pieces import merge_some
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 
@@ -34,6 +35,8 @@ UNIT = 64
 LEAST_UNITS = 4
 """A piece is at least so long. So each query of a tile, of at most 128 tokens, sees some of the first keys of each of
 its pieces: kernels need not expect a query that has seen none."""
+LEAST_PIECES = 3
+"""Of a tile, or it is not worth cutting: two were no faster than one, or slower."""
 MERGED_QUERIES, MERGED_PIECES = 4, 8
 """That a program of the merging kernel holds at once."""
 
@@ -153,13 +156,12 @@ def make_prompt_plan(ragged: Ragged, tile_tokens: int, most_pieces: int = 0) -> 
     """Of a batch that has chunk rows, by the lengths on the device: the host may know only the most there can be.
 
     ``tile_tokens``: at most 128. ``most_pieces``: what tiles may be cut into altogether, for the whole partition to
-    work; where the host sees that there are tiles for more than a third of it, none is cut: two pieces a tile were no
-    faster than one, or slower.
+    work; where the host sees that there are tiles for more than a third of it, none is cut.
     """
     first_row = ragged.num_decode  # rows and tokens alike
     rows = ragged.num_rows - first_row
     full_tiles = (ragged.num_tokens - first_row) // tile_tokens
-    cut = 3 * max(full_tiles, 1) <= most_pieces
+    cut = LEAST_PIECES * max(full_tiles, 1) <= most_pieces
     most = max(full_tiles + rows, most_pieces if cut else 0)
     tiles = torch.empty((most, ENTRY.value), dtype=torch.int32, device=ragged.block_tables.device)
     plan_prompts_kernel[(most,)](
@@ -204,18 +206,10 @@ def merge_pieces_kernel(
             total = tl.zeros((AT_ONCE, PADDED), dtype=tl.float32)
             for chunk in range(0, pieces, PIECES):
                 piece = chunk + tl.arange(0, PIECES)
-                there = (piece < pieces)[:, None]
                 slot = (entry - index + piece) * KV_HEADS + head
-                part = parts + slot.to(tl.int64)[:, None] * (QUERIES * (PADDED + 2))
-                part_best = tl.load(part + QUERIES * PADDED + queries[None, :], mask=there, other=float("-inf"))
-                part_weight = tl.load(part + QUERIES * (PADDED + 1) + queries[None, :], mask=there, other=0.0)
-                at = part[:, :, None] + queries[None, :, None] * PADDED + dims[None, None, :]
-                values = tl.load(at, mask=there[:, :, None], other=0.0)
-                best, old = tl.maximum(best, tl.max(part_best, 0)), best
-                shares = tl.exp2(part_best - best[None, :])
-                old_scale = tl.exp2(old - best)
-                weight = weight * old_scale + tl.sum(part_weight * shares, 0)
-                total = total * old_scale[:, None] + tl.sum(values * shares[:, :, None], 0)
+                best, weight, total = merge_some(
+                    parts, slot, piece < pieces, queries, dims, best, weight, total, QUERIES, PADDED
+                )
             token = queries // HEADS
             of_group = queries % HEADS
             inside = ((token < count) & (of_group < GROUP))[:, None] & (dims < DIM)[None, :]
