@@ -2,14 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from rapidd.engine.batch import BatchResult
-from rapidd.engine.device_stream import DeviceStream, Launched
+from rapidd.engine.device_stream import DeviceStream, Launched, Launcher
 from rapidd.errors import DeviceError
 
 
@@ -96,15 +95,15 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
         threads.append(threading.current_thread().name)
         return Launched(fetch=fetching([len(threads)]))
 
-    with ThreadPoolExecutor(1, "launch") as launcher:
-        stream = DeviceStream("test", queue, [], woken.release, launcher)
-        first, second = stream.submit(call, None), stream.submit(call, None)
-        assert (threads, first.done) == ([], False)
-        gate.set()
-    assert threads == ["launch_0", "launch_0"]
-    for event in queue.events:
-        event.reached.set()
+    stream = DeviceStream("test", queue, [], woken.release, Launcher("launch"))
+    first, second = stream.submit(call, None), stream.submit(call, None)
+    assert (threads, first.done) == ([], False)
+    gate.set()
+    for task in (first, second):
+        assert isinstance(task.end, FakeEvent)
+        task.end.reached.set()
     second.wait()
+    assert threads == ["launch", "launch"]
     assert (first.value.token_ids, second.value.token_ids) == ([1], [2])
     assert first.value.launch_ns > 0, "which the caller cannot measure"
 
@@ -116,10 +115,9 @@ def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> N
         assert gate.wait(10)
         return BatchResult()
 
-    with ThreadPoolExecutor(1) as launcher:
-        before = DeviceStream("slow", other, [], lambda: None, launcher).submit(slow, None)
-        threading.Timer(0.0, gate.set).start()
-        DeviceStream("next", queue, [], lambda: None).submit(BatchResult, before)
+    before = DeviceStream("slow", other, [], lambda: None, Launcher("launch")).submit(slow, None)
+    threading.Timer(0.0, gate.set).start()
+    DeviceStream("next", queue, [], lambda: None).submit(BatchResult, before)
     assert queue.waits == [other.events[1]]
 
 
