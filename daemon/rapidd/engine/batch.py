@@ -40,8 +40,7 @@ class Row(Struct, frozen=True, gc=False):
     sampling: SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Rows for one lane on ``units`` compute units, decode rows first. ``number`` counts the lane's batches from 1."""
 
     number: int

@@ -89,7 +89,7 @@ class BlockPool:
 
     def take(self, count: int) -> list[int] | None:
         """``count`` blocks with one reference each, evicting cached ones if needed; None if there are too few."""
-        if self.available < count:
+        if len(self._free) < count and self.available < count:
             return None
         taken = []
         for _ in range(count):

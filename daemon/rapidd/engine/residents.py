@@ -180,11 +180,12 @@ class Residents:
         need = self.pool.blocks_for(num_tokens) - len(request.blocks)
         if need <= 0:
             return True
-        if not self._has_blocks(request, need):
-            return False
-        blocks = self.pool.take(need)
+        blocks = None if request.is_prefill else self.pool.take(need)  # decoding: mostly there, and nobody's reserve
         if blocks is None:
-            return False
+            if not self._has_blocks(request, need):
+                return False
+            blocks = self.pool.take(need)
+            assert blocks is not None
         request.blocks = request.blocks + blocks  # not in place: rows in flight share the list
         return True
 
