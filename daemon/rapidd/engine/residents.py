@@ -141,7 +141,7 @@ class Residents:
 
         Asked for every waiting request at every turn, so it goes on from what was found the last time.
         """
-        self.pool.extend_hashes(request.hashes, request.tokens)
+        self.pool.extend_hashes(request.hashes, request.tokens, len(request.tokens))
         hashes, found, usable = request.hashes, request.found, self._num_usable(request)
         while found and not self.pool.knows(hashes[found - 1]):
             found -= 1
@@ -257,7 +257,7 @@ class Residents:
     def _publish(self, request: Request) -> None:
         """Full blocks enter the prefix table now that the batch that wrote them is done."""
         full = request.computed // self.pool.block_tokens
-        self.pool.extend_hashes(request.hashes, request.tokens[: request.computed])
+        self.pool.extend_hashes(request.hashes, request.tokens, request.computed)
         for index in range(request.published, full):
             digest = request.hashes[index]
             self.pool.publish(request.blocks[index], digest)
