@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rapid_kernels import DUMMY_BLOCK
 from rapidd.engine.batch import Row
-from rapidd.engine.request import Request
 
 NO_BLOCKS: list[int] = []
 
@@ -48,26 +47,30 @@ class BlockTables:
 
     def forget(self) -> None:
         """Assume nothing of what is on the device."""
-        self._owners: list[tuple[Request | None, int]] = [(None, 0)] * len(self.mirror)
-        """By slot: a sequence is a request and its generation."""
-        self._blocks = [NO_BLOCKS] * len(self.mirror)
-        """By slot: the very list, which is replaced when it grows."""
+        self._lists = [NO_BLOCKS] * len(self.mirror)
+        """By slot: the very list of a sequence's blocks, which only grows."""
+        self._known = [0] * len(self.mirror)
+        """By slot: how many of them are in its table."""
 
     def sync(self, rows: Sequence[Row]) -> list[int]:
         """Take over the rows' blocks. Returns the slots whose whole table the device lacks."""
-        blocks = self._blocks
-        return [row.slot for row in rows if blocks[row.slot] is not row.blocks and not self._extend(row)]
+        lists, known = self._lists, self._known
+        return [
+            row.slot
+            for row in rows
+            if (lists[row.slot] is not row.blocks or known[row.slot] != len(row.blocks)) and not self._extend(row)
+        ]
 
     def _extend(self, row: Row) -> bool:
-        """Mirror a table that changed; whether it only got blocks of this very row's tokens."""
-        slot, blocks, owner, size = row.slot, row.blocks, (row.request, row.generation), self.block_tokens
-        had, count, reach = len(self._blocks[slot]), len(blocks), -(-(row.start + row.count) // size)
-        extends = self._owners[slot] == owner and row.start // size <= had <= count <= reach
+        """Mirror a row's blocks, none of later rows; whether only those of its own tokens can be new."""
+        slot, blocks, size = row.slot, row.blocks, self.block_tokens
+        known, count = self._known[slot], -(-(row.start + row.count) // size)
+        extends = self._lists[slot] is blocks and row.start // size <= known <= count
         if not extends:
-            had = 0
+            known = 0
             self.mirror[slot, count:] = DUMMY_BLOCK
-        self.mirror[slot, had:count] = blocks[had:]
-        self._owners[slot], self._blocks[slot] = owner, blocks
+        self.mirror[slot, known:count] = blocks[known:count]
+        self._lists[slot], self._known[slot] = blocks, count
         return extends
 
     def gather(self, cells: Cells, out: Tensor) -> None:

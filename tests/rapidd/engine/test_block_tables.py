@@ -23,7 +23,7 @@ UNTOUCHED = -7
 
 @dataclass
 class Sequence:
-    """A request whose first ``length`` tokens were in batches. Its list of blocks is another one when it has grown."""
+    """A request whose first ``length`` tokens were in batches; its list of blocks grows in place."""
 
     request: Request
     slot: int
@@ -31,10 +31,14 @@ class Sequence:
     first_block: int
     blocks: list[int]
 
+    def grow(self, count: int) -> None:
+        """Have blocks for ``count`` more tokens."""
+        needed = -(-(self.length + count) // BLOCK_TOKENS)
+        self.blocks.extend(range(self.first_block + len(self.blocks), self.first_block + needed))
+
     def row(self, count: int = 1) -> Row:
-        of, needed = self.request, (self.length + count - 1) // BLOCK_TOKENS + 1
-        if needed > len(self.blocks):
-            self.blocks = list(range(self.first_block, self.first_block + needed))
+        of = self.request
+        self.grow(count)
         return Row(
             of, of.generation, self.slot, self.length, count, self.blocks, True, self.length, array("I"), 1, of.sampling
         )
@@ -68,7 +72,7 @@ class Setup:
         for at in range(bucket):
             if at < len(rows):
                 row = rows[at]
-                written = row.blocks[-1] * BLOCK_TOKENS + row.start % BLOCK_TOKENS
+                written = row.blocks[row.start // BLOCK_TOKENS] * BLOCK_TOKENS + row.start % BLOCK_TOKENS
                 wanted = [row.start, written, row.slot * STRIDE + row.start, row.start + 1]
             else:
                 wanted = [0, 0, 0, 1]  # padding: one token in block 0, and in row 0 of the token table
@@ -91,7 +95,8 @@ class Setup:
         """At ``places`` the rows' own tables, elsewhere padding's."""
         wanted = [[0] * WIDTH for _ in range(num_rows)]
         for row, place in zip(rows, places, strict=True):
-            wanted[place][: len(row.blocks)] = row.blocks
+            own = row.blocks[: -(-(row.start + row.count) // BLOCK_TOKENS)]
+            wanted[place][: len(own)] = own
         assert self.gathered[:num_rows].tolist() == wanted
 
 
@@ -112,7 +117,7 @@ def test_whatever_was_staged_before_a_batch_reads_its_own_rows(data: st.DataObje
     for _ in range(data.draw(st.integers(1, 15))):
         free = sorted(set(range(1, SLOTS + 1)) - {sequence.slot for sequence in live})
         match data.draw(
-            st.sampled_from(["step", "step", "come", "end", "preempt", "elsewhere", "swap", "mixed", "fail"])
+            st.sampled_from(["step", "step", "come", "end", "preempt", "elsewhere", "ahead", "swap", "mixed", "fail"])
         ):
             case "come" if free:
                 live.append(setup.begin(data.draw(st.sampled_from(free)), data.draw(st.integers(0, 10))))
@@ -123,6 +128,9 @@ def test_whatever_was_staged_before_a_batch_reads_its_own_rows(data: st.DataObje
             case "elsewhere" if live:
                 one = data.draw(st.sampled_from(live))
                 one.length = data.draw(st.integers(one.length, LIMIT - 1))
+            case "ahead" if live:  # the loop forms the next batch while this one is launched
+                one = data.draw(st.sampled_from(live))
+                one.grow(data.draw(st.integers(1, LIMIT - one.length)))
             case "swap" if len(live) > 1:
                 live[0], live[-1] = live[-1], live[0]
             case "mixed" if live:
