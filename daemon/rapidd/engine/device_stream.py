@@ -9,6 +9,7 @@ only as calls that give a `BatchResult`.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -81,20 +82,28 @@ class Launched(BatchResult):
 class Launcher:
     """A thread that launches batches in the order in which it gets them: for all streams of a lane.
 
-    An executor makes a future for each, which takes longer than all else of handing over.
+    No executor: its futures take the caller longer than all of this. As an executor's, the thread ends before the
+    interpreter does, which must not be taken from under a launch.
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=self._main, name=name, daemon=True).start()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     def submit(self, call: Callable[[], None]) -> None:
         """Have a call made that never raises."""
         self._calls.put(call)
 
+    def close(self) -> None:
+        """Launch what was submitted, and end the thread."""
+        self._calls.put(None)
+        self._thread.join()
+
     def _main(self) -> None:
-        while True:
-            self._calls.get()()
+        while (call := self._calls.get()) is not None:
+            call()
 
 
 class Once:

@@ -130,7 +130,7 @@ class GpuRunner:
     def capture(self, rows: int, units: int, capture: Capture) -> None:
         """Capture the decode step of a bucket on the current stream, with padding in every row."""
         state = self.streams[self._current()]
-        state.place.stage.stage(self._inputs[rows], [], 0)
+        state.place.stage.bring(self._inputs[rows], [], 0)
         step = self._decode_step(state.place, rows, units)
         state.graphs[rows] = capture(step)
 
@@ -171,7 +171,7 @@ class GpuRunner:
         """Capture batches of up to so many decode rows and prompt tokens on the current stream, with padding alone."""
         state = self.streams[self._current()]
         inputs, stage = self._chunk_inputs[size], state.place.stage
-        stage.stage(inputs, [], 0)
+        stage.bring(inputs, [], 0)
         positions, slot_mapping, source, query_start, kv_lens, cells = inputs.parts(stage.buffer)
         block_tables = state.place.block_tables[: inputs.rows]
         # The host's lengths: the decode rows, then as if all prompt tokens were of one row.
@@ -231,7 +231,7 @@ class GpuRunner:
         place, n = state.place, len(rows)
         bucket = bucket_for(n, self.buckets)
         inputs = self._inputs[bucket]
-        place.stage.stage(inputs, rows, n)
+        place.stage.bring(inputs, rows, n)
         state.graphs[bucket].replay()
         if all(map(takes_highest, rows)):
             return _chosen(place.chosen[: 2 * bucket], n)
@@ -246,7 +246,7 @@ class GpuRunner:
         last = inputs.last_tokens(rows, batch.num_decode)[sampling]
         ids, ids_at, at, target = upload((known, known_at, last, self._after(rows, sampling)), self._model.device)
         self._tokens.view(-1).index_copy_(0, ids_at, ids)
-        place.stage.stage(inputs, rows, batch.num_decode)
+        place.stage.bring(inputs, rows, batch.num_decode)
         captured.graph.replay()
         if not sampling:
             return Launched()

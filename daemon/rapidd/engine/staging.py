@@ -71,7 +71,7 @@ class Stage:
         self.buffer = torch.zeros(room, dtype=torch.uint8, device=tables.there.device)
         """The inputs are its first bytes."""
 
-    def stage(self, inputs: Inputs, rows: Sequence[Row], num_decode: int) -> None:
+    def bring(self, inputs: Inputs, rows: Sequence[Row], num_decode: int) -> None:
         """Bring a batch's inputs to the device on the current stream, behind the batch before."""
         tables, buffer = self.tables, self.buffer
         missing = tables.sync(rows)

@@ -66,7 +66,7 @@ class Setup:
     def step(self, sequences: list[Sequence], bucket: int) -> None:
         """A decode step of the sequences reads what it should, and they grow."""
         inputs, rows = BUCKETS[bucket], [sequence.row() for sequence in sequences]
-        self.stage.stage(inputs, rows, len(rows))
+        self.stage.bring(inputs, rows, len(rows))
         positions, slot_mapping, source, kv_lens, cells = inputs.parts(self.stage.buffer)
         self.tables.gather(cells, self.gathered[:bucket])
         for at in range(bucket):
@@ -85,7 +85,7 @@ class Setup:
         """A batch in which the last sequences have ``counts`` prompt tokens, the others one token each."""
         num_decode = len(sequences) - len(counts)
         rows = [sequence.row(count) for sequence, count in zip(sequences, [1] * num_decode + counts, strict=True)]
-        self.stage.stage(MIXED, rows, num_decode)
+        self.stage.bring(MIXED, rows, num_decode)
         self.tables.gather(MIXED.parts(self.stage.buffer).cells, self.gathered)
         self.assert_gathered(rows, [*range(num_decode), *range(SLOTS, SLOTS + len(counts))], MIXED.rows)
         for row, sequence in zip(rows, sequences, strict=True):

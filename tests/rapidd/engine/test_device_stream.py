@@ -95,15 +95,16 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
         threads.append(threading.current_thread().name)
         return Launched(fetch=fetching([len(threads)]))
 
-    stream = DeviceStream("test", queue, [], woken.release, Launcher("launch"))
+    launcher = Launcher("launch")
+    stream = DeviceStream("test", queue, [], woken.release, launcher)
     first, second = stream.submit(call, None), stream.submit(call, None)
     assert (threads, first.done) == ([], False)
     gate.set()
-    for task in (first, second):
-        assert isinstance(task.end, FakeEvent)
-        task.end.reached.set()
-    second.wait()
+    launcher.close()
     assert threads == ["launch", "launch"]
+    for event in queue.events:
+        event.reached.set()
+    second.wait()
     assert (first.value.token_ids, second.value.token_ids) == ([1], [2])
     assert first.value.launch_ns > 0, "which the caller cannot measure"
 
