@@ -10,7 +10,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from rapid_kernels import KVCache, Ragged, make_ragged
 from rapid_kernels.reference import ReferenceKernels
 from rapidd.config import ModelConfig
-from rapidd.engine.device_stream import DeviceStream, Queue, TorchQueue
+from rapidd.engine.device_stream import DeviceStream, Launcher, Queue, TorchQueue
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
 from rapidd.engine.gpu_streams import GpuStreams
 from rapidd.engine.graphs import Capture, Graph, torch_capture
@@ -145,7 +144,7 @@ class TinyGpuEngine(TinyEngine):
             with queue.current():
                 for size in self.gpu.chunk_sizes:
                     self.gpu.capture_chunk(size, units, captured)
-        launchers = {name: ThreadPoolExecutor(1, f"launch-{name}") for name in LANES}
+        launchers = {name: Launcher(f"launch-{name}") for name in LANES}
         streams = {
             name: {
                 units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set, launchers[name])

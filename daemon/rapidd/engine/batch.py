@@ -32,7 +32,7 @@ class Row(Struct, frozen=True, gc=False):
     start: int
     count: int
     blocks: list[int]
-    """The request's own, which is replaced when it grows: do not change it."""
+    """The request's own: do not change it. What lies behind this row's tokens is of later rows."""
     samples: bool
     known_start: int
     known_ids: array[int]
@@ -40,8 +40,7 @@ class Row(Struct, frozen=True, gc=False):
     sampling: SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Rows for one lane on ``units`` compute units, decode rows first. ``number`` counts the lane's batches from 1."""
 
     number: int

@@ -89,7 +89,7 @@ class BlockPool:
 
     def take(self, count: int) -> list[int] | None:
         """``count`` blocks with one reference each, evicting cached ones if needed; None if there are too few."""
-        if self.available < count:
+        if len(self._free) < count and self.available < count:
             return None
         taken = []
         for _ in range(count):
@@ -122,11 +122,11 @@ class BlockPool:
 
     # --- prefix cache
 
-    def extend_hashes(self, hashes: list[bytes], tokens: array[int]) -> None:
-        """Append to ``hashes`` until every full block of ``tokens`` has one: blake2b over (parent, ids)."""
+    def extend_hashes(self, hashes: list[bytes], tokens: array[int], count: int) -> None:
+        """Append to ``hashes`` until every full block of ``count`` tokens has one: blake2b over (parent, ids)."""
         size = self.block_tokens
         parent = hashes[-1] if hashes else b""
-        for index in range(len(hashes), len(tokens) // size):
+        for index in range(len(hashes), count // size):
             ids = tokens[index * size : (index + 1) * size].tobytes()
             parent = blake2b(parent + ids, digest_size=16, key=self._key).digest()
             hashes.append(parent)

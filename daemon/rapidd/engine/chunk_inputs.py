@@ -12,7 +12,7 @@ happens to batches that fit no captured size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapidd.engine.batch import Batch, Row
-from rapidd.engine.staging import BlockTables, aligned
+from rapidd.engine.block_tables import BlockTables, Cells
+from rapidd.engine.staging import aligned
 from rapidd.policy.tiles import MIXED_ROWS, MIXED_TOTALS
 
 CHUNKS: Final = (64, 128, 256, 384, 512)
@@ -51,62 +52,71 @@ def size_for(batch: Batch, captured: Sequence[Size]) -> Size | None:
     return (decode, chunk) if chunk and decode >= batch.num_decode else None
 
 
+class ChunkParts(NamedTuple):
+    """Of T = decode + chunk tokens in R = decode + `CHUNK_ROWS` rows."""
+
+    positions: Tensor
+    """[T] int64."""
+    slot_mapping: Tensor
+    """[T] int64."""
+    source: Tensor
+    """[T] int64: of the input id in the flat token table."""
+    query_start: Tensor
+    """[R + 1] int32."""
+    kv_lens: Tensor
+    """[R] int32."""
+    cells: Cells
+
+
 class ChunkInputs:
-    """Inputs of one size as parts of one flat buffer of bytes.
+    """Inputs of one size as parts of one flat buffer. ``stride``: of the token table [slots, stride]."""
 
-    For T = decode + chunk tokens in R = decode + `CHUNK_ROWS` rows: positions [T], slot_mapping [T] and source [T] (of
-    the input id in the flat token table) int64; query_start [R + 1], kv_lens [R] and block_tables [R, width] int32.
-    """
-
-    def __init__(self, size: Size, width: int) -> None:
+    def __init__(self, size: Size, stride: int) -> None:
         self.decode, self.chunk = size
         self.tokens = self.decode + self.chunk
         self.rows = self.decode + CHUNK_ROWS
-        self.width = width
-        wide, starts, lens = aligned(8 * self.tokens), aligned(4 * (self.rows + 1)), aligned(4 * self.rows)
-        self._at = (0, wide, 2 * wide, 3 * wide, 3 * wide + starts, 3 * wide + starts + lens)
-        self.nbytes = self._at[-1] + 4 * self.rows * width
+        self._stride = stride
+        wide, narrow = (8, self.tokens), (4, self.tokens)
+        self._parts = (wide, wide, wide, wide, narrow, (8, self.rows), (4, self.rows + 1), (4, self.rows))
+        """Bytes of an element, and elements."""
+        self.nbytes = sum(aligned(size * count) for size, count in self._parts)
 
-    def parts(self, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Views of a uint8 buffer of at least ``nbytes``, in the order above."""
-        wide = [buffer[at : at + 8 * self.tokens].view(torch.int64) for at in self._at[:3]]
-        starts = buffer[self._at[3] : self._at[3] + 4 * (self.rows + 1)].view(torch.int32)
-        lens = buffer[self._at[4] : self._at[4] + 4 * self.rows].view(torch.int32)
-        tables = buffer[self._at[5] : self.nbytes].view(torch.int32).view(self.rows, self.width)
-        return wide[0], wide[1], wide[2], starts, lens, tables
+    def parts(self, buffer: Tensor) -> ChunkParts:
+        """Views of a uint8 buffer of at least ``nbytes``."""
+        views, at = [], 0
+        for size, count in self._parts:
+            views.append(buffer[at : at + size * count].view(torch.int64 if size == 8 else torch.int32))
+            at += aligned(size * count)
+        positions, slot_mapping, source, cells, blocks, slots, query_start, kv_lens = views
+        return ChunkParts(positions, slot_mapping, source, query_start, kv_lens, Cells(cells, blocks, slots))
 
-    def fill(self, host: Tensor, rows: Sequence[Row], num_decode: int, tables: BlockTables, stride: int) -> None:
-        """Write a batch's inputs to a zeroed host buffer of ``nbytes``. The first ``num_decode`` rows are decode rows.
+    def fill(self, host: Tensor, rows: Sequence[Row], num_decode: int, tables: BlockTables) -> None:
+        """See `staging.Inputs`."""
+        host[: self.nbytes] = 0
+        parts = self.parts(host)
+        positions, slot_mapping, source, query_start, kv_lens = (part.numpy() for part in parts[:5])
+        cells, blocks, slots = (part.numpy() for part in (parts.cells.at, parts.cells.blocks, parts.cells.slots))
+        counts = np.array([row.count for row in rows], np.int64)
+        first = np.array([row.start for row in rows], np.int64)
+        slot = np.array([row.slot for row in rows], np.int64)
+        ends = counts.cumsum()
+        slot_of = np.repeat(slot, counts)
+        position: NDArray[np.int64] = np.arange(len(slot_of)) + np.repeat(first - ends + counts, counts)
+        cell = slot_of * tables.width + position // tables.block_tokens
+        block = tables.mirror.take(cell)
 
-        ``stride``: of the token table [slots, stride].
-        """
-        positions, slot_mapping, source, starts, lens, block_tables = (part.numpy() for part in self.parts(host))
-        block_tokens = tables.block_tokens
-        lens += 1
-        starts[: self.decode + 1] = np.arange(self.decode + 1)
-        starts[self.decode + 1 :] = self.decode
-        if not rows:
-            return
-        mirrored = tables.rows(rows)
-        chunks = len(rows) - num_decode
-        for part in (slice(num_decode), slice(num_decode, None)):  # decode rows, then prompts
-            counts = np.array([row.count for row in rows[part]], np.int64)
-            if not len(counts):
-                continue
-            first = np.array([row.start for row in rows[part]], np.int64)
-            ends = counts.cumsum()
-            token = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1])
-            own = mirrored[np.repeat(np.arange(len(counts)) + (part.start or 0), counts), token // block_tokens]
-            to = slice(ends[-1]) if part.start is None else slice(self.decode, self.decode + ends[-1])
-            positions[to] = token
-            source[to] = token + np.repeat([row.slot * stride for row in rows[part]], counts)
-            slot_mapping[to] = own.astype(np.int64) * block_tokens + token % block_tokens
-            at = slice(len(counts)) if part.start is None else slice(self.decode, self.decode + chunks)
-            lens[at] = first + counts
-            block_tables[at, : mirrored.shape[1]] = mirrored[part]
-            if part.start is not None:
-                starts[self.decode + 1 : self.decode + chunks + 1] = self.decode + ends
-                starts[self.decode + chunks + 1 :] = self.decode + ends[-1]
+        own, at = np.arange(len(position)), np.arange(len(rows))
+        for index in (own, at):
+            index[num_decode:] += self.decode - num_decode  # prompts stand behind the padding of decode rows
+        positions[own], cells[own], blocks[own] = position, cell, block
+        slot_mapping[own] = block.astype(np.int64) * tables.block_tokens + position % tables.block_tokens
+        source[own] = slot_of * self._stride + position
+        slots[at] = slot
+        kv_lens[:] = 1
+        kv_lens[at] = first + counts
+        query_start[: self.decode + 1] = np.arange(self.decode + 1)
+        query_start[self.decode + 1 :] = own[-1] + 1 if len(own) > num_decode else self.decode
+        query_start[at[num_decode:] + 1] = self.decode + ends[num_decode:] - num_decode
 
     def last_tokens(self, rows: Sequence[Row], num_decode: int) -> NDArray[np.int64]:
         """Where each row's last token is among the T."""

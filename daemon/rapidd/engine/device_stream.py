@@ -9,10 +9,10 @@ only as calls that give a `BatchResult`.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -79,6 +79,55 @@ class Launched(BatchResult):
     fetch: Callable[[BatchResult], None] | None = None
 
 
+class Launcher:
+    """A thread that launches batches in the order in which it gets them: for all streams of a lane.
+
+    No executor: its futures take the caller longer than all of this. As an executor's, the thread ends before the
+    interpreter does, which must not be taken from under a launch.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have a call made that never raises."""
+        self._calls.put(call)
+
+    def close(self) -> None:
+        """Launch what was submitted, and end the thread."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _main(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+class Once:
+    """What happens once, and may be waited for. A `threading.Event` takes ten times as long to make."""
+
+    __slots__ = ("_lock", "happened")
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It happens."""
+        self.happened = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Block until it has happened."""
+        if not self.happened:
+            with self._lock:
+                pass
+
+
 class DeviceTask:
     """A batch on a stream, between two events: launched by one thread, resolved by another."""
 
@@ -88,8 +137,8 @@ class DeviceTask:
         self._marks: tuple[Event, Event] | None = None
         self._result: BatchResult | None = None
         self._launch_ns = 0
-        self._launched = threading.Event()
-        self._ended = threading.Event()
+        self._launched = Once()
+        self._ended = Once()
         self._lost: DeviceError | None = None
 
     def launch(self, queue: Queue) -> None:
@@ -126,8 +175,7 @@ class DeviceTask:
         return self._marks[1]
 
     def resolve(self, clock: Callable[[], int]) -> None:
-        """In the waiter: sleep until the device is done, then read what came out."""
-        self._launched.wait()
+        """In the waiter, of a launched batch: sleep until the device is done, then read what came out."""
         if self._lost is None:
             try:
                 self._fetch(clock)
@@ -154,7 +202,7 @@ class DeviceTask:
     @property
     def done(self) -> bool:
         """See `Done`."""
-        return self._ended.is_set()
+        return self._ended.happened
 
     @property
     def value(self) -> BatchResult:
@@ -173,7 +221,7 @@ class DeviceTask:
 class DeviceStream:
     """`lanes.Stream` over a device's stream. ``units``: where the placement probe saw it run; empty: not measured.
 
-    ``launcher``: an executor of one thread that launches, for all streams of a lane; None: the caller launches.
+    ``launcher``: launches for all streams of a lane; None: the caller launches.
     """
 
     def __init__(
@@ -182,7 +230,7 @@ class DeviceStream:
         queue: Queue,
         units: Sequence[int],
         on_done: Callable[[], None],
-        launcher: Executor | None = None,
+        launcher: Launcher | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._launcher = launcher
@@ -197,14 +245,18 @@ class DeviceStream:
         """Have enqueued what ``call`` enqueues, behind ``after``, a task of another stream of this device."""
         assert after is None or isinstance(after, DeviceTask)
         task = DeviceTask(call, after)
-        if self._launcher is None:
-            task.launch(self._queue)
-        else:
-            self._launcher.submit(task.launch_apart, self._queue)
         if not self._waiter.is_alive():
             self._waiter.start()
-        self._tasks.put(task)
+        if self._launcher is None:
+            task.launch(self._queue)
+            self._tasks.put(task)
+        else:
+            self._launcher.submit(lambda: self._launch_apart(task))
         return task
+
+    def _launch_apart(self, task: DeviceTask) -> None:
+        task.launch_apart(self._queue)
+        self._tasks.put(task)
 
     def placement(self) -> list[int]:
         """See `lanes.Stream`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.defaults import GPU_DEFAULTS
-from rapidd.engine.device_stream import DeviceStream, TorchQueue
+from rapidd.engine.device_stream import DeviceStream, Launcher, TorchQueue
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
 from rapidd.engine.gpu_streams import GpuKind, GpuStreams, open_streams
@@ -189,7 +188,7 @@ class GpuBackend:
             "prefill": self._streams.prefill,
         }
         # Launching takes long, and holds the interpreter only in part; no lane is to wait for the other's.
-        launchers: dict[Lane, Executor] = {name: ThreadPoolExecutor(1, f"launch-{name}") for name in LANES}
+        launchers = {name: Launcher(f"launch-{name}") for name in LANES}
         own = {
             name: {
                 units: DeviceStream(

@@ -1,6 +1,6 @@
 """`Runner` for a GPU: turns a batch into work that is enqueued on the current stream, and never waits for the device.
 
-Decode steps, and batches with few prompt tokens, replay a graph that reads a static buffer, filled by one copy; every
+Decode steps, and batches with few prompt tokens, replay a graph that reads static buffers, filled by one copy; every
 other batch is launched kernel by kernel. The token table on the device, [slots + 1, max_len], carries ids from batch to
 batch, so that a batch can be enqueued before the host has seen what the one before sampled. Row 0 of it, and block 0 of
 the cache, are padding's.
@@ -24,14 +24,15 @@ from rapid_kernels import KVCache, Ragged, Scratch, make_ragged
 from rapidd import faults
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.block_tables import BlockTables
 from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs, Size, size_for, sizes
-from rapidd.engine.decode_stage import DecodeInputs, DecodeStage
+from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.device_stream import Launched
 from rapidd.engine.graphs import Capture, Graph, bucket_for, buckets
 from rapidd.engine.request import LANES
 from rapidd.engine.runner import fill_result, sampling_row
 from rapidd.engine.sampling import GREEDY_BELOW, Sampled, SamplingRow
-from rapidd.engine.staging import BlockTables, download, upload
+from rapidd.engine.staging import Inputs, Stage, download, upload
 from rapidd.model.llama import Llama
 
 
@@ -40,16 +41,15 @@ class Place:
     """Static memory for streams of which only one works at a time."""
 
     scratch: Scratch | None
-    decode: DecodeStage
-    chunk_inputs: Tensor
-    """Bytes of `ChunkInputs`, whatever the size."""
+    stage: Stage
+    block_tables: Tensor
+    """[max_rows + `CHUNK_ROWS`, width] int32: of the captured batch that runs, gathered by its graph."""
     logits: Tensor
     """[max_rows, vocab_size] float32: of the last decode step."""
     chosen: Tensor
     """[2 * max_rows] int32: as [2, bucket], its ids with the highest logits, then where these are not finite."""
     hidden: Tensor
     """[2, max_tokens, hidden_size]: what the last captured batch with prompt tokens left for its logits."""
-    tables: BlockTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,10 @@ class GpuRunner:
         # One column more: a last token is sampled at position max_model_len - 1, a lookahead row one behind it.
         self._stride = max_model_len + len(LANES)
         self._tokens = torch.zeros((num_slots + 1, self._stride), dtype=torch.int32, device=model.device)
-        self._inputs = {rows: DecodeInputs(rows, self._width) for rows in self.buckets}
+        self._inputs = {rows: DecodeInputs(rows, self._stride) for rows in self.buckets}
         self.chunk_sizes, self.mixed_sizes = sizes(num_slots, mixed=False), sizes(num_slots, mixed=True)
         """To capture on streams that take prompt chunks only, and on the one that takes mixed batches."""
-        self._chunk_inputs = {size: ChunkInputs(size, self._width) for size in self.mixed_sizes}
+        self._chunk_inputs = {size: ChunkInputs(size, self._stride) for size in self.mixed_sizes}
         # What a graph reads lives as long as the graph.
         self._query_start = torch.arange(num_slots + 1, dtype=torch.int32, device=model.device)
         self._every_row = torch.arange(num_slots, device=model.device)
@@ -113,37 +113,37 @@ class GpuRunner:
         scratch = self._model.kernels.make_scratch(
             self._cache.layout, max_rows=rows, max_tokens=rows * self._max_model_len, device=device
         )
-        largest = next(iter(self._chunk_inputs.values()))
-        tables = BlockTables(rows, self._width, self._block_tokens)
-        decode_inputs = torch.zeros(self._inputs[rows].nbytes, dtype=torch.uint8, device=device)
+        tables = BlockTables(rows, self._width, self._block_tokens, device)
+        every: list[Inputs] = [*self._inputs.values(), *self._chunk_inputs.values()]
         return Place(
             scratch=scratch,
-            decode=DecodeStage(decode_inputs, tables, self._stride),
-            chunk_inputs=torch.zeros(largest.nbytes, dtype=torch.uint8, device=device),
+            stage=Stage(tables, max(inputs.nbytes for inputs in every)),
+            block_tables=torch.zeros((rows + CHUNK_ROWS, self._width), dtype=torch.int32, device=device),
             logits=torch.empty((rows, vocab_size), device=device),
             chosen=torch.zeros(2 * rows, dtype=torch.int32, device=device),
             hidden=torch.empty(
-                (2, largest.tokens, self._model.spec.hidden_size), dtype=self._model.dtype, device=device
+                (2, sum(self.mixed_sizes[0]), self._model.spec.hidden_size), dtype=self._model.dtype, device=device
             ),
-            tables=tables,
         )
 
     @torch.inference_mode()
     def capture(self, rows: int, units: int, capture: Capture) -> None:
         """Capture the decode step of a bucket on the current stream, with padding in every row."""
         state = self.streams[self._current()]
-        state.place.decode.stage(self._inputs[rows], [])
+        state.place.stage.bring(self._inputs[rows], [], 0)
         step = self._decode_step(state.place, rows, units)
         state.graphs[rows] = capture(step)
 
     def _decode_step(self, place: Place, rows: int, units: int) -> Callable[[], None]:
         """A step of so many rows, from the place's inputs to the token table, its logits and its choice."""
-        positions, slot_mapping, source, kv_lens, block_tables = self._inputs[rows].parts(place.decode.buffer)
+        positions, slot_mapping, source, kv_lens, cells = self._inputs[rows].parts(place.stage.buffer)
+        tables, block_tables = place.stage.tables, place.block_tables[:rows]
         query_start, every_row = self._query_start[: rows + 1], self._every_row[:rows]
         tokens = self._tokens.view(-1)
         logits, chosen = place.logits[:rows], place.chosen[: 2 * rows].view(2, rows)
 
         def step() -> None:
+            tables.gather(cells, block_tables)
             ragged = Ragged(
                 positions=positions,
                 slot_mapping=slot_mapping,
@@ -170,11 +170,10 @@ class GpuRunner:
     def capture_chunk(self, size: Size, units: int, capture: Capture) -> None:
         """Capture batches of up to so many decode rows and prompt tokens on the current stream, with padding alone."""
         state = self.streams[self._current()]
-        inputs = self._chunk_inputs[size]
-        host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
-        inputs.fill(host, [], 0, state.place.tables, self._stride)
-        state.place.chunk_inputs[: len(host)].copy_(host)
-        positions, slot_mapping, source, query_start, kv_lens, block_tables = inputs.parts(state.place.chunk_inputs)
+        inputs, stage = self._chunk_inputs[size], state.place.stage
+        stage.bring(inputs, [], 0)
+        positions, slot_mapping, source, query_start, kv_lens, cells = inputs.parts(stage.buffer)
+        block_tables = state.place.block_tables[: inputs.rows]
         # The host's lengths: the decode rows, then as if all prompt tokens were of one row.
         ragged = Ragged(
             positions=positions,
@@ -191,6 +190,7 @@ class GpuRunner:
         tokens, hidden = self._tokens.view(-1), state.place.hidden[:, : inputs.tokens]
 
         def step() -> None:
+            stage.tables.gather(cells, block_tables)
             token_ids = tokens.index_select(0, source).long()
             results = self._model.hidden(token_ids, replace(ragged, derived={}), self._cache)
             for kept, result in zip(hidden, results, strict=True):
@@ -210,6 +210,7 @@ class GpuRunner:
             faults.hit("engine.step")
             return self._launch(batch)
         except Exception as error:  # of this batch alone: its stream goes on behind what was enqueued
+            self.streams[self._current()].place.stage.tables.forget()  # what was to be written may not be there
             if isinstance(error, torch.OutOfMemoryError):
                 traceback.clear_frames(error.__traceback__)  # they hold the memory that was still had
                 torch.cuda.empty_cache()
@@ -230,11 +231,11 @@ class GpuRunner:
         place, n = state.place, len(rows)
         bucket = bucket_for(n, self.buckets)
         inputs = self._inputs[bucket]
-        place.decode.stage(inputs, rows)
+        place.stage.bring(inputs, rows, n)
         state.graphs[bucket].replay()
         if all(map(takes_highest, rows)):
             return _chosen(place.chosen[: 2 * bucket], n)
-        source = inputs.parts(place.decode.buffer)[2][:n]
+        source = inputs.parts(place.stage.buffer).source[:n]
         return self._sample(place.logits[:n], [sampling_row(row) for row in rows], source + 1)
 
     def _chunk(self, batch: Batch, place: Place, inputs: ChunkInputs, captured: ChunkGraph) -> Launched:
@@ -245,9 +246,7 @@ class GpuRunner:
         last = inputs.last_tokens(rows, batch.num_decode)[sampling]
         ids, ids_at, at, target = upload((known, known_at, last, self._after(rows, sampling)), self._model.device)
         self._tokens.view(-1).index_copy_(0, ids_at, ids)
-        host = torch.zeros(inputs.nbytes, dtype=torch.uint8, pin_memory=place.chunk_inputs.is_cuda)
-        inputs.fill(host, rows, batch.num_decode, place.tables, self._stride)
-        place.chunk_inputs[: inputs.nbytes].copy_(host, non_blocking=True)
+        place.stage.bring(inputs, rows, batch.num_decode)
         captured.graph.replay()
         if not sampling:
             return Launched()

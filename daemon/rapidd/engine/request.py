@@ -116,7 +116,7 @@ class Request:
         self.slot = 0
         """Row of the device's token table; 0 while waiting."""
         self.blocks: list[int] = []
-        """Replaced as a whole when it grows, never changed in place: rows in flight share it."""
+        """Rows in flight share it: it only grows, at its end; another list when all is taken from the request."""
         self.hashes: list[bytes] = []
         """Prefix hash of each full block of known tokens, extended as they are needed."""
         self.found = 0

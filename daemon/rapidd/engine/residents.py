@@ -141,7 +141,7 @@ class Residents:
 
         Asked for every waiting request at every turn, so it goes on from what was found the last time.
         """
-        self.pool.extend_hashes(request.hashes, request.tokens)
+        self.pool.extend_hashes(request.hashes, request.tokens, len(request.tokens))
         hashes, found, usable = request.hashes, request.found, self._num_usable(request)
         while found and not self.pool.knows(hashes[found - 1]):
             found -= 1
@@ -180,12 +180,13 @@ class Residents:
         need = self.pool.blocks_for(num_tokens) - len(request.blocks)
         if need <= 0:
             return True
-        if not self._has_blocks(request, need):
-            return False
-        blocks = self.pool.take(need)
+        blocks = None if request.is_prefill else self.pool.take(need)  # decoding: mostly there, and nobody's reserve
         if blocks is None:
-            return False
-        request.blocks = request.blocks + blocks  # not in place: rows in flight share the list
+            if not self._has_blocks(request, need):
+                return False
+            blocks = self.pool.take(need)
+            assert blocks is not None
+        request.blocks.extend(blocks)  # in place: a copy would touch every block's number, in as many cache lines
         return True
 
     def _has_blocks(self, request: Request, need: int) -> bool:
@@ -256,7 +257,7 @@ class Residents:
     def _publish(self, request: Request) -> None:
         """Full blocks enter the prefix table now that the batch that wrote them is done."""
         full = request.computed // self.pool.block_tokens
-        self.pool.extend_hashes(request.hashes, request.tokens[: request.computed])
+        self.pool.extend_hashes(request.hashes, request.tokens, request.computed)
         for index in range(request.published, full):
             digest = request.hashes[index]
             self.pool.publish(request.blocks[index], digest)

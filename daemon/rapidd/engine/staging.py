@@ -8,20 +8,17 @@ compiled anew for another alignment. On a CPU, for tests, the same code makes pl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapid_kernels import DUMMY_BLOCK
 from rapidd.engine.batch import Row
-from rapidd.engine.request import Request
+from rapidd.engine.block_tables import BlockTables
 
 ALIGNMENT = 64
-Version = tuple[Request | None, int, int]
-"""A sequence (a request and its generation), and how many of its blocks are in a table."""
 
 
 def upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
@@ -47,35 +44,50 @@ def download(tensor: Tensor) -> Tensor:
     return host
 
 
-class BlockTables:
-    """Host mirror of the block tables by slot, so that a step writes only the blocks that are new."""
+class Inputs(Protocol):
+    """The layout of what a captured batch reads."""
 
-    def __init__(self, num_slots: int, width: int, block_tokens: int) -> None:
-        self.block_tokens = block_tokens
-        self.width = width
-        self.tables: NDArray[np.int32] = np.full((num_slots + 1, width), DUMMY_BLOCK, np.int32)
-        """[num_slots + 1, width]: of the sequence that has the slot, `DUMMY_BLOCK` behind its own; slot 0 has none."""
-        self.versions: list[Version] = [(None, 0, 0)] * (num_slots + 1)
-        """By slot, replaced by another object whenever its table changes."""
+    nbytes: int
+    """A multiple of `ALIGNMENT`."""
 
-    def sync(self, rows: Sequence[Row]) -> None:
-        """Take over the rows' blocks."""
-        versions = self.versions
-        for row in rows:
-            slot, count = row.slot, len(row.blocks)
-            request, generation, have = versions[slot]
-            if request is not row.request or generation != row.generation:
-                have = 0
-                self.tables[slot, count:] = DUMMY_BLOCK  # another sequence had this slot
-            if have < count:
-                self.tables[slot, have:count] = row.blocks[have:]
-                versions[slot] = (row.request, row.generation, count)
+    def fill(self, host: Tensor, rows: Sequence[Row], num_decode: int, tables: BlockTables) -> None:
+        """Write rows, ``num_decode`` decode rows first, and padding to ``nbytes`` of the host, whatever is there.
 
-    def rows(self, rows: Sequence[Row]) -> NDArray[np.int32]:
-        """Tables of the rows, as wide as the longest; `DUMMY_BLOCK` behind a row's own."""
-        self.sync(rows)
-        longest = max((len(row.blocks) for row in rows), default=1)
-        return self.tables[[row.slot for row in rows], :longest]
+        ``tables`` has the rows' blocks.
+        """
+
+
+class Stage:
+    """What a place's captured batches read on the device: ``nbytes`` of inputs, and the block tables.
+
+    One copy brings both: behind the inputs follow the tables that the device lacks, which are then put in their slots.
+
+        | inputs | slots of k tables, int64 | k tables [k, width] int32 |
+    """
+
+    def __init__(self, tables: BlockTables, nbytes: int) -> None:
+        self.tables = tables
+        room = nbytes + aligned(8 * len(tables.mirror)) + tables.there.nbytes
+        self.buffer = torch.zeros(room, dtype=torch.uint8, device=tables.there.device)
+        """The inputs are its first bytes."""
+
+    def bring(self, inputs: Inputs, rows: Sequence[Row], num_decode: int) -> None:
+        """Bring a batch's inputs to the device on the current stream, behind the batch before."""
+        tables, buffer = self.tables, self.buffer
+        missing = tables.sync(rows)
+        count, tables_at = len(missing), inputs.nbytes + aligned(8 * len(missing))
+        end = tables_at + 4 * tables.width * count
+        host = torch.empty(end, dtype=torch.uint8, pin_memory=buffer.is_cuda)
+        inputs.fill(host, rows, num_decode, tables)
+        if missing:
+            behind = host.numpy()[inputs.nbytes :]
+            behind[: 8 * count].view(np.int64)[:] = missing
+            whole = behind[tables_at - inputs.nbytes :].view(np.int32).reshape(count, -1)
+            np.take(tables.mirror, missing, axis=0, out=whole, mode="clip")
+        buffer[:end].copy_(host, non_blocking=True)
+        if missing:
+            slots = buffer[inputs.nbytes :][: 8 * count].view(torch.int64)
+            tables.there.index_copy_(0, slots, buffer[tables_at:end].view(torch.int32).view(count, -1))
 
 
 def aligned(nbytes: int) -> int:

@@ -12,7 +12,7 @@ def pool(num_blocks: int = 5, key: bytes = b"") -> tuple[BlockPool, LaneClock]:
 
 def hashes(blocks: BlockPool, ids: list[int]) -> list[bytes]:
     chain: list[bytes] = []
-    blocks.extend_hashes(chain, array("I", ids))
+    blocks.extend_hashes(chain, array("I", ids), len(ids))
     return chain
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from rapid_kernels import make_ragged
 from rapidd.engine.batch import Batch, Row
+from rapidd.engine.block_tables import BlockTables
 from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, ChunkInputs, size_for, sizes
 from rapidd.engine.request import Request, SamplingParams
-from rapidd.engine.staging import BlockTables
 from rapidd.policy.tiles import MIXED_TOTALS, beside_rows, padded_rows
 
 BLOCK_TOKENS, WIDTH, STRIDE = 4, 40, 200
@@ -38,10 +38,11 @@ def test_rows_stand_as_in_a_plain_batch_with_padding_between_and_behind(
 ) -> None:
     decode, chunks = lengths
     rows = make_rows([(start, 1) for start in decode] + chunks)
-    inputs = ChunkInputs((6, 64), WIDTH)
-    host = torch.zeros(inputs.nbytes, dtype=torch.uint8)
-    inputs.fill(host, rows, len(decode), BlockTables(8, WIDTH, BLOCK_TOKENS), STRIDE)
-    positions, slot_mapping, source, starts, lens, tables = inputs.parts(host)
+    inputs, tables = ChunkInputs((6, 64), STRIDE), BlockTables(8, WIDTH, BLOCK_TOKENS, torch.device("cpu"))
+    tables.sync(rows)
+    host = torch.full((inputs.nbytes,), 255, dtype=torch.uint8)
+    inputs.fill(host, rows, len(decode), tables)
+    positions, slot_mapping, source, starts, lens, cells = inputs.parts(host)
     counts = [row.count for row in rows]
     plain = make_ragged(counts, [row.start + row.count for row in rows], [row.blocks for row in rows], BLOCK_TOKENS, 1)
 
@@ -52,8 +53,10 @@ def test_rows_stand_as_in_a_plain_batch_with_padding_between_and_behind(
     slots = torch.tensor([row.slot for row in rows]).repeat_interleave(torch.tensor(counts))
     assert source[real].tolist() == (slots * STRIDE + plain.positions).tolist()
     padding = sorted(set(range(inputs.tokens)) - set(real))
-    for part in (positions, slot_mapping, source):
+    for part in (positions, slot_mapping, source, cells.at, cells.blocks):
         assert not part[padding].any()
+    assert (cells.blocks * BLOCK_TOKENS + positions % BLOCK_TOKENS).tolist() == slot_mapping.tolist()
+    assert cells.at[real].tolist() == (slots * WIDTH + plain.positions // BLOCK_TOKENS).tolist()
 
     assert starts[:7].tolist() == list(range(7))
     assert starts[6:].diff()[: len(chunks)].tolist() == [count for _, count in chunks]
@@ -61,8 +64,8 @@ def test_rows_stand_as_in_a_plain_batch_with_padding_between_and_behind(
     real_rows = [*range(n), *range(6, 6 + len(chunks))]
     assert lens[real_rows].tolist() == plain.kv_lens.tolist()
     assert (lens[n:6] == 1).all()
-    assert tables[real_rows, : plain.block_tables.shape[1]].tolist() == plain.block_tables.tolist()
-    assert not tables[n:6].any()
+    assert cells.slots[real_rows].tolist() == [row.slot for row in rows]
+    assert cells.slots.count_nonzero() == len(rows), "padding has none"
     last = inputs.last_tokens(rows, n).tolist()
     assert positions[last].tolist() == [row.start + row.count - 1 for row in rows]
 

@@ -2,14 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from rapidd.engine.batch import BatchResult
-from rapidd.engine.device_stream import DeviceStream, Launched
+from rapidd.engine.device_stream import DeviceStream, Launched, Launcher
 from rapidd.errors import DeviceError
 
 
@@ -96,12 +95,13 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
         threads.append(threading.current_thread().name)
         return Launched(fetch=fetching([len(threads)]))
 
-    with ThreadPoolExecutor(1, "launch") as launcher:
-        stream = DeviceStream("test", queue, [], woken.release, launcher)
-        first, second = stream.submit(call, None), stream.submit(call, None)
-        assert (threads, first.done) == ([], False)
-        gate.set()
-    assert threads == ["launch_0", "launch_0"]
+    launcher = Launcher("launch")
+    stream = DeviceStream("test", queue, [], woken.release, launcher)
+    first, second = stream.submit(call, None), stream.submit(call, None)
+    assert (threads, first.done) == ([], False)
+    gate.set()
+    launcher.close()
+    assert threads == ["launch", "launch"]
     for event in queue.events:
         event.reached.set()
     second.wait()
@@ -116,10 +116,9 @@ def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> N
         assert gate.wait(10)
         return BatchResult()
 
-    with ThreadPoolExecutor(1) as launcher:
-        before = DeviceStream("slow", other, [], lambda: None, launcher).submit(slow, None)
-        threading.Timer(0.0, gate.set).start()
-        DeviceStream("next", queue, [], lambda: None).submit(BatchResult, before)
+    before = DeviceStream("slow", other, [], lambda: None, Launcher("launch")).submit(slow, None)
+    threading.Timer(0.0, gate.set).start()
+    DeviceStream("next", queue, [], lambda: None).submit(BatchResult, before)
     assert queue.waits == [other.events[1]]
 
 

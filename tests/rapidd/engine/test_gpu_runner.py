@@ -5,8 +5,10 @@ from functools import cache
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from rapidd.engine.batch import Batch, Row
+from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.gpu_runner import GpuRunner
 from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.scheduler import Outcome
@@ -130,6 +132,29 @@ def test_a_batch_that_runs_out_of_memory_is_the_only_one_that_fails(monkeypatch:
         engine.generate(PROMPTS[:1], engine.plans()["hybrid"])
     engine.reset()
     assert ids(engine.generate(PROMPTS, engine.plans()["hybrid"])) == wanted()
+
+
+def test_tables_of_a_batch_that_failed_before_they_were_copied_are_copied_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, fill, calls = stand_in_engine(), DecodeInputs.fill, 0
+
+    def scarce(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise MemoryError("no pinned memory")
+        fill(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DecodeInputs, "fill", scarce)
+    lane, row = engine.lanes["decode"], replace(decode_row(slot=1, block=3, start=20), blocks=[3, 9])
+    for number in (1, 2):
+        lane.enqueue(Batch(number, "decode", 4, "hybrid", [row], 1, 0, 0))
+    lane.wait()
+    (_, first), (_, second) = lane.collect()
+    assert isinstance(first.error, MemoryError)
+    assert second.error is None
+    assert engine.gpu.streams[14].place.block_tables[0, :3].tolist() == [3, 9, 0]
 
 
 def test_rows_whose_logits_are_not_finite_fail_alone() -> None:
