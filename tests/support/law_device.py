@@ -65,7 +65,7 @@ def law(batch: Batch, is_beside: bool, hidden: float = 0.0) -> float:
     elif batch.kind == "prefill":
         seconds = prefill_law(batch.num_prefill_tokens, batch.context, batch.units)
     else:
-        return mixed_law(batch.num_decode, kv_tokens, batch.num_prefill_tokens, batch.context, hidden)
+        seconds = mixed_law(batch.num_decode, kv_tokens, batch.num_prefill_tokens, batch.context, hidden)
     return beside(batch.lane, seconds, batch.units) if is_beside else seconds
 
 

@@ -91,8 +91,8 @@ def _chunks(limits: Limits, tokens: int) -> list[Chunk]:
 def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
     """Hybrid batches: some and many rows by chunks of several lengths, corners before what lies between; both shuffled.
 
-    At most corners one attention takes far longer than the other. Between them both take about as long, which tells how
-    far the device runs them side by side.
+    At most corners one attention takes far longer than the other. Between them many have two of about the same length,
+    which tell how far the device runs them side by side.
     """
     counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
     fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]

@@ -220,7 +220,7 @@ def test_predictions_hold_where_nothing_was_measured(h100: tuple[LawDevice, Sess
 
 @pytest.mark.parametrize("hidden", [0.0, 0.5, 1.0])
 def test_mixed_batches_tell_how_far_attentions_overlap(hidden: float) -> None:
-    """Both attentions of the one foretold take as long. It was not measured, and they are about a fifth of its time each."""
+    """The batch foretold was not measured; its two attentions take as long, each about a fifth of its time."""
     session = session_of(LawDevice(partial(law_device.law, hidden=hidden)))
     session.run()
     model = CostModel(profile_of(session))
