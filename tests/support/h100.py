@@ -20,6 +20,7 @@ from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
 from rapidd.policy.plan import State
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile, ProfileKey, save_profile
+from rapidd.policy.tiles import beside_rows
 
 TOTAL = 132
 SPLITS = (16, 24, 32, 48, 64, 96)
@@ -82,8 +83,10 @@ def h100_8b() -> Profile:
                 beside = alone * PREFILL_BESIDE[units]
                 prefill.append(PrefillSample(tokens, context, units, beside, True, 64, 65_536))
     for rows, kv_tokens in STEPS_MS:
-        for tokens in (256, 512, 1024):
-            seconds = _chunk_s(tokens, 2048, TOTAL) + 0.0015 + kv_tokens * 43e-9 + rows * 18e-6
+        for total in (256, 512, 1024):
+            tokens = beside_rows(total, rows)
+            attention = ATTENTION_S * tokens * (2048 + tokens / 2) + kv_tokens * 43e-9
+            seconds = CHUNKS_MS[total] / 1e3 + attention + 0.0015 + rows * 18e-6
             hybrid.append(HybridSample(rows, kv_tokens, tokens, 2048, seconds))
     key = ProfileKey(
         device="H100 (not calibrated: put together from tables)",

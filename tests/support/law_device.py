@@ -33,8 +33,21 @@ def decode_law(rows: int, kv_tokens: int, units: int) -> float:
 def prefill_law(tokens: int, context: int, units: int) -> float:
     """Weights once, or arithmetic where that is longer; attention."""
     slower: float = (132 / units) ** 0.9
-    attention = 1.9e-9 * tokens * (context + tokens / 2)
-    return slower * (max(5.6e-3, 2.15e-5 * tokens) + 1e-3 + attention)
+    return slower * (_products_s(tokens) + _attention_s(tokens, context))
+
+
+def mixed_law(rows: int, kv_tokens: int, tokens: int, context: int, hidden: float = 0.0) -> float:
+    """One product over all tokens, two attentions; ``hidden``: of the shorter one, beside the longer."""
+    prompt, decode = _attention_s(tokens, context), kv_tokens * KV_BYTES / READ_TB_S[132] / 1e12
+    return _products_s(rows + tokens) + prompt + decode - hidden * min(prompt, decode)
+
+
+def _products_s(tokens: int) -> float:
+    return max(5.6e-3, 2.15e-5 * tokens) + 1e-3
+
+
+def _attention_s(tokens: int, context: int) -> float:
+    return 1.9e-9 * tokens * (context + tokens / 2)
 
 
 def beside(lane: Lane, seconds: float, units: int) -> float:
@@ -44,16 +57,15 @@ def beside(lane: Lane, seconds: float, units: int) -> float:
     return seconds * (2.0 if units == 132 else 1.0 + 40 / units)
 
 
-def law(batch: Batch, is_beside: bool) -> float:
-    """Seconds of a batch."""
+def law(batch: Batch, is_beside: bool, hidden: float = 0.0) -> float:
+    """Seconds of a batch. ``hidden`` as in `mixed_law`."""
     kv_tokens = sum(row.start for row in batch.rows if not row.known_ids)
     if batch.kind == "decode":
         seconds = decode_law(batch.num_decode, kv_tokens, batch.units)
     elif batch.kind == "prefill":
         seconds = prefill_law(batch.num_prefill_tokens, batch.context, batch.units)
     else:
-        chunk = prefill_law(batch.num_decode + batch.num_prefill_tokens, batch.context, batch.units)
-        return chunk + kv_tokens * KV_BYTES / 3.0e12
+        seconds = mixed_law(batch.num_decode, kv_tokens, batch.num_prefill_tokens, batch.context, hidden)
     return beside(batch.lane, seconds, batch.units) if is_beside else seconds
 
 

@@ -34,10 +34,10 @@ def prefill_law(tokens: int, context: int, units: int) -> float:
     return (1e-3 + 2e-5 * tokens + 4e-9 * tokens * (context + tokens / 2)) * 4 / units
 
 
-def hybrid_law(rows: int, kv_tokens: int, tokens: int, context: int) -> float:
-    """One product over all tokens, each row its own attention."""
-    attention = 4e-9 * tokens * (context + tokens / 2)
-    return 1e-3 + 2e-5 * (rows + tokens) + attention + kv_tokens * 4.5e-8 + 2e-4
+def hybrid_law(rows: int, kv_tokens: int, tokens: int, context: int, hidden: float = 0.0) -> float:
+    """One product over all tokens, each row its own attention; ``hidden``: of the shorter one, beside the longer."""
+    prompt, decode = 4e-9 * tokens * (context + tokens / 2), kv_tokens * 4.5e-8
+    return 1e-3 + 2e-5 * (rows + tokens) + prompt + decode - hidden * min(prompt, decode) + 2e-4
 
 
 def beside_decode_law(rows: int, kv_tokens: int, units: int) -> float:
@@ -51,8 +51,8 @@ def beside_prefill_law(tokens: int, context: int, units: int, rows: int, kv_toke
     return prefill_law(tokens, context, units) * (1.2 + 50 * step)
 
 
-def make_profile() -> Profile:
-    """All of it on a grid."""
+def make_profile(hidden: float = 0.0) -> Profile:
+    """All of it on a grid. ``hidden`` as in `hybrid_law`."""
     grid = [(rows, rows * kv) for rows in ROWS for kv in (512, 2048, 8192)]
     chunks = [(tokens, context) for tokens in TOKENS for context in CONTEXTS]
     decode = [DecodeSample(*at, units, decode_law(*at, units)) for units in (*SPLITS, 4) for at in grid]
@@ -64,7 +64,7 @@ def make_profile() -> Profile:
         for context in CONTEXTS
         for other in grid
     ]
-    hybrid = [HybridSample(*at, *chunk, hybrid_law(*at, *chunk)) for at in grid[::2] for chunk in chunks]
+    hybrid = [HybridSample(*at, *chunk, hybrid_law(*at, *chunk, hidden)) for at in grid[::2] for chunk in chunks]
     return Profile(
         key=KEY,
         made_unix_s=1_790_000_000.0,

@@ -89,17 +89,22 @@ def _chunks(limits: Limits, tokens: int) -> list[Chunk]:
 
 
 def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
-    """Hybrid batches: some and many rows with short and long contexts, by chunks of several lengths; shuffled."""
+    """Hybrid batches: some and many rows by chunks of several lengths, corners before what lies between; both shuffled.
+
+    At most corners one attention takes far longer than the other. Between them many have two of about the same length,
+    which tell how far the device runs them side by side.
+    """
     counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
-    decoding = [step for rows in counts for step in _ends(_steps(limits, rows))]
     fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]
-    pairs = [
-        (step, chunk)
-        for step, tokens in product(decoding, fitting)
-        for chunk in _ends(_chunks(limits, beside_rows(tokens, step.rows)))
-    ]
-    Random(0).shuffle(pairs)
-    return pairs
+    corners: list[tuple[Step, Chunk]] = []
+    between: list[tuple[Step, Chunk]] = []
+    for rows, tokens in product(counts, fitting):
+        decoding, prompts = _steps(limits, rows), _chunks(limits, beside_rows(tokens, rows))
+        corners += product(_ends(decoding), _ends(prompts))
+        between += product(decoding[1:-1], prompts[1:])
+    for pairs in (corners, between):
+        Random(0).shuffle(pairs)
+    return corners + between
 
 
 def neighbours(limits: Limits) -> list[Step]:

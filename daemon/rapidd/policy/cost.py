@@ -2,14 +2,16 @@
 
     decode(rows, kv)         = curve_u(rows) + line_u(kv)                               products; attention
     prefill(tokens, context) = curve_u(tokens) + b_u * attended(tokens, context)        products; attention
-    hybrid                   = x * (curve(rows + tokens) + b * attended(tokens, context)) + y * line(kv) + z
+    hybrid                   = x * curve(rows + tokens) + s * (P + D) + m * max(P, D) + z
+                               where P = b * attended(tokens, context) and D = line(kv)
     decode beside prefill    = p_u * decode + q_u
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)
 
 for every number of units ``u`` that was measured; rows as padded in graphs, where there are graphs; attended =
-max(tokens, least_u) * context + tokens^2 / 2, because a few tokens do not fill a device. Every coefficient is
-non-negative, so times rise with each argument; beyond the measured range they go on straight. Evaluating takes about a
-microsecond: everything is precomputed.
+max(tokens, least_u) * context + tokens^2 / 2, because a few tokens do not fill a device. A hybrid batch runs its two
+attentions one after the other (m = 0) or side by side (`rapidd.policy.mixed`). Every coefficient is non-negative, so
+times rise with each argument; beyond the measured range they go on straight. Evaluating takes about a microsecond:
+everything is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
@@ -27,6 +29,7 @@ from msgspec import Struct
 
 from rapidd.policy.curve import Curve, Line, attended, fit
 from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows
@@ -123,13 +126,7 @@ class CostModel:
 
     def hybrid_s(self, rows: int, kv_tokens: int, tokens: int, context: float) -> float:
         """Decode rows and a chunk in one batch, on all units. With graphs, a part of a tile costs as a whole one."""
-        lane = self._prefill[self.units_total]
-        total = self._mixed(rows) + tokens
-        if self.profile.row_buckets:
-            total += -total % TILE_TOKENS
-        chunk = lane.curve.at(total) + attended(tokens, context, lane.least) * lane.slope
-        x, y, z = self._hybrid
-        return x * chunk + y * self._decode[self.units_total].line.at(kv_tokens) + z
+        return self._hybrid.at(*self._parts(rows, kv_tokens, tokens, context))
 
     def chunk_for(
         self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
@@ -140,9 +137,8 @@ class CostModel:
         """
         if rows and not beside:
             lane = self._prefill[self.units_total]
-            x, y, z = self._hybrid
-            budget = (seconds - z - y * self._decode[self.units_total].line.at(kv_tokens)) / x
-            return lane.curve.longest(self._mixed(rows), context, lane.slope, budget, lane.least)
+            decode = self._decode[self.units_total].line.at(kv_tokens)
+            return self._hybrid.longest(lane.curve, self._mixed(rows), context, lane.slope, lane.least, decode, seconds)
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
         return lane.curve.longest(0, context, lane.slope, budget, lane.least)
@@ -175,6 +171,15 @@ class CostModel:
         """Decode rows of a mixed batch; padded where steps are graphs."""
         return padded_rows(rows) if self.profile.row_buckets else rows
 
+    def _parts(self, rows: int, kv_tokens: int, tokens: int, context: float) -> tuple[float, float, float]:
+        """Of a mixed batch, in seconds: its products, the chunk's attention and the decode rows'."""
+        lane = self._prefill[self.units_total]
+        total = self._mixed(rows) + tokens
+        if self.profile.row_buckets:
+            total += -total % TILE_TOKENS
+        attention = attended(tokens, context, lane.least) * lane.slope
+        return lane.curve.at(total), attention, self._decode[self.units_total].line.at(kv_tokens)
+
     def _slowdown(self, lane: _Lane, units: int, rows: int, kv_tokens: int) -> float:
         if not lane.offset:
             return max(1.0, lane.factor)
@@ -189,21 +194,14 @@ class CostModel:
         # Where keys no longer fit in a cache, reading them may get dearer: decode bends.
         self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
         self._prefill = _chunk_lanes(prefill)
-        self._hybrid = self._fit_hybrid([s for s in samples if isinstance(s, HybridSample)])
+        self._hybrid = fit_mixed(
+            [
+                MixedSample(*self._parts(s.rows, s.kv_tokens, s.tokens, s.context), s.seconds)
+                for s in samples
+                if isinstance(s, HybridSample)
+            ]
+        )
         self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
-
-    def _fit_hybrid(self, samples: list[HybridSample]) -> tuple[float, float, float]:
-        """Weights of the chunk, of the decode rows' attention, and a constant; as good as 1, 1, 0 without samples."""
-        lane, line = self._prefill[self.units_total], self._decode[self.units_total].line
-        if len(samples) < MIN_AFFINE:
-            return 1.0, 1.0, 0.0
-        rows = []
-        for s in samples:
-            attention = attended(s.tokens, s.context, lane.least) * lane.slope
-            chunk = lane.curve.at(self._mixed(s.rows) + s.tokens) + attention
-            rows.append([chunk / s.seconds, line.at(s.kv_tokens) / s.seconds, 1 / s.seconds])
-        x, y, z = solve_nonnegative(rows, [1.0] * len(rows))
-        return (x, y, z) if x > 0.0 else (1.0, 1.0, 0.0)
 
     def _fit_beside(self, decode: list[DecodeSample], prefill: list[PrefillSample]) -> None:
         """decode / alone = p + q / alone;  prefill / alone = p + q * (the other lane's step alone)."""

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rapidd.policy.cost import CostModel, Sample, predict
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
+from rapidd.policy.tiles import TILE_TOKENS, beside_rows, padded_rows
 from support import profiles
-from support.profiles import KEY, PROFILE
+from support.profiles import KEY, PROFILE, make_profile
 
 MODEL = CostModel(PROFILE)
+HIDDEN = 0.8
+OVERLAPPING = CostModel(make_profile(HIDDEN))
+"""A device that runs most of the attentions of a mixed batch side by side."""
+GRAPHS = CostModel(msgspec.structs.replace(OVERLAPPING.profile, row_buckets=(1, 8, 32, 64)))
 RESULTS = Path(__file__).parents[3] / "docs" / "results" / "gpu"
 KERNELS = [RESULTS / "2026-11-22-v7.json", RESULTS / "2026-11-29-v9.json"]
 """The kernels by themselves: on an H100, and on an H200."""
@@ -57,9 +62,12 @@ def test_beside_unknown_rows_a_chunk_takes_as_long_as_beside_usual_ones() -> Non
     assert alone < light < MODEL.prefill_s(512, 0, 4, True) < heavy
 
 
-@pytest.mark.parametrize("at", [(1, 512, 700, 1000), (40, 100_000, 64, 0), (64, 500_000, 2000, 9000)])
+@pytest.mark.parametrize(
+    "at", [(1, 512, 700, 1000), (40, 100_000, 64, 0), (40, 100_000, 500, 2000), (64, 500_000, 2000, 9000)]
+)
 def test_hybrid_steps(at: tuple[int, int, int, int]) -> None:
     assert MODEL.hybrid_s(*at) == near(profiles.hybrid_law(*at))
+    assert OVERLAPPING.hybrid_s(*at) == near(profiles.hybrid_law(*at, HIDDEN))
 
 
 def test_rows_are_padded_to_the_next_bucket() -> None:
@@ -125,25 +133,39 @@ def test_more_of_anything_never_takes_less(
             MODEL.decode_s(r, k, units, beside),
             MODEL.prefill_s(t, c, units, beside, r, k),
             MODEL.hybrid_s(r, k, t, c),
+            OVERLAPPING.hybrid_s(r, k, t, c),
         )
 
     before, after = seconds(), seconds(**{what: 37})
     assert all(0 < low <= high * (1 + 1e-12) for low, high in zip(before, after, strict=True))
 
 
-@given(st.floats(1e-4, 3.0), context, units, both, st.integers(0, 100), kv_tokens)
+@given(
+    st.sampled_from([MODEL, OVERLAPPING]), st.floats(1e-4, 3.0), context, units, both, st.integers(0, 100), kv_tokens
+)
 @quick
 def test_the_longest_chunk_that_fits(
-    seconds: float, context: int, units: int, beside: bool, rows: int, kv_tokens: int
+    model: CostModel, seconds: float, context: int, units: int, beside: bool, rows: int, kv_tokens: int
 ) -> None:
     def took(tokens: int) -> float:
         if rows and not beside:
-            return MODEL.hybrid_s(rows, kv_tokens, tokens, context)
-        return MODEL.prefill_s(tokens, context, units, beside, rows, kv_tokens)
+            return model.hybrid_s(rows, kv_tokens, tokens, context)
+        return model.prefill_s(tokens, context, units, beside, rows, kv_tokens)
 
-    found = MODEL.chunk_for(seconds, context, units, beside, rows, kv_tokens)
+    found = model.chunk_for(seconds, context, units, beside, rows, kv_tokens)
     assert found == 0 or took(found) <= seconds * (1 + 1e-9)
     assert took(found + 1) >= seconds * (1 - 1e-9)
+
+
+@given(st.floats(5e-3, 0.2), context, st.integers(1, 64), kv_tokens)
+@quick
+def test_where_there_are_graphs_a_chunk_of_whole_tiles_is_the_longest_of_those_that_fit(
+    seconds: float, context: int, rows: int, kv_tokens: int
+) -> None:
+    chunk = beside_rows(GRAPHS.chunk_for(seconds, context, 4, False, rows, kv_tokens), rows)
+    assume(chunk > 0 and (padded_rows(rows) + chunk) % TILE_TOKENS == 0)
+    assert GRAPHS.hybrid_s(rows, kv_tokens, chunk, context) <= seconds * (1 + 1e-9)
+    assert GRAPHS.hybrid_s(rows, kv_tokens, chunk + TILE_TOKENS, context) >= seconds * (1 - 1e-9)
 
 
 def test_the_knee_is_the_fewest_units_that_keep_the_objective() -> None:

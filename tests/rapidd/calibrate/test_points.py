@@ -1,0 +1,68 @@
+"""The hybrid batches that a calibration measures tell the coefficients of the cost model apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from rapidd.calibrate.points import Chunk, Limits, Step, mixed
+from rapidd.policy.curve import attended
+from rapidd.policy.tiles import TILE_TOKENS, padded_rows
+
+H200 = Limits(max_rows=64, max_model_len=32768, max_chunk_tokens=2048, kv_blocks=14_617, block_tokens=64)
+"""An 8B model's cache beside its weights."""
+KV_S, PAIR_S = 2.86e-8, 1.16e-9
+"""Of attention on that device: a cached token of a decode row, a query with a key of a chunk."""
+
+
+def attention_s(step: Step, chunk: Chunk) -> tuple[float, float]:
+    """Seconds of the chunk's and of the rows'."""
+    return PAIR_S * attended(chunk.tokens, chunk.context, 64), KV_S * step.kv_tokens
+
+
+def regimes(pairs: Iterable[tuple[Step, Chunk]]) -> list[str]:
+    """Of each batch with any attention worth the name, which one is the longer."""
+    found = []
+    for pair in pairs:
+        prompt, decode = attention_s(*pair)
+        if max(prompt, decode) > 1e-3:
+            found.append("prompt" if prompt > 4 * decode else "decode" if decode > 4 * prompt else "both")
+    return found
+
+
+def test_every_regime_is_measured_at_several_sizes() -> None:
+    pairs = mixed(H200)
+    assert len(pairs) == len(set(pairs)) == 48
+    counts = {name: regimes(pairs).count(name) for name in ("prompt", "decode", "both")}
+    assert min(counts.values()) >= 9, counts
+    alike = [pair for pair in pairs if regimes([pair]) == ["both"]]
+    assert {step.rows for step, _ in alike} == {16, 63}
+    assert len({step.context for step, _ in alike}) >= 4
+    assert len({chunk.tokens for _, chunk in alike}) >= 6
+    assert len({chunk.context for _, chunk in alike}) >= 6
+
+
+def test_the_whole_range_comes_first() -> None:
+    """What time does not suffice for lies between."""
+    first = mixed(H200)[:32]
+    assert {chunk.context == 0 or chunk.context > 15_000 for _, chunk in first} == {True}
+    assert {step.context for step, _ in first} == {64, 16_383, 11_135}
+    assert regimes(first).count("both") >= 4
+
+
+@pytest.mark.parametrize("max_rows", [2, 16, 64, 256])
+def test_batches_fill_whole_tiles_and_fit_in_the_cache(max_rows: int) -> None:
+    limits = msgspec.structs.replace(H200, max_rows=max_rows)
+    for step, chunk in mixed(limits):
+        total = padded_rows(step.rows) + chunk.tokens
+        assert total % TILE_TOKENS == 0 or total < TILE_TOKENS or chunk.tokens == TILE_TOKENS
+        assert step.rows < max_rows
+        assert step.kv_tokens + chunk.context + chunk.tokens <= limits.kv_blocks * limits.block_tokens
+
+
+def test_a_cache_too_small_for_contexts_between_has_only_corners() -> None:
+    pairs = mixed(msgspec.structs.replace(H200, max_rows=4, kv_blocks=8, max_model_len=128))
+    assert pairs
+    assert len(pairs) == len(set(pairs))
