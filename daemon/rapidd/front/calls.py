@@ -164,6 +164,8 @@ class Calls:
                 "install the same version of rapid-serve on both sides",
             )
         if self._clients.get(identity) is None:
+            if len(self._clients) >= self._access.max_clients:
+                self._clients.make_room()
             access.check_client(self._access, len(self._clients))
         control = request.control and access.may_control(peer, self._access.operators)
         client = self._clients.hello(identity, request.client, peer, control)

@@ -22,6 +22,8 @@ LATE_NS: Final = int(1.25 * wire.LEASE_INTERVAL_S * 1e9)
 """A client with streams that is silent for so long is asked as those without are: who left is known sooner."""
 PROBE_NS: Final = 30_000_000_000
 """A silent client without streams is sent an empty message this often, only to see whether it is still there."""
+FULL_NS: Final = 1_000_000_000
+"""While there is no room for a newcomer, they are asked this often, and those that were silent for so long."""
 OWED_NS: Final = 60_000_000_000
 """A client that did not read is given this long to come back for the end of its streams."""
 
@@ -63,6 +65,7 @@ class Clients:
         self._by_identity: dict[bytes, Client] = {}
         self.lost: list[tuple[Client, Literal["gone", "full"]]] = []
         self._owed: list[tuple[int, bytes, bytes]] = []  # (give up at ns, identity, frame)
+        self._made_room_ns = 0
 
     def __len__(self) -> int:
         return len(self._by_identity)
@@ -119,11 +122,17 @@ class Clients:
             del self._by_identity[client.identity]
         return silent
 
-    def probe(self) -> None:
-        """Find out which of the silent clients have left."""
+    def make_room(self) -> None:
+        """Nobody more is taken: find out now who has left, and not when it would be time."""
+        if self._clock() - self._made_room_ns >= FULL_NS:
+            self._made_room_ns = self._clock()
+            self.probe(FULL_NS)
+
+    def probe(self, longest_ns: int = PROBE_NS) -> None:
+        """Find out which of the silent clients have left; those without streams after ``longest_ns``."""
         now_ns = self._clock()
         for client in list(self._by_identity.values()):
-            patience_ns = LATE_NS if client.stream_ids else PROBE_NS
+            patience_ns = min(LATE_NS, longest_ns) if client.stream_ids else longest_ns
             if now_ns - max(client.last_seen_ns, client.probed_ns) >= patience_ns:
                 client.probed_ns = now_ns
                 self.reply(client.identity, wire.Deltas(items=[]))

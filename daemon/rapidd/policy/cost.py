@@ -32,7 +32,7 @@ from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
-from rapidd.policy.tiles import TILE_TOKENS, padded_rows
+from rapidd.policy.tiles import padded_rows, padded_total
 
 FOLDS: Final = 5
 """Each sample is held back once: the model fitted to the other folds predicts it."""
@@ -176,7 +176,7 @@ class CostModel:
         lane = self._prefill[self.units_total]
         total = self._mixed(rows) + tokens
         if self.profile.row_buckets:
-            total += -total % TILE_TOKENS
+            total = padded_total(total)
         attention = attended(tokens, context, lane.least) * lane.slope
         return lane.curve.at(total), attention, self._decode[self.units_total].line.at(kv_tokens)
 

@@ -9,7 +9,7 @@ import pytest
 
 from rapidd.calibrate.points import Chunk, Limits, Step, mixed
 from rapidd.policy.curve import attended
-from rapidd.policy.tiles import TILE_TOKENS, padded_rows
+from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
 
 H200 = Limits(max_rows=64, max_model_len=32768, max_chunk_tokens=2048, kv_blocks=14_617, block_tokens=64)
 """An 8B model's cache beside its weights."""
@@ -57,7 +57,7 @@ def test_batches_fill_whole_tiles_and_fit_in_the_cache(max_rows: int) -> None:
     limits = msgspec.structs.replace(H200, max_rows=max_rows)
     for step, chunk in mixed(limits):
         total = padded_rows(step.rows) + chunk.tokens
-        assert total % TILE_TOKENS == 0 or total < TILE_TOKENS or chunk.tokens == TILE_TOKENS
+        assert total == padded_total(total) or total < TILE_TOKENS or chunk.tokens == TILE_TOKENS
         assert step.rows < max_rows
         assert step.kv_tokens + chunk.context + chunk.tokens <= limits.kv_blocks * limits.block_tokens
 

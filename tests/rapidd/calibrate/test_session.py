@@ -224,7 +224,7 @@ def test_mixed_batches_tell_how_far_attentions_overlap(hidden: float) -> None:
     session = session_of(LawDevice(partial(law_device.law, hidden=hidden)))
     session.run()
     model = CostModel(profile_of(session))
-    unseen = (32, 32 * 2000, 416, 3300)
+    unseen = (32, 32 * 2000, 480, 2800)
     assert model.hybrid_s(*unseen) == pytest.approx(law_device.mixed_law(*unseen, hidden), rel=0.03)
     report = model.fit.parts["hybrid"]
     assert report.n == 48

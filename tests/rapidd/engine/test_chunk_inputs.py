@@ -80,7 +80,7 @@ def test_a_batch_takes_the_smallest_size_that_holds_it() -> None:
     assert size_for(batch(0, [3]), mixed) == (0, 64)
     assert size_for(batch(1, [49]), mixed) == (16, 112)
     assert size_for(batch(17, [200, 280]), mixed) == (32, 480)
-    assert size_for(batch(17, [200, 281]), mixed) == (32, 544)
+    assert size_for(batch(17, [200, 281]), mixed) == (32, 608)
     assert size_for(batch(33, [2]), mixed) == (40, 24)
     assert size_for(batch(0, [129]), sizes(40, mixed=False)) == (0, 256)
 

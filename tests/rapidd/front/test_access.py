@@ -15,6 +15,7 @@ from rapidd import log
 from rapidd.config import AccessConfig, LogConfig
 from rapidd.front import access
 from rapidd.front.access import Peer, Usage, may_control, peer_of
+from rapidd.front.clients import FULL_NS
 from support.front import Peer as Client
 from support.front import Rig
 
@@ -57,6 +58,26 @@ def test_more_clients_than_allowed_are_refused_and_those_inside_are_served(rig: 
     first.ask(Hello(client="first again"), Welcome)
     limit(rig, max_clients=9)
     third.hello()
+    rig.serves()
+
+
+def test_clients_that_left_make_room_for_the_next_one(rig: Rig) -> None:
+    """A closed connection was taken for a client for up to 30 s: whoever looked at the status a hundred times a second,
+    with a connection each, met "1024 clients are connected" after ten seconds, and so did everybody else."""
+    limit(rig, max_clients=3)
+    first, _ = rig.ready()
+    for _ in range(2):
+        left = Client(rig)
+        left.hello()
+        left.vanish()
+    rig.clock.advance(FULL_NS / 1e9)
+    Client(rig).hello()
+    first.ask(Hello(client="first again"), Welcome)
+    full = [Client(rig), Client(rig)]
+    full[0].hello()
+    full[1].send(Hello(client="one too many"))
+    assert full[1].fails().code == "quota_exceeded"
+    limit(rig, max_clients=9)
     rig.serves()
 
 

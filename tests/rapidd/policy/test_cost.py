@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rapidd.policy.cost import CostModel, Sample, predict
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
-from rapidd.policy.tiles import TILE_TOKENS, beside_rows, padded_rows
+from rapidd.policy.tiles import beside_rows, padded_rows, padded_total
 from support import profiles
 from support.profiles import KEY, PROFILE, make_profile
 
@@ -163,9 +163,11 @@ def test_where_there_are_graphs_a_chunk_of_whole_tiles_is_the_longest_of_those_t
     seconds: float, context: int, rows: int, kv_tokens: int
 ) -> None:
     chunk = beside_rows(GRAPHS.chunk_for(seconds, context, 4, False, rows, kv_tokens), rows)
-    assume(chunk > 0 and (padded_rows(rows) + chunk) % TILE_TOKENS == 0)
+    total = padded_rows(rows) + chunk
+    assume(chunk > 0 and total == padded_total(total))
     assert GRAPHS.hybrid_s(rows, kv_tokens, chunk, context) <= seconds * (1 + 1e-9)
-    assert GRAPHS.hybrid_s(rows, kv_tokens, chunk + TILE_TOKENS, context) >= seconds * (1 - 1e-9)
+    longer = padded_total(total + 1) - padded_rows(rows)
+    assert GRAPHS.hybrid_s(rows, kv_tokens, longer, context) >= seconds * (1 - 1e-9)
 
 
 def test_the_knee_is_the_fewest_units_that_keep_the_objective() -> None:
