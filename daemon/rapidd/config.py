@@ -32,6 +32,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """null: sized from the memory that is free after loading."""
     block_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
     """Tokens a KV block; null: 16 on a CPU, 64 on a GPU."""
+    prefix_cache: bool = True
+    """Whether prompts share the blocks of a beginning that another one computed."""
     max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Most rows of one decode step, and so most requests running at once."""
     max_chunk_s: Annotated[float, Meta(gt=0, le=60)] | None = None

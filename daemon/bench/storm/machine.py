@@ -83,6 +83,7 @@ class Machine:
         bound: int = 8,
         max_model_len: int = 64,
         lone_bound: int | None = None,
+        prefix_cache: bool = True,
     ) -> None:
         self.bound = lone_bound or bound
         self.scheduler = Scheduler(
@@ -94,6 +95,7 @@ class Machine:
                 min(bound, plan.chunk) if isinstance(plan.chunk, int) else bound
             ),
             lone_bound=None if lone_bound is None else lambda plan, units, context: lone_bound,
+            prefix_cache=prefix_cache,
         )
         self.queues: dict[Lane, deque[Batch]] = {lane: deque() for lane in LANES}
         self.kv = [[-1] * BLOCK_TOKENS for _ in range(kv_blocks)]

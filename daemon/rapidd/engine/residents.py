@@ -38,7 +38,14 @@ class Residents:
     """``kv_blocks`` and ``max_running`` size the pools; ``key``: see `BlockPool`."""
 
     def __init__(
-        self, *, kv_blocks: int, block_tokens: int, max_running: int, max_model_len: int, key: bytes = b""
+        self,
+        *,
+        kv_blocks: int,
+        block_tokens: int,
+        max_running: int,
+        max_model_len: int,
+        key: bytes = b"",
+        prefix_cache: bool = True,
     ) -> None:
         self.clock = LaneClock(len(LANES))
         self.pool = BlockPool(kv_blocks, block_tokens, self.clock, key)
@@ -60,6 +67,7 @@ class Residents:
         self._num_decoding = 0
         self._decode_tokens = 0
         """Both counted along; `check` compares."""
+        self._shares = prefix_cache
         self._computing: dict[bytes, Request] = {}
         """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
 
@@ -141,6 +149,8 @@ class Residents:
 
         Asked for every waiting request at every turn, so it goes on from what was found the last time.
         """
+        if not self._shares:
+            return False
         self.pool.extend_hashes(request.hashes, request.tokens, len(request.tokens))
         hashes, found, usable = request.hashes, request.found, self._num_usable(request)
         while found and not self.pool.knows(hashes[found - 1]):
@@ -256,6 +266,8 @@ class Residents:
 
     def _publish(self, request: Request) -> None:
         """Full blocks enter the prefix table now that the batch that wrote them is done."""
+        if not self._shares:
+            return
         full = request.computed // self.pool.block_tokens
         self.pool.extend_hashes(request.hashes, request.tokens, request.computed)
         for index in range(request.published, full):

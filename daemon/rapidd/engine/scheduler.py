@@ -67,6 +67,7 @@ class Scheduler(Residents):
         bound: Callable[[Plan, int, int, int], int],
         lone_bound: Callable[[Plan, int, int], int] | None = None,
         key: bytes = b"",
+        prefix_cache: bool = True,
     ) -> None:
         super().__init__(
             kv_blocks=kv_blocks,
@@ -74,6 +75,7 @@ class Scheduler(Residents):
             max_running=max_running,
             max_model_len=max_model_len,
             key=key,
+            prefix_cache=prefix_cache,
         )
         self.short_share = 0.0
         """Of the requests that finished lately, those with fewer than `SHORT_TOKENS` outputs; the newest count most."""

@@ -84,6 +84,22 @@ def test_a_prefix_under_computation_is_waited_for_and_then_shared() -> None:
     assert machine.scheduler.prefix_hits == 16
 
 
+def test_without_the_prefix_cache_each_request_computes_its_whole_prompt() -> None:
+    machine = Machine(40, bound=8, prefix_cache=False)
+    prompt = list(range(1, 18))
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, prompt, 4))
+    assert [row.request.rid for batch in machine.launch(SHARED) for row in batch.rows] == [1]
+    machine.complete("prefill")
+    machine.drain(SHARED)
+    machine.scheduler.add(make_request(3, prompt, 4))
+    machine.drain(SHARED)
+    assert machine.outputs == dict.fromkeys((1, 2, 3), expected_output(prompt, 4))
+    assert (machine.scheduler.prefix_queries, machine.scheduler.prefix_hits) == (3 * len(prompt), 0)
+    assert machine.scheduler.pool.num_cached == 0
+    machine.scheduler.check()
+
+
 def test_waiting_for_a_prefix_ends_when_its_owner_is_aborted() -> None:
     machine = Machine(40, bound=8)
     prompt = list(range(1, 18))
