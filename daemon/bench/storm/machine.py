@@ -7,6 +7,7 @@ show as a wrong output.
 from array import array
 from collections import deque
 from hashlib import blake2b
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -159,7 +160,7 @@ class Machine:
         assert not list(self.scheduler.requests), "requests are left but nothing runs"
 
 
-def busy_machine(plan: Plan, kv_blocks: int = 60, **options: int) -> Machine:
+def busy_machine(plan: Plan, kv_blocks: int = 60, **options: Any) -> Machine:
     """One request decoding, then a prompt of 20 tokens arrives."""
     machine = Machine(kv_blocks, **options)
     machine.scheduler.add(make_request(1, [1, 2, 3], 30))
