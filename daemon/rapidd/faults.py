@@ -58,7 +58,7 @@ class Fault:
         return True
 
 
-_armed: list[Fault] = []
+armed: list[Fault] = []
 
 
 def parse(spec: str) -> tuple[str, Action, int | None]:
@@ -84,26 +84,26 @@ def arm(points: str, private: Path, prefix: str) -> None:
     """From now on, fail where ``points`` say, as far as the names begin with ``prefix``; those armed before go."""
     specs = [spec for spec in split(points) if spec.startswith(prefix)]
     # The supervisor's pid: what happened in an earlier life of the daemon does not count.
-    _armed[:] = [Fault(spec, private / f"fault-{os.getppid()}-{spec.replace(':', '-')}") for spec in specs]
+    armed[:] = [Fault(spec, private / f"fault-{os.getppid()}-{spec.replace(':', '-')}") for spec in specs]
     if specs:
         log.warning(f"this process fails on purpose: {', '.join(specs)}", event="faults")
 
 
 def hit(point: str) -> None:
     """The place is passed. Raises `InjectedFault` or MemoryError, never returns, or, nearly always, does nothing."""
-    for fault in _armed:
+    for fault in armed:
         if fault.point == point and fault.action not in ("stall", "truncate") and fault.due():
             _happen(fault.action)
 
 
 def stalls(point: str) -> bool:
     """Whether a send at this place finds its receiver not reading."""
-    return any(fault.point == point and fault.action == "stall" and fault.due() for fault in _armed)
+    return any(fault.point == point and fault.action == "stall" and fault.due() for fault in armed)
 
 
 def truncated(point: str, path: Path) -> Path:
     """The file itself, or a copy of its first half."""
-    if not any(fault.point == point and fault.action == "truncate" and fault.due() for fault in _armed):
+    if not any(fault.point == point and fault.action == "truncate" and fault.due() for fault in armed):
         return path
     copy = Path(tempfile.mkdtemp(prefix="rapidd-fault-")) / path.name
     copy.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -187,7 +187,7 @@ class Inside:
 
     def close(self) -> None:
         self._over.set()
-        faults._armed.clear()
+        faults.armed.clear()
         self.engine._link.close()
         self.engine._channel.close()
         for sock in self._sockets:
@@ -247,7 +247,7 @@ def test_a_request_meets_a_fault_in_a_phase(inside: Inside, undisturbed: list[in
         inside.until(lambda: inside.in_phase("ahead", "decoding"))
     inside.send(ask("victim"))
     inside.until(lambda: inside.in_phase("victim", phase))
-    faults._armed[:] = [faults.Fault(f"{fault}@1")]
+    faults.armed[:] = [faults.Fault(f"{fault}@1")]
     provoke(inside, fault)
     inside.until(lambda: bool(inside.happened) or fault == "front.send:stall")
     inside.until(lambda: "victim" in inside.ended)
@@ -257,7 +257,7 @@ def test_a_request_meets_a_fault_in_a_phase(inside: Inside, undisturbed: list[in
     have = inside.ids["victim"]
     assert have == undisturbed[: len(have)]
     assert inside.ended["victim"] != "finished" or have == undisturbed
-    faults._armed.clear()
+    faults.armed.clear()
     if fault == "front.send:stall":
         inside.greet()
     inside.until(lambda: not inside._open)

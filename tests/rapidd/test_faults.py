@@ -13,7 +13,7 @@ from rapidd.settings import load
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
-    faults._armed.clear()
+    faults.armed.clear()
 
 
 def happened(point: str, times: int) -> list[int]:

@@ -14,10 +14,7 @@ Clock = Callable[[], int]
 """Nanoseconds of the monotonic clock."""
 Outcome = Literal["sent", "gone", "full"]
 
-LOOK_NS: Final = 250_000_000
-"""How often leases are looked at, while there are streams."""
-LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9) - LOOK_NS
-"""So that the look that finds it missed comes in time."""
+LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9)
 LATE_NS: Final = int(1.25 * wire.LEASE_INTERVAL_S * 1e9)
 """A client with streams that is silent for so long is asked as those without are: who left is known sooner."""
 PROBE_NS: Final = 30_000_000_000
@@ -114,10 +111,20 @@ class Clients:
         """Whether a connection still takes messages. Sends an empty one, the only way to ask a ROUTER."""
         return identity in self._by_identity and self.reply(identity, wire.Deltas(items=[]))
 
+    def next_look_ns(self) -> int:
+        """When `silent` and `probe` may next find a client with streams, also one that has none yet."""
+        quiet_since_ns = [self._clock()]
+        for client in self._by_identity.values():
+            if client.stream_ids:
+                quiet_since_ns += client.last_seen_ns + LEASE_NS - LATE_NS, max(client.last_seen_ns, client.probed_ns)
+        return min(quiet_since_ns) + LATE_NS
+
     def silent(self) -> list[Client]:
         """Clients with streams that have missed their lease; they are forgotten here."""
         before = self._clock() - LEASE_NS
-        silent = [client for client in self._by_identity.values() if client.stream_ids and client.last_seen_ns < before]
+        silent = [
+            client for client in self._by_identity.values() if client.stream_ids and client.last_seen_ns <= before
+        ]
         for client in silent:
             del self._by_identity[client.identity]
         return silent

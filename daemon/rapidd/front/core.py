@@ -16,7 +16,7 @@ from rapidd.errors import RequestError
 from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
-from rapidd.front.clients import LOOK_NS, Client, Clients, Clock, Transport
+from rapidd.front.clients import Client, Clients, Clock, Transport
 from rapidd.front.control import Control, refusal
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
@@ -185,7 +185,6 @@ class Front:
         now_ns = self._clock()
         self.serving.expire()
         if now_ns >= self._next_look_ns:
-            self._next_look_ns = now_ns + LOOK_NS
             self._look_for_clients()
         if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
@@ -218,6 +217,7 @@ class Front:
         for client in self.clients.silent():
             self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
         self.clients.probe()
+        self._next_look_ns = self.clients.next_look_ns()
 
     def _chores(self) -> None:
         self.latency.sort_in()
@@ -308,12 +308,16 @@ class Front:
             self._next_ns = None
             self.events.emit("warning", f"an unreadable message on the engine's socket: {error}", "error")
             return
-        if not isinstance(message, ipc.Step):
+        if isinstance(message, ipc.Step):
+            if self.link.is_from_engine(identity):
+                self.link.heard()
+                self.serving.step(message)
+        else:
             self._next_ns = None
-        if isinstance(message, ipc.EngineHello):
-            self._engine_hello(identity, message)
-        elif self.link.is_from_engine(identity):
-            self._engine_message(message)
+            if isinstance(message, ipc.EngineHello):
+                self._engine_hello(identity, message)
+            elif self.link.is_from_engine(identity):
+                self._engine_message(message)
         self._aftermath()
 
     def _engine_hello(self, identity: bytes, hello: ipc.EngineHello) -> None:
@@ -341,9 +345,6 @@ class Front:
 
     def _engine_message(self, message: ipc.EngineMessage) -> None:
         match message:
-            case ipc.Step():
-                self.link.heard()
-                self.serving.step(message)
             case ipc.Pong():
                 self.link.heard()
             case ipc.EngineState():

@@ -146,7 +146,7 @@ class Serving:
     def step(self, step: ipc.Step) -> None:
         """Deliver one batch's tokens."""
         now_ns = self._clock()
-        at_ns = step.at_mono_ns
+        stamps = [step.at_mono_ns]
         choices = self.journal.choices
         items: dict[bytes, list[wire.Delta]] = {}
         done: list[Stream] = []
@@ -157,7 +157,7 @@ class Serving:
             if choice is None:
                 continue  # of an earlier engine, or just cancelled
             stream = choice.stream
-            delta = self._take(choice, token, at_ns, now_ns, gaps)
+            delta = self._take(choice, token, stamps, now_ns, gaps)
             if stream.client in items:
                 items[stream.client].append(delta)
             else:
@@ -169,7 +169,8 @@ class Serving:
                 if stream.done:
                     done.append(stream)
         self._link.mode = step.mode
-        self.abort(stale)
+        if stale:
+            self.abort(stale)
         for identity, deltas in items.items():
             self.totals.streamed_tokens += len(deltas)
             self._clients.reply(identity, wire.Deltas(items=deltas))
@@ -177,8 +178,11 @@ class Serving:
         for stream in done:
             self._finish(stream)
 
-    def _take(self, choice: Choice, token: ipc.Token, at_ns: int, now_ns: int, gaps: dict[int, int]) -> wire.Delta:
+    def _take(
+        self, choice: Choice, token: ipc.Token, stamps: list[int], now_ns: int, gaps: dict[int, int]
+    ) -> wire.Delta:
         stream = choice.stream
+        (at_ns,) = stamps
         if choice.last_ns is None:
             choice.first_ns = at_ns
             if choice.phase != "decoding":
@@ -206,7 +210,7 @@ class Serving:
             index=index,
             token_ids=token.token_id.to_bytes(4, "little"),
             text=text,
-            at_mono_ns=[at_ns],
+            at_mono_ns=stamps,
             logprobs=logprobs,
             finish_reason=choice.finish_reason,
         )

@@ -5,7 +5,6 @@ complete on the same character the longer one wins. The stop string itself is ne
 that may still become one.
 """
 
-from array import array
 from collections.abc import Sequence
 
 from rapidctl.wire import TokenLogprob
@@ -61,30 +60,27 @@ class StopFilter:
 
 
 class OutputText:
-    """The shown text of one choice, and how much of it was shown after each of its ids."""
+    """The shown text of one choice, by the id that let it show."""
+
+    __slots__ = ("_detokenizer", "_filter", "_min_tokens", "_pieces")
 
     def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], min_tokens: int) -> None:
         self._detokenizer = detokenizer
         self._filter = StopFilter(stops) if stops else None
         self._min_tokens = min_tokens
-        self._pieces: list[str] = []
-        self._shown_len = 0
-        self._shown_after = array("I")  # [ids] characters shown
+        self._pieces: list[str] = []  # [ids]
 
     def push(self, token_id: int) -> tuple[str, str | None]:
         """One more id: the text it lets show, and the stop string it completes."""
         shown, stop = self._detokenizer.push(token_id), None
         if self._filter is not None:
-            shown, stop = self._filter.push(shown, armed=len(self._shown_after) + 1 >= self._min_tokens)
-        if shown:
-            self._pieces.append(shown)
-            self._shown_len += len(shown)
-        self._shown_after.append(self._shown_len)
+            shown, stop = self._filter.push(shown, armed=len(self._pieces) + 1 >= self._min_tokens)
+        self._pieces.append(shown)
         return shown, stop
 
     def push_silent(self) -> None:
         """One more id that has no text: the one that ended the output."""
-        self._shown_after.append(self._shown_len)
+        self._pieces.append("")
 
     def close(self) -> str:
         """The output ends here: the text that was held back, which can be no stop string any more."""
@@ -92,10 +88,7 @@ class OutputText:
         if self._filter is not None:
             rest = self._filter.push(rest, armed=False)[0] + self._filter.flush()
         if rest:
-            self._pieces.append(rest)
-            self._shown_len += len(rest)
-        if self._shown_after:
-            self._shown_after[-1] = self._shown_len
+            self._pieces[-1] += rest  # without an id nothing is held back
         return rest
 
     def logprob(self, token_id: int, logprob: float, top: list[tuple[int, float]]) -> TokenLogprob:
@@ -105,10 +98,8 @@ class OutputText:
 
     def after(self, num_ids: int) -> str:
         """What was shown after the first ``num_ids`` ids' share."""
-        return self.whole()[self._shown_after[num_ids - 1] if num_ids else 0 :]
+        return "".join(self._pieces[num_ids:])
 
     def whole(self) -> str:
         """All text shown."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        return "".join(self._pieces)

@@ -11,16 +11,19 @@ from typing import Final
 
 import zmq
 
+Source = zmq.Socket[bytes] | int
+"""A zmq socket or a plain descriptor."""
 _READABLE: Final = int(zmq.POLLIN)
 
 
 class Waiter:
     """Waits for zmq sockets, and for plain descriptors."""
 
-    def __init__(self, sockets: Iterable["zmq.Socket[bytes]"], descriptors: Iterable[int]) -> None:
+    def __init__(self, sources: Iterable[Source]) -> None:
         self._poll = select.poll()
-        self._sources: dict[int, zmq.Socket[bytes] | int] = {descriptor: descriptor for descriptor in descriptors}
-        self._sources |= {int(socket.getsockopt(zmq.FD)): socket for socket in sockets}
+        self._sources = {
+            source if isinstance(source, int) else int(source.getsockopt(zmq.FD)): source for source in sources
+        }
         for descriptor in self._sources:
             self._poll.register(descriptor, select.POLLIN)
         self._used = {source for source in self._sources.values() if not isinstance(source, int)}
@@ -29,9 +32,9 @@ class Waiter:
         """The socket was sent to, or not read to its end, since it was last asked."""
         self._used.add(socket)
 
-    def wait(self, timeout_ms: int) -> "set[zmq.Socket[bytes] | int]":
+    def wait(self, timeout_ms: int) -> set[Source]:
         """Sources that may be read without waiting; a socket among them may turn out to have nothing."""
-        ready: set[zmq.Socket[bytes] | int] = {socket for socket in self._used if has_message(socket)}
+        ready: set[Source] = {socket for socket in self._used if has_message(socket)}
         self._used.clear()
         for descriptor, _ in self._poll.poll(0 if ready else timeout_ms):
             ready.add(self._sources[descriptor])
@@ -39,5 +42,5 @@ class Waiter:
 
 
 def has_message(socket: "zmq.Socket[bytes]") -> bool:
-    """Ask the socket, which takes the news from its descriptor."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & _READABLE)
+    """Ask the socket, which takes the news from its descriptor. Of the ways to ask the one with the least Python."""
+    return bool(zmq.zmq_poll([(socket, _READABLE)], 0))

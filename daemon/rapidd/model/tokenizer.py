@@ -65,7 +65,8 @@ class Tokenizer:
         self._special = frozenset(token_id for token_id, token in added.items() if token.special)
         self._added = frozenset(added)
         self._bytes: dict[int, bytes] = {}
-        self._ascii: dict[int, str | None] = {}
+        self.ascii_texts: dict[int, str] = {}
+        """Texts of tokens met so far whose `output_bytes` are ASCII: what comes before and after cannot change them."""
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         """Ids of ``text``. ``add_special``: with what the model puts around a raw prompt (usually a BOS).
@@ -114,15 +115,6 @@ class Tokenizer:
         """As `token_bytes`, but empty for a special token."""
         return b"" if token_id in self._special else self.token_bytes(token_id)
 
-    def output_ascii(self, token_id: int) -> str | None:
-        """Text of a token whose `output_bytes` are ASCII, so that what comes before and after cannot change it."""
-        try:
-            return self._ascii[token_id]
-        except KeyError:
-            data = self.output_bytes(token_id)
-            text = self._ascii[token_id] = data.decode() if data.isascii() else None
-            return text
-
     def _make_bytes(self, token_id: int) -> bytes:
         text: str | None = self.backend.id_to_token(token_id)
         if text is None:
@@ -142,17 +134,23 @@ class Tokenizer:
 class Detokenizer:
     """Output text of one choice, token by token."""
 
+    __slots__ = ("_ascii_texts", "_inside", "_utf8", "tokenizer")
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._ascii_texts = tokenizer.ascii_texts
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._inside = False
         """A character has begun and is not complete."""
 
     def push(self, token_id: int) -> str:
         """The text that one more id completes; the start of an unfinished character is held back."""
-        if not self._inside and (text := self.tokenizer.output_ascii(token_id)) is not None:
+        if not self._inside and (text := self._ascii_texts.get(token_id)) is not None:
             return text
-        return self._decode(self.tokenizer.output_bytes(token_id))
+        data = self.tokenizer.output_bytes(token_id)
+        if data.isascii():
+            self._ascii_texts[token_id] = data.decode()
+        return self._decode(data)
 
     def feed(self, ids: Iterable[int]) -> str:
         """Several at once."""

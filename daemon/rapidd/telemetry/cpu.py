@@ -46,14 +46,18 @@ class CpuSensors:
     def __init__(self) -> None:
         self.why_not: str | None = None
         self._has_start = False
+        self._has_thermometer = True
+        """Until there was none at the first reading: looking for one costs as much as all the rest."""
 
     def read(self) -> DeviceSensors:
         """Load since the reading before (null at first), mean clock, and the hottest of the processor's sensors."""
         load = psutil.cpu_percent(interval=None)
+        temperature_c = _temperature_c() if self._has_thermometer else None
         sensors = DeviceSensors(
-            utilization=load / 100 if self._has_start else None, clock_hz=_clock_hz(), temperature_c=_temperature_c()
+            utilization=load / 100 if self._has_start else None, clock_hz=_clock_hz(), temperature_c=temperature_c
         )
-        self._has_start = True
+        if not self._has_start:
+            self._has_start, self._has_thermometer = True, temperature_c is not None
         return sensors
 
     def close(self) -> None:

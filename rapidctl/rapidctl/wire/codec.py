@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw
 
 from rapidctl.framing import FramingError, check_frame
 from rapidctl.wire.protocol import EVENT_TOPIC, MAX_DEPTH, MAX_ID_CHARS, SNAPSHOT_TOPIC
@@ -15,7 +15,8 @@ from rapidctl.wire.requests import Request
 from rapidctl.wire.snapshots import Event, Snapshot
 from rapidctl.wire.terms import ErrorCode
 
-_encoder = msgspec.msgpack.Encoder()
+encode = msgspec.msgpack.Encoder().encode
+"""One message as one frame."""
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
@@ -35,11 +36,6 @@ class WireError(ValueError):
         self.code: ErrorCode = code
         self.id = id
         self.call = call
-
-
-def encode(message: Struct) -> bytes:
-    """One message as one frame."""
-    return _encoder.encode(message)
 
 
 def decode_request(frame: bytes) -> Request:

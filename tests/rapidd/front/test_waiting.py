@@ -34,7 +34,7 @@ def until_message(waiter: Waiter, socket: "zmq.Socket[bytes]") -> None:
 
 def test_a_message_wakes_and_an_empty_socket_does_not(pair: Pair) -> None:
     ours, theirs = pair
-    waiter = Waiter([ours], [])
+    waiter = Waiter([ours])
     theirs.send(b"1")
     until_message(waiter, ours)
     assert ours.recv() == b"1"
@@ -45,7 +45,7 @@ def test_a_message_wakes_and_an_empty_socket_does_not(pair: Pair) -> None:
 def test_a_message_whose_news_was_taken_by_another_use_is_found_before_sleeping(pair: Pair) -> None:
     """A send takes the news from the descriptor: without `used` the message would wait for the next one."""
     ours, theirs = pair
-    waiter = Waiter([ours], [])
+    waiter = Waiter([ours])
     theirs.send(b"1")
     until_message(waiter, ours)
     assert waiter.wait(0) == set(), "its news is taken"
@@ -56,13 +56,13 @@ def test_a_message_whose_news_was_taken_by_another_use_is_found_before_sleeping(
 def test_the_first_wait_asks_every_socket(pair: Pair) -> None:
     ours, theirs = pair
     theirs.send(b"1")
-    until_message(Waiter([ours], []), ours)
-    assert Waiter([ours], []).wait(LONG_MS) == {ours}
+    until_message(Waiter([ours]), ours)
+    assert Waiter([ours]).wait(LONG_MS) == {ours}
 
 
 def test_plain_descriptors_wake_too(pair: Pair) -> None:
     read, write = os.pipe()
-    waiter = Waiter([pair[0]], [read])
+    waiter = Waiter([pair[0], read])
     waiter.wait(0)
     os.write(write, b"x")
     assert read in waiter.wait(LONG_MS)
