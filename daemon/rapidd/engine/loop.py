@@ -38,8 +38,7 @@ from rapidd.telemetry.latency import resolve_slo
 from rapidd.telemetry.recent import Recent
 
 STATE_BUSY_NS: Final = 250_000_000
-STATE_LATEST_NS: Final = 500_000_000
-"""Nobody is woken for it alone before this: the front is awake, and its caches warm, right behind a step."""
+"""While somebody watches. A state costs the front half of what a step does."""
 STATE_IDLE_NS: Final = 1_000_000_000
 STATE_SETTLED_NS: Final = 50_000_000
 """From the state before to the one that says that nothing runs any more."""
@@ -94,6 +93,7 @@ class Engine:
         self._heard_ns = clock()
         self._state_ns = 0
         self._state_is_busy = False
+        self._watched = True
         self._state_epoch = -1
         self._check_ns = 0
         self._accounted_ns = clock()
@@ -175,8 +175,13 @@ class Engine:
         return not all(lane.idle for lane in self._lanes.values())
 
     def _timeout_ms(self) -> int:
-        period = STATE_LATEST_NS if self._busy else self._idle_period_ns
+        # Behind a step the front is awake, its caches warm: nobody is woken for a state alone before twice its period.
+        period = 2 * self._busy_period_ns if self._busy else self._idle_period_ns
         return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
+
+    @property
+    def _busy_period_ns(self) -> int:
+        return STATE_BUSY_NS if self._watched else STATE_IDLE_NS
 
     @property
     def _idle_period_ns(self) -> int:
@@ -187,7 +192,8 @@ class Engine:
     def _receive(self, message: ipc.FrontMessage) -> None:
         self._heard_ns = self._clock()
         match message:
-            case ipc.Ping(number):
+            case ipc.Ping(number, watched):
+                self._watched = watched
                 if number == 0 or self._front is None:
                     self._link.send(self._hello)
                 else:
@@ -344,7 +350,7 @@ class Engine:
     def _publish_state(self) -> None:
         now = self._clock()
         busy = self._busy
-        if now - self._state_ns < (STATE_BUSY_NS if busy else self._idle_period_ns):
+        if now - self._state_ns < (self._busy_period_ns if busy else self._idle_period_ns):
             return
         self._state_ns, self._state_is_busy = now, busy
         self._placement = placement(self._lanes, transition=self._applying)

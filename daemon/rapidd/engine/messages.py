@@ -43,9 +43,9 @@ def to_request(message: ipc.Submit, limits: Limits) -> Request:
 def to_token(outcome: Outcome) -> ipc.Token:
     """The front's message for one sampled token."""
     request = outcome.request
-    cached = None
+    cached = prefill_start_ns = None
     if not request.told:
         request.told = True
-        cached = min(request.cached, request.prompt_len)
+        cached, prefill_start_ns = min(request.cached, request.prompt_len), request.prefill_start_ns
     logprob, top = outcome.logprob if outcome.logprob else (None, None)
-    return ipc.Token(request.rid, outcome.token_id, outcome.finish, logprob, top, cached)
+    return ipc.Token(request.rid, outcome.token_id, outcome.finish, logprob, top, cached, prefill_start_ns)

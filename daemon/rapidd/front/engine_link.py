@@ -33,6 +33,7 @@ class EngineLink:
         self._next_ping_ns = 0
         self._ping_number = 0
         self._unanswered_ns: int | None = None
+        self._watched = False
         self.hello: ipc.EngineHello | None = None
         self.state: ipc.EngineState | None = None
         self.note: ipc.SupervisorNote | None = None
@@ -112,6 +113,12 @@ class EngineLink:
         """Remember the newest epoch, from which the next engine goes on counting."""
         self.epoch = max(self.epoch, epoch)
 
+    def watch(self, watched: bool) -> None:
+        """Whether anybody looks at snapshots. The next ping tells the engine, and is due when somebody begins to."""
+        if watched and not self._watched:
+            self._next_ping_ns = 0
+        self._watched = watched
+
     def tick(self, due_ns: int) -> None:
         """Ping the engine, or ask whether there is one, if that is due by ``due_ns``."""
         if due_ns < self._next_ping_ns:
@@ -124,7 +131,7 @@ class EngineLink:
         self._ping_number += 1
         if self._unanswered_ns is None:
             self._unanswered_ns = now_ns
-        self.send(ipc.Ping(self._ping_number))
+        self.send(ipc.Ping(self._ping_number, self._watched))
         self._next_ping_ns = now_ns + PING_NS
 
     @property

@@ -71,9 +71,14 @@ class Publisher:
     # --- publishing ------------------------------------------------------------------------------------------
 
     @property
+    def watched(self) -> bool:
+        """Somebody subscribes to snapshots."""
+        return any(wire.SNAPSHOT_TOPIC.startswith(topic) for topic in self._topics)
+
+    @property
     def next_ns(self) -> int:
         """When the next snapshot is due."""
-        if not any(wire.SNAPSHOT_TOPIC.startswith(topic) for topic in self._topics):
+        if not self.watched:
             return self._clock() + IDLE_NS
         busy = bool(self._serving.journal.streams) or self._events.next_seq != self._published_event
         return self._published_ns + (self._period_ns if busy else max(self._period_ns, IDLE_NS))

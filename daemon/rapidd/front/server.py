@@ -296,7 +296,8 @@ class Server:
         """See `Transport`."""
         self._waiter.used(self._engine)
         try:
-            self._engine.send_multipart((identity, frame), zmq.NOBLOCK)
+            _send(self._engine, identity, _FIRST)
+            _send(self._engine, frame, _NOW)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -198,6 +198,7 @@ class Serving:
         choice.last_ns = at_ns
         if token.cached is not None and stream.cached_tokens is None:
             stream.cached_tokens = token.cached
+            stream.prefill_ns = stream.prefill_ns or token.prefill_start_mono_ns
         index = len(choice.output_ids)
         logprobs = None
         if choice.logprobs is not None and token.logprob is not None:

@@ -99,9 +99,11 @@ class Ping(_Message):
     """Goes through the engine's main loop and comes back as `Pong`: liveness of the loop, not of a thread.
 
     ``number`` 0 comes from a front that has not heard of this engine: the answer is `EngineHello`.
+    ``watched``: somebody looks at snapshots, which need an `EngineState` four times a second.
     """
 
     number: int
+    watched: bool = True
 
 
 class SetPlan(_Message):
@@ -180,8 +182,8 @@ class EngineHello(_Message):
 class Token(Struct, array_like=True, gc=False):
     """One produced token. ``finish`` is set on a choice's last token: "stop" (eos or stop id) or "length".
 
-    ``logprob`` and ``top`` are null unless the request asked for them. ``cached`` is the number of prompt
-    tokens that came from the prefix cache, given with the first token.
+    ``logprob`` and ``top`` are null unless the request asked for them. Given with the first token: ``cached``, the
+    number of prompt tokens that came from the prefix cache, and ``prefill_start_mono_ns``, as in `RequestState`.
     """
 
     rid: int
@@ -190,6 +192,7 @@ class Token(Struct, array_like=True, gc=False):
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
     cached: int | None = None
+    prefill_start_mono_ns: int | None = None
 
 
 class Step(_Message):
@@ -228,7 +231,10 @@ class RequestState(Struct, array_like=True):
 
 
 class EngineState(_Message):
-    """The engine's share of a snapshot; at most 4 a second while working, 1 a second while idle."""
+    """The engine's share of a snapshot; at most 4 a second while working and watched, 1 a second otherwise.
+
+    Sooner after a `Notice`.
+    """
 
     at_mono_ns: int
     partition: PartitionInfo

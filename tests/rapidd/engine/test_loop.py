@@ -51,6 +51,8 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
         tokens += step.tokens
     assert [token.rid for token in tokens] == [1] * 5
     assert tokens[0].cached == 0
+    assert tokens[0].prefill_start_mono_ns is not None
+    assert {token.prefill_start_mono_ns for token in tokens[1:]} == {None}
     assert tokens[-1].finish == "length"
 
 
@@ -92,6 +94,21 @@ def test_an_engine_that_has_just_become_idle_says_soon_that_it_holds_nothing(ben
     bench.clock.now += STATE_SETTLED_NS
     assert bench.until(ipc.EngineState, turns=1).kv.blocks_used == 0
     assert bench.engine._timeout_ms() > 900, "once"
+
+
+def test_an_engine_that_nobody_watches_says_once_a_second_how_it_is(bench: Bench) -> None:
+    """A state costs the front half of what a step does, and only snapshots need four a second."""
+    bench.send(ipc.Ping(1, watched=False))
+    bench.until(ipc.Pong)
+    bench.submit(1, [5, 6, 7], max_tokens=300)
+    bench.until(ipc.Step)
+    bench.clock.now += STATE_IDLE_NS
+    bench.until(ipc.EngineState)
+    bench.clock.now += STATE_IDLE_NS - 1
+    with pytest.raises(AssertionError):
+        bench.until(ipc.EngineState, turns=20)
+    bench.send(ipc.Ping(2, watched=True))
+    assert bench.until(ipc.EngineState).kv.blocks_used > 0
 
 
 def test_an_idle_engine_gives_freed_memory_back_every_ten_seconds(

@@ -71,6 +71,21 @@ def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Ri
     assert seqs == list(range(seqs[0], seqs[0] + 8))
 
 
+def test_the_engine_hears_at_once_that_somebody_watches_and_later_that_nobody_does(rig: Rig) -> None:
+    _, engine = rig.ready()
+
+    def told() -> bool:
+        rig.pass_time(1)
+        return engine.expect(ipc.Ping).watched
+
+    assert not told()
+    engine.inbox.clear()
+    watching = Subscriber(rig)
+    rig.until(lambda: any(isinstance(message, ipc.Ping) and message.watched for message in engine.inbox), engine)
+    watching.socket.close()
+    rig.until(lambda: not told(), engine)
+
+
 @pytest.mark.parametrize("template", [None, "{{ messages }}"])
 def test_clients_learn_whether_messages_can_be_rendered(tmp_path: Path, template: str | None) -> None:
     rig = Rig(tmp_path, text=TextModel(byte_tokenizer(VOCAB), ChatTemplate(template)))

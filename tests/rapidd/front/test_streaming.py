@@ -135,6 +135,20 @@ def test_times_are_the_engines(rig: Rig) -> None:
     assert finished.slo_met is True
 
 
+def test_the_first_token_tells_when_its_prompt_was_begun(rig: Rig) -> None:
+    """States tell it too, but a short request is over before the next one comes."""
+    peer, engine = rig.ready()
+    peer.generate(sampling=Sampling(max_tokens=1))
+    rid = engine.submitted().rid
+    rig.clock.advance(0.5)
+    began_ns = rig.clock()
+    rig.clock.advance(0.25)
+    engine.step(ipc.Token(rid, 65, "length", cached=0, prefill_start_mono_ns=began_ns))
+    timing = peer.expect(wire.Finished).timing
+    assert timing.queued_s == pytest.approx(0.5)
+    assert timing.prefill_s == pytest.approx(0.25)
+
+
 def test_a_gap_over_the_slo_is_a_miss(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.generate()
