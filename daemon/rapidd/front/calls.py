@@ -273,6 +273,7 @@ class Calls:
         self._clients.reply(client.identity, reply)
 
     def _requests(self, client: Client, request: wire.GetRequests) -> None:
+        self._link.asked()
         rows = self._publisher.rows(request.id)
         if request.id is not None and not rows:
             raise RequestError("not_found", f"no request {request.id!r} is running")

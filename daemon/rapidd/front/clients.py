@@ -14,7 +14,8 @@ Clock = Callable[[], int]
 """Nanoseconds of the monotonic clock."""
 Outcome = Literal["sent", "gone", "full"]
 
-LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9)
+LEASE_NS: Final = int(wire.LEASE_INTERVAL_S * wire.LEASE_MISSES * 1e9) - 100_000_000
+"""So that what follows from it is done in time too."""
 LATE_NS: Final = int(1.25 * wire.LEASE_INTERVAL_S * 1e9)
 """A client with streams that is silent for so long is asked as those without are: who left is known sooner."""
 PROBE_NS: Final = 30_000_000_000

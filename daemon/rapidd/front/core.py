@@ -299,7 +299,7 @@ class Front:
         """A topic of the metrics socket has its first subscriber (1, topic) or lost its last one (0, topic)."""
         self._next_ns = None
         self.publisher.subscription(frame[:1] == b"\x01", frame[1:])
-        self.link.watch(self.publisher.watched)
+        self.link.subscribed(self.publisher.watched)
 
     def engine_frame(self, identity: bytes, frame: bytes) -> None:
         """One frame on the private socket."""

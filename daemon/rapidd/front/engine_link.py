@@ -19,6 +19,9 @@ SEEK_NS: Final = 200_000_000
 SILENT_NS: Final = 10_000_000_000
 """A loop that answers no ping for so long is called lost; a batch takes at most about a second."""
 
+ASKED_NS: Final = 1_000_000_000
+"""Whoever asks for requests' rows again and again wants to see their phases: the engine is watched for so long."""
+
 Change = Literal["new", "again", "known"]
 
 
@@ -33,7 +36,8 @@ class EngineLink:
         self._next_ping_ns = 0
         self._ping_number = 0
         self._unanswered_ns: int | None = None
-        self._watched = False
+        self._subscribed = False
+        self._asked_ns = clock() - ASKED_NS
         self.hello: ipc.EngineHello | None = None
         self.state: ipc.EngineState | None = None
         self.note: ipc.SupervisorNote | None = None
@@ -113,11 +117,17 @@ class EngineLink:
         """Remember the newest epoch, from which the next engine goes on counting."""
         self.epoch = max(self.epoch, epoch)
 
-    def watch(self, watched: bool) -> None:
-        """Whether anybody looks at snapshots. The next ping tells the engine, and is due when somebody begins to."""
-        if watched and not self._watched:
+    def subscribed(self, on: bool) -> None:
+        """Whether anybody subscribes to snapshots, which want the engine's state as often as it tells it."""
+        if on:
+            self.asked()
+        self._subscribed = on
+
+    def asked(self) -> None:
+        """Somebody wants to see where requests are. The next ping tells the engine; it is due now if that is news."""
+        if not self._is_watched():
             self._next_ping_ns = 0
-        self._watched = watched
+        self._asked_ns = self._clock()
 
     def tick(self, due_ns: int) -> None:
         """Ping the engine, or ask whether there is one, if that is due by ``due_ns``."""
@@ -131,7 +141,7 @@ class EngineLink:
         self._ping_number += 1
         if self._unanswered_ns is None:
             self._unanswered_ns = now_ns
-        self.send(ipc.Ping(self._ping_number, self._watched))
+        self.send(ipc.Ping(self._ping_number, self._is_watched()))
         self._next_ping_ns = now_ns + PING_NS
 
     @property
@@ -147,6 +157,9 @@ class EngineLink:
         if ended:
             self.drop()
         return ended
+
+    def _is_watched(self) -> bool:
+        return self._subscribed or self._clock() - self._asked_ns < ASKED_NS
 
     def _is_silent(self) -> bool:
         return self._unanswered_ns is not None and self._clock() - self._unanswered_ns > SILENT_NS

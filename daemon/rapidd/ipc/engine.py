@@ -99,7 +99,7 @@ class Ping(_Message):
     """Goes through the engine's main loop and comes back as `Pong`: liveness of the loop, not of a thread.
 
     ``number`` 0 comes from a front that has not heard of this engine: the answer is `EngineHello`.
-    ``watched``: somebody looks at snapshots, which need an `EngineState` four times a second.
+    ``watched``: somebody looks at snapshots or requests, and wants an `EngineState` four times a second.
     """
 
     number: int

@@ -71,19 +71,27 @@ def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Ri
     assert seqs == list(range(seqs[0], seqs[0] + 8))
 
 
-def test_the_engine_hears_at_once_that_somebody_watches_and_later_that_nobody_does(rig: Rig) -> None:
-    _, engine = rig.ready()
+def test_the_engine_hears_whether_anybody_wants_to_know_how_it_is(rig: Rig) -> None:
+    peer, engine = rig.ready()
 
-    def told() -> bool:
-        rig.pass_time(1)
-        return engine.expect(ipc.Ping).watched
+    def hears(watched: bool, seconds: float = 0) -> None:
+        """The next ping says so; it comes at once, or after so many seconds at the latest."""
+        engine.inbox.clear()
+        rig.until(
+            lambda: any(ping.watched is watched for ping in engine.inbox if isinstance(ping, ipc.Ping)),
+            engine,
+            meanwhile=lambda: rig.clock.advance(seconds),
+        )
 
-    assert not told()
-    engine.inbox.clear()
-    watching = Subscriber(rig)
-    rig.until(lambda: any(isinstance(message, ipc.Ping) and message.watched for message in engine.inbox), engine)
-    watching.socket.close()
-    rig.until(lambda: not told(), engine)
+    hears(False, 1)
+    rig.front.subscription(b"\1" + wire.SNAPSHOT_TOPIC)
+    hears(True)
+    hears(True, 1)
+    rig.front.subscription(b"\0" + wire.SNAPSHOT_TOPIC)
+    hears(False, 1)
+    peer.send(wire.GetRequests(call=1))
+    hears(True)
+    hears(False, 1)
 
 
 @pytest.mark.parametrize("template", [None, "{{ messages }}"])
