@@ -34,8 +34,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """Tokens a KV block; null: 16 on a CPU, 64 on a GPU."""
     prefix_cache: bool = True
     """Whether prompts share the blocks of a beginning that another one computed."""
-    max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] = 64
-    """Most rows of one decode step, and so most requests running at once."""
+    max_batch_requests: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    """Most rows of one decode step, and so most requests running at once; null: 64 on a CPU, 256 on a GPU."""
     max_chunk_s: Annotated[float, Meta(gt=0, le=60)] | None = None
     """Longest a prefill chunk may take by prediction; null: 1 on a CPU, 0.1 on a GPU."""
     policy: str = "auto"

@@ -88,7 +88,7 @@ def assemble(config: Config, backend: Backend, report: Report, *, with_peaks: bo
     auto = config.model.dtype == "auto"
     dtype = backend.choose_dtype(loaded.spec.file_dtype) if auto else DTYPES[config.model.dtype]
     sizes = Sizes(
-        num_slots=config.engine.max_batch_requests,
+        num_slots=config.engine.max_batch_requests or defaults.max_batch_requests,
         max_model_len=_context(config, loaded.spec, defaults.max_context),
         block_tokens=config.engine.block_tokens or defaults.block_tokens,
     )

@@ -15,6 +15,7 @@ class Defaults(Struct, frozen=True, kw_only=True):
     """What settings mean that are not given, and bounds that nobody sets."""
 
     block_tokens: int
+    max_batch_requests: int
     max_context: int = UNBOUNDED
     max_chunk_s: float
     lone_chunk_s: float | None = None
@@ -29,10 +30,17 @@ class Defaults(Struct, frozen=True, kw_only=True):
 
 
 CPU_DEFAULTS: Final = Defaults(
-    block_tokens=16, max_context=CPU_CONTEXT, max_chunk_s=1.0, lone_chunk_s=2.5, itl_slo_s=0.3, warmup_tokens=256
+    block_tokens=16,
+    max_batch_requests=64,
+    max_context=CPU_CONTEXT,
+    max_chunk_s=1.0,
+    lone_chunk_s=2.5,
+    itl_slo_s=0.3,
+    warmup_tokens=256,
 )
 GPU_DEFAULTS: Final = Defaults(
     block_tokens=64,
+    max_batch_requests=256,
     max_chunk_s=0.1,
     max_chunk_tokens=2048,
     itl_slo_s=0.05,

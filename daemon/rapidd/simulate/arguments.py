@@ -60,7 +60,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what is said of the device beside its profile."""
     add = parser.add_argument
     add("--kv-blocks", type=_count, metavar="N", help=f"size of the KV cache ({KV_TOKENS} tokens)")
-    add("--max-batch-requests", type=_count, default=96, metavar="N", help="running at once (96)")
+    add("--max-batch-requests", type=_count, metavar="N", help="running at once (the device's default)")
     what = "of all batches, or of one kind: hybrid/mixed=0.08; may be repeated"
     add("--jitter", action="append", default=[], metavar="[WHAT=]X", help=f"mean relative error, 0.03, {what}")
     add("--jitter-run", type=_count, default=1, metavar="N", help="batches of a lane in a row that err alike (1)")

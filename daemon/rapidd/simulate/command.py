@@ -175,7 +175,7 @@ def setup_of(arguments: argparse.Namespace, profile: Profile, max_model_len: int
         slo=resolve_slo(SloConfig(), kind),
         kv_blocks=arguments.kv_blocks or KV_TOKENS // block_tokens,
         block_tokens=block_tokens,
-        max_running=arguments.max_batch_requests,
+        max_running=arguments.max_batch_requests or defaults.max_batch_requests,
         max_model_len=max_model_len or min(CONTEXT, defaults.max_context),
         max_chunk_s=defaults.max_chunk_s,
         lone_chunk_s=defaults.lone_chunk_s,
