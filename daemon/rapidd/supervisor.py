@@ -234,7 +234,8 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Read the configuration again. The engine is asked first: it alone can find a policy illegal."""
-        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self._is_up:
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             if self._phase != "serving" or self._reloading is not None or not self._engine.ready:
                 raise ConfigError(["not now: the daemon starts, stops or reloads already; try again when it serves"])
@@ -273,7 +274,13 @@ class Supervisor:
             self._say(done)
         text = f"reload refused, the old configuration stays: {'; '.join(problems)}" if problems else done
         self._front.tell(ReloadDone(text, bool(problems)))
-        notify("READY=1")
+        if self._is_up:
+            notify("READY=1")
+
+    @property
+    def _is_up(self) -> bool:
+        """Whether systemd was told that the daemon is ready, and not that it stops: before and after, no reload says so."""
+        return self._was_ready and self._phase == "serving"
 
     # --- children
 

@@ -83,7 +83,11 @@ class Manager:
 
     def until(self, state: str) -> list[str]:
         """The next datagram that begins with this assignment; those before it are dropped."""
-        while True:
-            heard = self.socket.recv(4096).decode().splitlines()
-            if heard[0] == state:
-                return heard
+        return self.all_until(state)[-1]
+
+    def all_until(self, state: str) -> list[list[str]]:
+        """Every datagram up to the next that begins with this assignment."""
+        heard: list[list[str]] = []
+        while not heard or heard[-1][0] != state:
+            heard.append(self.socket.recv(4096).decode().splitlines())
+        return heard

@@ -42,6 +42,7 @@ def test_a_refused_reload_changes_nothing(
 ) -> None:
     daemon.start("serve", engine, NOTIFY_SOCKET=manager.path)
     daemon.until_ready()
+    manager.until("READY=1")
     before = (daemon.folder / "run/request.d/config.json").read_bytes()
     (daemon.folder / "rapidd.toml").write_text(text)
     daemon.signal(signal.SIGHUP)
@@ -78,3 +79,15 @@ def test_a_reload_that_the_front_asks_for_is_made_and_its_outcome_told(
     daemon.ask_reload()
     done = daemon.until("front", "reload done")
     assert (done["refused"], done["text"]) == (refused, outcome)
+
+
+def test_a_reload_while_it_starts_is_refused_and_does_not_call_it_ready(daemon: Daemon, manager: "Manager") -> None:
+    """systemd takes READY=1 at its word: the end of a reload said it of a daemon whose engine still loaded."""
+    daemon.start("serve", "loading", NOTIFY_SOCKET=manager.path)
+    daemon.until("engine", "loading")
+    daemon.signal(signal.SIGHUP)
+    daemon.until("front", "reload done", lambda done: bool(done["refused"]))
+    daemon.signal(signal.SIGTERM)
+    told = [line for lines in manager.all_until("STOPPING=1") for line in lines]
+    assert any(line.startswith("STATUS=reload refused") for line in told)
+    assert not {"READY=1", "RELOADING=1"} & set(told)
