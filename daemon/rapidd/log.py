@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -35,6 +36,17 @@ def adopt_libraries() -> None:
     root = logging.getLogger()
     root.handlers[:] = _LOGGER.handlers
     root.setLevel(logging.ERROR)
+
+
+def adopt_crashes() -> None:
+    """From now on an exception that ends this process or one of its threads is a line like the rest."""
+    sys.excepthook = lambda _kind, error, _trace: _crash(error)
+    threading.excepthook = lambda crash: _crash(crash.exc_value)
+
+
+def _crash(error: BaseException | None) -> None:
+    trace = "".join(traceback.format_exception(error)) if error is not None else None
+    _write(logging.ERROR, "an exception that nobody handled", {"exception": trace})
 
 
 def debug_is_on() -> bool:

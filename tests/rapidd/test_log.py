@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +60,23 @@ def test_a_program_that_asked_for_no_log_hears_of_trouble_only(capsys: pytest.Ca
     log.info("nothing to see")
     log.warning("trouble")
     assert capsys.readouterr().err == "rapidd: trouble\n"
+
+
+def test_an_exception_that_ends_a_process_or_a_thread_is_a_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (sys, threading):
+        monkeypatch.setattr(module, "excepthook", None)
+    log.start(LogConfig(format="json"), "engine")
+    log.adopt_crashes()
+    thread = threading.Thread(target=lambda: 1 // 0)
+    thread.start()
+    thread.join()
+    sys.excepthook(ValueError, ValueError("no"), None)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in told] == ["error", "error"]
+    assert "ZeroDivisionError" in told[0]["exception"]
+    assert told[1]["exception"].endswith("ValueError: no\n")
 
 
 def test_what_a_library_says_of_errors_looks_like_the_rest_with_its_traceback(

@@ -28,7 +28,7 @@ def main() -> int:
     directory = RuntimeDir(config.server.listen)
     stacks.catch(directory.private, "engine")
     log.start(config.log, "engine")
-
+    log.adopt_crashes()
     faults.arm(config.faults.points, directory.private, "loader")
 
     def report(detail: str, percent: float | None) -> None:

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = msgspec.json.decode(options.config.read_bytes(), type=Config)
         log.start(config.log, "front")
+        log.adopt_crashes()
         runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
         runtime.prepare()
         stacks.catch(runtime.private, "front")

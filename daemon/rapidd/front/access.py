@@ -4,9 +4,11 @@ A user is who the kernel says is at the other end of a local socket, or whose ke
 calls itself.
 """
 
+import contextlib
 import grp
 import os
 import pwd
+from collections.abc import Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -83,6 +85,18 @@ def audit(peer: Peer | None, label: str, request: wire.Request, outcome: str) ->
         key=peer.name if peer else None,
         asked=str(asked),
     )
+
+
+@contextlib.contextmanager
+def audited(peer: Peer | None, label: str, request: wire.Request, outcome: str) -> Iterator[None]:
+    """Write down what became of an operator's action, which the block carries out: ``outcome``, or that it was refused."""
+    try:
+        yield
+    except Exception as error:
+        code = error.code if isinstance(error, RequestError) else "internal_error"
+        audit(peer, label, request, f"refused: {code}")
+        raise
+    audit(peer, label, request, outcome)
 
 
 class Usage(Struct, frozen=True):

@@ -4,14 +4,13 @@ A message that cannot be answered otherwise gets exactly one `wire.Failed`. Long
 their requests wait in ``encoding`` until `Calls.encoded` hears what became of them. Knows no sockets.
 """
 
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
 from rapidctl import __version__, wire
-from rapidd import faults
+from rapidd import faults, log
 from rapidd.config import AccessConfig, ServerConfig
 from rapidd.errors import RequestError
 from rapidd.front import access, admission
@@ -133,7 +132,7 @@ class Calls:
         except RequestError as error:
             self._refuse(identity, stream_id, call, error)
         except Exception as error:  # the boundary of the process: one message must not end everybody's streams
-            traceback.print_exc()
+            log.bug("a bug while a client's message was handled", request_id=stream_id)
             self._refuse(identity, stream_id, call, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
 
     def _command(self, client: Client, request: wire.Request) -> None:
@@ -141,12 +140,8 @@ class Calls:
 
         What the engine makes of one that is passed on is an event, and so in the log too.
         """
-        try:
+        with access.audited(client.peer, client.label, request, "carried out or passed on"):
             self._verbs[type(request)](client, request)
-        except RequestError as error:
-            access.audit(client.peer, client.label, request, f"refused: {error.code}")
-            raise
-        access.audit(client.peer, client.label, request, "carried out or passed on")
 
     def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
         """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
@@ -256,8 +251,8 @@ class Calls:
         if stream is None:
             raise RequestError("not_found", f"no request {request.id!r} is running")
         if stream.client != client.identity:
-            self._control.check_control(client)
-            access.audit(client.peer, client.label, request, "carried out")
+            with access.audited(client.peer, client.label, request, "carried out"):
+                self._control.check_control(client)
         if isinstance(stream, Encoding):
             stream.cancelled = True
         else:

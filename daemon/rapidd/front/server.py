@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -250,14 +249,15 @@ class Server:
             self.front.stop()
         while self._encoded:
             stream_id, future = self._encoded.popleft()
-            error = future.exception()
-            if error is None:
-                self.front.encoded(stream_id, future.result())
-            elif isinstance(error, RequestError):
-                self.front.encoded(stream_id, error)
-            else:
-                traceback.print_exception(error)
-                self.front.encoded(stream_id, RequestError("internal_error", f"a bug in rapidd: {error!r}"))
+            outcome: list[int] | RequestError
+            try:
+                outcome = future.result()
+            except RequestError as error:
+                outcome = error
+            except Exception as error:
+                log.bug("a bug while a prompt was encoded", request_id=stream_id)
+                outcome = RequestError("internal_error", f"a bug in rapidd: {error!r}")
+            self.front.encoded(stream_id, outcome)
 
     # --- prompts that take long to encode ------------------------------------------------------------------------
 

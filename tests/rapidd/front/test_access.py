@@ -6,12 +6,13 @@ import logging
 import os
 import pwd
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from rapidctl.wire import ControlReply, Drain, Failed, Finished, Generate, Hello, Sampling, Welcome
-from rapidd import log
+from rapidctl.wire import Cancel, ControlReply, Drain, Failed, Finished, Generate, Hello, Sampling, Welcome
+from rapidd import faults, log
 from rapidd.config import AccessConfig, LogConfig
 from rapidd.front import access
 from rapidd.front.access import Peer, Usage, may_control, peer_of
@@ -157,6 +158,44 @@ def test_every_action_of_an_operator_is_written_down_with_who_the_kernel_says_th
     assert peer.fails().code == "not_permitted"
     (refused,) = [line for line in lines.read() if line.get("event") == "audit"]
     assert refused["message"] == "operator: Drain refused: not_permitted"
+
+
+def test_cancelling_the_request_of_others_is_written_down_whether_it_was_allowed_or_not(
+    rig: Rig, lines: LogLines
+) -> None:
+    peer, _ = rig.ready()
+    peer.generate("theirs")
+    other = Client(rig)
+    other.hello(control=False)
+    log.start(LogConfig(format="json"), "front")
+    other.send(Cancel(call=1, id="theirs"))
+    assert other.fails().code == "not_permitted"
+    other.hello()
+    other.ask(Cancel(call=2, id="theirs"), ControlReply)
+    told = [line for line in lines.read() if line.get("event") == "audit"]
+    assert [line["message"] for line in told] == [
+        "operator: Cancel refused: not_permitted",
+        "operator: Cancel carried out",
+    ]
+    assert {(line["uid"], line["asked"]) for line in told} == {(os.getuid(), "{'id': 'theirs'}")}
+
+
+def test_a_bug_is_a_line_with_its_traceback_and_the_request_that_met_it(
+    rig: Rig, lines: LogLines, tmp_path: Path
+) -> None:
+    peer, _ = rig.ready()
+    log.start(LogConfig(format="json"), "front")
+    faults.arm("front.receive:raise@1", tmp_path, "front.")
+    try:
+        peer.send(Generate(id="unlucky", prompt="a secret"))
+        assert peer.fails().code == "internal_error"
+    finally:
+        faults.arm("", tmp_path, "front.")
+    (told,) = [line for line in lines.read() if line["level"] == "error"]
+    assert told["request_id"] == "unlucky"
+    assert "InjectedFault" in str(told["exception"])
+    assert "secret" not in str(told)
+    rig.serves()
 
 
 def test_lines_about_a_request_are_at_debug_name_it_and_never_its_text(rig: Rig, lines: LogLines) -> None:
