@@ -2,8 +2,9 @@
 
 A plain matrix product packs its weights again at every call; with that done, a product of 4 to 1,024 tokens takes a
 fifth to a third less time, and of one token no more (kernels/bench/linear_cpu.py). oneDNN for bfloat16, and for float32
-MKL on Intel's processors and oneDNN on others, where it takes an eighth less for a prompt and half for eight rows. Both
-through the operators that `torch.compile` freezes models with. Without them, and in other dtypes, weights stay as they
+MKL on Intel's processors and oneDNN on others, where it takes an eighth less for a prompt and half for eight rows (and
+MKL where oneDNN must not write the machine code that it runs). Both through the operators that `torch.compile` freezes
+models with. Without them, and in other dtypes, weights stay as they
 are. The packed weights replace the plain ones.
 """
 
@@ -64,8 +65,19 @@ def _layout(dtype: torch.dtype) -> Layout:
     if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "onednn"
     if dtype == torch.float32 and torch._C.has_mkl:
-        return "mkl" if is_intel(CPU_INFO) or not torch._C._has_mkldnn else "onednn"
+        return "mkl" if is_intel(CPU_INFO) or not _onednn_works() else "onednn"
     return "plain"
+
+
+def _onednn_works() -> bool:
+    """It writes its kernels as machine code, which a process may be forbidden (systemd: MemoryDenyWriteExecute=)."""
+    if not torch._C._has_mkldnn:
+        return False
+    try:
+        pack_as(torch.ones(16, 16), "onednn")
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_intel(cpu_info: Path) -> bool:

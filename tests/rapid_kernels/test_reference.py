@@ -305,6 +305,29 @@ def test_products_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
     assert float(grown.stdout) < 60, grown.stderr  # 150 without a bound, some 20 with it
 
 
+NO_NEW_CODE = """
+import ctypes
+import torch
+from rapid_kernels.packed import multiply, pack
+
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    print("skip")
+else:
+    x, weight = torch.randn(9, 48), torch.randn(72, 48)
+    torch.testing.assert_close(multiply(x, pack(weight), None), x @ weight.t())
+    print("equal")
+"""
+
+
+def test_float32_is_multiplied_where_no_code_may_be_written() -> None:
+    """systemd's MemoryDenyWriteExecute=: oneDNN could not make its kernels, and no engine started."""
+    done = run([sys.executable, "-P", "-c", NO_NEW_CODE])
+    if done.stdout == "skip\n":
+        pytest.skip("needs Linux 6.3")
+    assert done.stdout == "equal\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("cpu_info", "intel"),
     [

@@ -100,6 +100,7 @@ def install() -> None:
         ("systemd/sysusers.d/rapidd.conf", "/etc/sysusers.d/"),
         ("systemd/tmpfiles.d/rapidd.conf", "/etc/tmpfiles.d/"),
         ("systemd/drop-ins/cpu.conf", "/etc/systemd/system/rapidd.service.d/"),
+        ("systemd/drop-ins/memory-deny-write-execute.conf", "/etc/systemd/system/rapidd.service.d/"),
     ):
         run("install", "-D", "-m", "644", "-t", target, str(SRC / source))
     see("sysusers", run("systemd-sysusers", "rapidd.conf").returncode)
