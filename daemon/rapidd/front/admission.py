@@ -31,6 +31,10 @@ _INSTEAD: Final = {
 
 LONG_CHARS: Final = 4096
 """Encoding this much takes a few milliseconds, which running streams do not feel."""
+CHARS_A_TOKEN: Final = 8
+"""More than nearly all text has: one with so many for each token that fits is judged by its beginning."""
+EDGE_TOKENS: Final = 64
+"""More than a beginning, which may end within a word, can have too many."""
 MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
 HOPELESS: Final = 2.0
@@ -105,16 +109,19 @@ def is_long(request: wire.Generate) -> bool:
     return request.prompt is not None and len(request.prompt) > LONG_CHARS
 
 
-def encode(request: wire.Generate, text: TextModel) -> list[int]:
-    """Prompt ids of ``request``; may run in another thread. Raises `RequestError`."""
+def encode(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[int]:
+    """Prompt ids of ``request``; may run in another thread. Raises `RequestError`.
+
+    Takes no longer than the context is long: of a text that is far too long, the beginning is enough to refuse it.
+    """
     _check_fields(request)
     if request.prompt_ids is not None:
         return _unpack(request.prompt_ids, "prompt_ids")
-    if request.prompt:
-        return text.tokenizer.encode(request.prompt, add_special=True)
-    if request.messages:
-        return text.tokenizer.encode(text.template.render(request.messages), add_special=False)
-    return []
+    prompt = text.template.render(request.messages) if request.messages else request.prompt or ""
+    if len(prompt) > (num_chars := CHARS_A_TOKEN * capacity.max_model_len):
+        at_least = len(text.tokenizer.encode(prompt[:num_chars], add_special=False)) - EDGE_TOKENS
+        _check_length(at_least, f"more than {at_least}", capacity)
+    return text.tokenizer.encode(prompt, add_special=request.messages is None) if prompt else []
 
 
 def admit(
@@ -181,15 +188,19 @@ def _check_fields(request: wire.Generate) -> None:
 def _check_prompt(ids: list[int], capacity: Capacity) -> None:
     if not ids:
         raise RequestError("empty_prompt", "the prompt has no tokens", "give at least one character, message or id")
+    _check_length(len(ids), f"{len(ids)}", capacity)
+    _check_vocabulary(ids, "the prompt", capacity)
+
+
+def _check_length(num_tokens: int, told: str, capacity: Capacity) -> None:
     longest = capacity.max_model_len - 1
-    if len(ids) > longest:
+    if num_tokens > longest:
         raise RequestError(
             "prompt_too_long",
-            f"the prompt has {len(ids)} tokens; the context of {capacity.max_model_len} takes at most {longest} "
+            f"the prompt has {told} tokens; the context of {capacity.max_model_len} takes at most {longest} "
             "and one of output",
             "shorten the prompt, or serve with a larger --max-model-len",
         )
-    _check_vocabulary(ids, "the prompt", capacity)
 
 
 def _max_tokens(request: wire.Generate, prompt_len: int, capacity: Capacity) -> int:

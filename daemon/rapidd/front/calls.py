@@ -47,7 +47,7 @@ class Calls:
         front_boot_id: str,
         text: TextModel,
         clock: Clock,
-        encode: Callable[[wire.Generate], None],
+        encode: Callable[[wire.Generate, Capacity], None],
         reload: Callable[[], None],
         state: Callable[[], wire.DaemonState],
         clients: Clients,
@@ -204,9 +204,9 @@ class Calls:
         )
         if admission.is_long(request):
             self.encoding[request.id] = Encoding(client.identity, request, self._clock())
-            self._encode(request)
+            self._encode(request, self.capacity)
         else:
-            prompt_ids = admission.encode(request, self._text)
+            prompt_ids = admission.encode(request, self._text, self.capacity)
             self._serving.open(client, request, prompt_ids, self._text, self.capacity, self._clock())
 
     def _usage(self, client: Client) -> access.Usage:

@@ -48,7 +48,7 @@ class Front:
         clock: Clock,
         wall: Callable[[], float],
         report: Callable[[ipc.ChildLine], None],
-        encode: Callable[[wire.Generate], None],
+        encode: Callable[[wire.Generate, Capacity], None],
     ) -> None:
         self.boot_id = secrets.token_hex(8)
         self.stopped = False

@@ -23,7 +23,7 @@ from rapidd import faults, ipc, log
 from rapidd.config import Config
 from rapidd.errors import ConfigError, RequestError
 from rapidd.front import access, admission
-from rapidd.front.admission import TextModel
+from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Clock, Outcome
 from rapidd.front.core import Front
 from rapidd.front.remote import MARK, Remote
@@ -261,13 +261,13 @@ class Server:
 
     # --- prompts that take long to encode ------------------------------------------------------------------------
 
-    def _encode(self, request: wire.Generate) -> None:
+    def _encode(self, request: wire.Generate, capacity: Capacity) -> None:
         def done(future: Future[list[int]]) -> None:  # in the encoder's thread
             self._encoded.append((request.id, future))
             with contextlib.suppress(BlockingIOError):  # full: the loop is about to look anyway
                 self._wake_write.send(b"\0")
 
-        self._encoder.submit(admission.encode, request, self._text).add_done_callback(done)
+        self._encoder.submit(admission.encode, request, self._text, capacity).add_done_callback(done)
 
     # --- Transport -----------------------------------------------------------------------------------------------
 

@@ -67,6 +67,27 @@ def test_a_long_prompt_that_does_not_fit_is_refused(rig: Rig) -> None:
     rig.serves()
 
 
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_of_a_prompt_that_is_far_too_long_the_beginning_is_read_and_no_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_chat: bool
+) -> None:
+    """A text of four million characters took four seconds to refuse, and every long prompt behind it waited."""
+    peer, engine = rig.ready()
+    tokenizer = rig.server._text.tokenizer
+    encoded: list[str] = []
+
+    def encode(text: str, *, add_special: bool) -> list[int]:
+        encoded.append(text)
+        return type(tokenizer).encode(tokenizer, text, add_special=add_special)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    text = "far too long " * 100_000
+    peer.send(wire.Generate(id="r", **({"messages": [wire.ChatMessage("user", text)]} if is_chat else {"prompt": text})))
+    assert peer.fails().code == "prompt_too_long"
+    assert [len(text) for text in encoded] == [admission.CHARS_A_TOKEN * engine.hello_message.max_model_len]
+    rig.serves()
+
+
 def test_its_id_is_taken_and_it_can_be_cancelled_meanwhile(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
     peer, engine = pair
     with busy_encoder(rig):
