@@ -4,17 +4,23 @@ import argparse
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from rapidctl import wire
-from rapidd import faults, ipc, log, stacks
+from rapidd import faults, ipc, limits, log, stacks
 from rapidd.config import Config, LogConfig
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
 from rapidd.model.resolve import load_chat_template, load_model, load_tokenizer
 from rapidd.paths import RuntimeDir
+
+MEMORY_BYTES: Final = 4 * 1024**3
+"""Of its own: a full queue of long prompts takes a tenth. ZeroMQ keeps messages of any number of parts for a client, and
+one who sends nothing else ends this process, which another follows, and not the machine's memory.
+"""
 
 
 def load_text(config: Config) -> TextModel:
@@ -35,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = msgspec.json.decode(options.config.read_bytes(), type=Config)
         log.start(config.log, "front")
         log.adopt_crashes()
+        limits.raise_descriptors()
+        limits.bound_memory(MEMORY_BYTES)
         runtime = RuntimeDir(config.server.listen or wire.default_endpoint())
         runtime.prepare()
         stacks.catch(runtime.private, "front")

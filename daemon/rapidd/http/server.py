@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import stat
@@ -19,7 +18,7 @@ from typing import Final
 
 import uvicorn
 
-from rapidd import log, sdnotify
+from rapidd import limits, log, sdnotify
 from rapidd.config import HttpConfig
 from rapidd.errors import ConfigError
 from rapidd.http import keys as api_keys
@@ -27,7 +26,6 @@ from rapidd.http.app import Settings, make_app
 from rapidd.http.guard import BoundedProtocol, is_loopback
 
 BACKLOG: Final = 1024
-MAX_DESCRIPTORS: Final = 65_536
 KEEP_ALIVE_S: Final = 60
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of each connection in the kernel, which would let it grow to megabytes for a client that does not read."""
@@ -95,7 +93,7 @@ def run(config: HttpConfig, endpoint: str) -> int:
                 timeout_graceful_shutdown=round(config.drain_timeout_s),
             )
         )
-        _raise_descriptor_limit()
+        limits.raise_descriptors()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.freeze()
         log.info(f"http ready on {_address(config, sock)}, for the daemon at {endpoint}")
@@ -106,14 +104,6 @@ def run(config: HttpConfig, endpoint: str) -> int:
             if config.uds:
                 Path(config.uds).unlink(missing_ok=True)
     return 0
-
-
-def _raise_descriptor_limit() -> None:
-    """A connection is a descriptor, and the usual soft limit is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(config: HttpConfig) -> socket.socket:

@@ -1,6 +1,7 @@
 """The front as the supervisor starts it: a process of its own, told by a channel and by signals."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import zmq
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config, ModelConfig, ServerConfig
+from rapidd.front.__main__ import MEMORY_BYTES
 from support.process import environment
 
 MODEL = Path(__file__).parents[2] / "data" / "stories260K_hf"
@@ -73,6 +75,7 @@ def test_it_serves_status_and_drains_at_sigterm(front: FrontProcess, tmp_path: P
     for name in ("request.sock", "request-metrics.sock"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o770
     assert (tmp_path / "request.d").stat().st_mode & 0o777 == 0o700
+    assert resource.prlimit(front.process.pid, resource.RLIMIT_DATA)[0] == MEMORY_BYTES
     with zmq.Context() as context, context.socket(zmq.DEALER) as client:
         client.set(zmq.LINGER, 0)
         client.connect(front.endpoint)
