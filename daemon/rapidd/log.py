@@ -18,6 +18,7 @@ from typing import Final
 from rapidd.config import LogConfig
 
 _LOGGER: Final = logging.getLogger("rapidd")
+_UNHANDLED: Final = "an exception that nobody handled"
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -40,13 +41,8 @@ def adopt_libraries() -> None:
 
 def adopt_crashes() -> None:
     """From now on an exception that ends this process or one of its threads is a line like the rest."""
-    sys.excepthook = lambda _kind, error, _trace: _crash(error)
-    threading.excepthook = lambda crash: _crash(crash.exc_value)
-
-
-def _crash(error: BaseException | None) -> None:
-    trace = "".join(traceback.format_exception(error)) if error is not None else None
-    _write(logging.ERROR, "an exception that nobody handled", {"exception": trace})
+    sys.excepthook = lambda _kind, exception, _trace: bug(_UNHANDLED, exception)
+    threading.excepthook = lambda crash: bug(_UNHANDLED, crash.exc_value)
 
 
 def debug_is_on() -> bool:
@@ -74,9 +70,10 @@ def error(text: str, **fields: object) -> None:
     _write(logging.ERROR, text, fields)
 
 
-def bug(text: str, **fields: object) -> None:
-    """An exception that nobody expected, while it is handled: an error with its traceback."""
-    _write(logging.ERROR, text, {**fields, "exception": traceback.format_exc()})
+def bug(text: str, exception: BaseException | None = None, **fields: object) -> None:
+    """An error with the traceback of an exception that nobody expected: by default of the one that is handled."""
+    trace = "".join(traceback.format_exception(exception)) if exception is not None else traceback.format_exc()
+    _write(logging.ERROR, text, {**fields, "exception": trace})
 
 
 def event(level: str, text: str, **fields: object) -> None:

@@ -259,6 +259,8 @@ class Engine:
                         seconds=(result.ended_ns - result.started_ns) / 1e9,
                     )
                     learn(self._calibration, batch, result, self._lanes, self._scheduler)
+                else:
+                    log.bug(f"a {batch.kind} batch failed", result.error, event="batch_failed")
                 done = self._scheduler.finish(batch, result)
                 if done.outcomes:
                     tokens = [to_token(outcome) for outcome in done.outcomes]

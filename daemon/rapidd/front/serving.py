@@ -220,6 +220,8 @@ class Serving:
         """The engine gave a choice up: its whole stream fails."""
         choice = self.journal.choices.get(message.rid)
         if choice is not None:
+            if message.code == "internal_error":  # the engine's log has the traceback, and no names of requests
+                log.error(f"request failed: {message.message}", request_id=choice.stream.id)
             self.fail(choice.stream, RequestError(message.code, message.message))
 
     def engine_state(self, state: ipc.EngineState) -> None:

@@ -1,6 +1,7 @@
 """The engine's loop: what it does when the front dies, freezes, or asks; time and sockets are seams."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ import torch
 from msgspec.structs import replace
 
 from rapidctl.wire import PlanRequest
-from rapidd import ipc
+from rapidd import faults, ipc
 from rapidd.config import ModelConfig
 from rapidd.engine import loop
 from rapidd.engine.cpu import CpuBackend
@@ -65,6 +66,22 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
     assert tokens[0].prefill_start_mono_ns is not None
     assert {token.prefill_start_mono_ns for token in tokens[1:]} == {None}
     assert tokens[-1].finish == "length"
+
+
+def test_a_batch_that_fails_leaves_its_traceback_in_the_log(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its client was told that the forward pass failed, and the operator nothing."""
+    faults.arm("engine.step:raise@1", tmp_path, "engine.")
+    try:
+        bench.submit(1, [1, 400, 401])
+        assert bench.until(ipc.Dropped).code == "internal_error"
+    finally:
+        faults.arm("", tmp_path, "engine.")
+    said = capsys.readouterr().err
+    assert "batch failed" in said
+    assert "Traceback" in said
+    assert "InjectedFault: on purpose" in said
 
 
 def test_the_state_says_what_was_computed_and_what_the_loop_took(bench: Bench) -> None:

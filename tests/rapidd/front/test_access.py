@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from rapidctl.wire import Cancel, ControlReply, Drain, Failed, Finished, Generate, Hello, Sampling, Welcome
-from rapidd import faults, log
+from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, LogConfig
 from rapidd.front import access
 from rapidd.front.access import Peer, Usage, may_control, peer_of
@@ -196,6 +196,16 @@ def test_a_bug_is_a_line_with_its_traceback_and_the_request_that_met_it(
     assert "InjectedFault" in str(told["exception"])
     assert "secret" not in str(told)
     rig.serves()
+
+
+def test_a_request_that_the_engine_failed_by_a_bug_is_named_at_error(rig: Rig, lines: LogLines) -> None:
+    peer, engine = rig.ready()
+    log.start(LogConfig(format="json"), "front")
+    peer.generate("unlucky", prompt="a secret")
+    engine.send(ipc.Dropped(engine.submitted().rid, "internal_error", "the forward pass failed: KeyError"))
+    assert peer.fails().code == "internal_error"
+    (told,) = [line for line in lines.read() if line["level"] == "error"]
+    assert (told["request_id"], told["message"]) == ("unlucky", "request failed: the forward pass failed: KeyError")
 
 
 def test_lines_about_a_request_are_at_debug_name_it_and_never_its_text(rig: Rig, lines: LogLines) -> None:
