@@ -279,7 +279,7 @@ class Supervisor:
 
     @property
     def _is_up(self) -> bool:
-        """Whether systemd was told that the daemon is ready, and not that it stops: before and after, no reload says so."""
+        """Whether systemd was told that the daemon is ready, and not that it stops; else no reload may say so."""
         return self._was_ready and self._phase == "serving"
 
     # --- children

@@ -96,10 +96,12 @@ def install() -> None:
     program.chmod(0o755)
     for source, target in (
         ("systemd/rapidd.service", "/etc/systemd/system/"),
+        ("systemd/rapidd@.service", "/etc/systemd/system/"),
         ("systemd/rapidd-http.service", "/etc/systemd/system/"),
         ("systemd/sysusers.d/rapidd.conf", "/etc/sysusers.d/"),
         ("systemd/tmpfiles.d/rapidd.conf", "/etc/tmpfiles.d/"),
         ("systemd/drop-ins/cpu.conf", "/etc/systemd/system/rapidd.service.d/"),
+        ("systemd/drop-ins/cpu.conf", "/etc/systemd/system/rapidd@.service.d/"),
         ("systemd/drop-ins/memory-deny-write-execute.conf", "/etc/systemd/system/rapidd.service.d/"),
     ):
         run("install", "-D", "-m", "644", "-t", target, str(SRC / source))
@@ -228,8 +230,18 @@ def end() -> None:
     see("state after a bad configuration", [show("ActiveState"), show("SubState")])  # else activating, auto-restart
 
 
+def instances() -> None:
+    """One daemon a GPU, here of none: each has its sockets and its settings."""
+    CONFIG.write_text(SETTINGS)
+    Path("/etc/rapidd/1.env").write_text("RAPIDD__MODEL__MAX_MODEL_LEN=100\n")
+    see("instances started", run("systemctl", "start", "rapidd@0", "rapidd@1").returncode)
+    asked = [json.loads(run(*rapidctl("status", "--json", "--gpu", gpu)).stdout or "{}") for gpu in "01"]
+    see("instances", [(told.get("state"), told.get("model_info", {}).get("max_model_len")) for told in asked])
+    see("instances stopped", run("systemctl", "stop", "rapidd@0", "rapidd@1").returncode)
+
+
 def main() -> None:
-    for part in (install, life, accidents, reload, http, remote, end):
+    for part in (install, life, accidents, reload, http, remote, end, instances):
         began = time.monotonic()
         part()
         see(f"seconds of {part.__name__}", round(time.monotonic() - began, 1))

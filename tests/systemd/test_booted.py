@@ -52,7 +52,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert (out / "seen").exists(), f"{done.stderr}\n{said}"
     told = dict(map(json.loads, (out / "seen").read_text().splitlines()))
-    assert "seconds of end" in told, f"the scenario did not get to its end: {told}\n{said}"
+    assert "seconds of instances" in told, f"the scenario did not get to its end: {told}\n{said}"
     return told
 
 
@@ -109,3 +109,8 @@ def test_stop_leaves_nothing_and_a_bad_configuration_is_not_tried_again(seen: di
     assert (seen["stopped"], seen["result"], seen["left"]) == (0, "success", [])
     assert seen["bad configuration"]
     assert (seen["exit status"], seen["state after a bad configuration"]) == ("78", ["failed", "failed"])
+
+
+def test_each_gpus_instance_has_its_sockets_and_its_settings(seen: dict[str, Any]) -> None:
+    assert (seen["instances started"], seen["instances stopped"]) == (0, 0)
+    assert seen["instances"] == [["serving", 512], ["serving", 100]]

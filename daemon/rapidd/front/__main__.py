@@ -18,8 +18,8 @@ from rapidd.model.resolve import load_chat_template, load_model, load_tokenizer
 from rapidd.paths import RuntimeDir
 
 MEMORY_BYTES: Final = 4 * 1024**3
-"""Of its own: a full queue of long prompts takes a tenth. ZeroMQ keeps messages of any number of parts for a client, and
-one who sends nothing else ends this process, which another follows, and not the machine's memory.
+"""Of its own, many times what it needs. ZeroMQ gathers messages of any number of parts: a client that sends one without
+end is cut, or ends this process, and does not take the machine's memory.
 """
 
 

@@ -82,7 +82,9 @@ def test_of_a_prompt_that_is_far_too_long_the_beginning_is_read_and_no_more(
 
     monkeypatch.setattr(tokenizer, "encode", encode)
     text = "far too long " * 100_000
-    peer.send(wire.Generate(id="r", **({"messages": [wire.ChatMessage("user", text)]} if is_chat else {"prompt": text})))
+    peer.send(
+        wire.Generate(id="r", **({"messages": [wire.ChatMessage("user", text)]} if is_chat else {"prompt": text}))
+    )
     assert peer.fails().code == "prompt_too_long"
     assert [len(text) for text in encoded] == [admission.CHARS_A_TOKEN * engine.hello_message.max_model_len]
     rig.serves()
