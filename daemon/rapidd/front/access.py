@@ -89,7 +89,7 @@ def audit(peer: Peer | None, label: str, request: wire.Request, outcome: str) ->
 
 @contextlib.contextmanager
 def audited(peer: Peer | None, label: str, request: wire.Request, outcome: str) -> Iterator[None]:
-    """Write down what became of an operator's action that the block carries out: ``outcome``, or that it was refused."""
+    """Write down what became of the operator's action in this block: ``outcome``, or that it was refused."""
     try:
         yield
     except Exception as error:
