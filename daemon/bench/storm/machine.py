@@ -119,12 +119,12 @@ class Machine:
             self.queues[batch.lane].append(batch)
         return batches
 
-    def complete(self, lane: Lane) -> Finished | None:
-        """Run and finish the oldest batch of a lane."""
+    def complete(self, lane: Lane, error: BaseException | None = None) -> Finished | None:
+        """Run and finish the oldest batch of a lane, or find that it failed."""
         if not self.queues[lane]:
             return None
         batch = self.queues[lane].popleft()
-        done = self.scheduler.finish(batch, self._run(batch))
+        done = self.scheduler.finish(batch, self._run(batch) if error is None else BatchResult(error=error))
         for outcome in done.outcomes:
             self.outputs.setdefault(outcome.request.rid, []).append(outcome.token_id)
             if outcome.finish:

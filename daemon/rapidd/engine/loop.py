@@ -293,7 +293,7 @@ class Engine:
         if launched:
             self._scheduling.record(self._clock() - now)
         for request in self._scheduler.preempted:
-            self._notice("preempted", "warn", "no KV block was free: recomputed later", request)
+            self._notice("preempted", "warn", "there was no memory for it: recomputed later", request)
         self._scheduler.preempted.clear()
         if self._applying and self._scheduler.clock.passed(self._fence):
             self._applying = False

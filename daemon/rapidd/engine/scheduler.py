@@ -313,13 +313,22 @@ class Scheduler(Residents):
         self.clock.done[index] = batch.number
         done = Finished()
         if result.error is not None:
-            for row in batch.rows:
-                if row.generation == row.request.generation:
-                    self._retire(row.request)
-                    done.drops.append(Drop(row.request, *_explain(result.error)))
-            return done
-        self._take(batch, result, done)
+            self._fail(batch, result.error, done)
+        else:
+            self._take(batch, result, done)
         return done
+
+    def _fail(self, batch: Batch, error: BaseException, done: Finished) -> None:
+        """Nothing of it was computed. Where memory ran out, only who asked for most ends, and the others run again."""
+        code, message = _explain(error)
+        rows = [row for row in batch.rows if row.generation == row.request.generation]
+        most = max(rows, key=lambda row: (row.count, row.start), default=None) if code == "out_of_memory" else None
+        for row in rows:
+            if most is None or row is most:
+                self._retire(row.request)
+                done.drops.append(Drop(row.request, code, message))
+            else:
+                self._preempt(row.request)
 
     def _take(self, batch: Batch, result: BatchResult, done: Finished) -> None:
         """Rows that were computed, in one loop as when they were made."""

@@ -68,6 +68,24 @@ def test_out_of_memory_fails_the_batch_only() -> None:
     assert machine.outputs == {1: expected_output([1, 2, 3], 30)}
 
 
+def test_out_of_memory_ends_the_request_that_asked_for_most_and_the_others_run_again() -> None:
+    """A prompt that was too much for the device took every stream that decoded beside it along."""
+    machine = Machine(40, bound=40)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid, 2, 3], 8))
+    machine.launch(HYBRID)
+    machine.complete("decode")
+    machine.scheduler.add(make_request(3, list(range(20)), 8))
+    batch = next(batch for batch in machine.launch(HYBRID) if len(batch.rows) == 3)
+    machine.queues["decode"].clear()
+    done = machine.scheduler.finish(batch, BatchResult(error=MemoryError("no")))
+    assert [(drop.request.rid, drop.code) for drop in done.drops] == [(3, "out_of_memory")]
+    assert machine.scheduler.num_preempted == 2
+    machine.drain(HYBRID)
+    assert machine.outputs == {rid: expected_output([rid, 2, 3], 8) for rid in (1, 2)}
+    assert machine.scheduler.pool.num_used == 0
+
+
 def test_a_row_without_finite_logits_fails_alone() -> None:
     machine = Machine(20, bound=40)
     for rid in (1, 2):

@@ -51,6 +51,13 @@ class Chaos(RuleBasedStateMachine):
     def complete(self, lane: Lane) -> None:
         self.machine.complete(lane)
 
+    @rule(lane=st.sampled_from(LANES), error=st.sampled_from([MemoryError("no"), ValueError("no")]))
+    def fail(self, lane: Lane, error: Exception) -> None:
+        done = self.machine.complete(lane, error)
+        if done is not None:
+            self.aborted.update(drop.request.rid for drop in done.drops)
+            assert isinstance(error, ValueError) or len(done.drops) <= 1, "more than one was to blame"
+
     @rule(now_ns=st.integers(0, 60), token_s=st.none() | st.floats(0.0, 1e-8))
     def give_way(self, now_ns: int, token_s: float | None) -> None:
         self.machine.scheduler.give_way(now_ns, None if token_s is None else PromptTime(token_s, token_s))
