@@ -268,6 +268,11 @@ class Rig:
             meanwhile()
             self.server.turn(longest_ms=2)
 
+    def until_unreachable(self, identities: list[bytes]) -> None:
+        """Until ZeroMQ's thread has seen that these connections, which were closed, are gone."""
+        nothing = wire.encode(wire.Deltas(items=[]))
+        self.until(lambda: all(self.server.to_client(identity, nothing) == "gone" for identity in identities))
+
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.server.turn(longest_ms=0)

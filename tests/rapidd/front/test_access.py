@@ -71,6 +71,7 @@ def test_clients_that_left_make_room_for_the_next_one(rig: Rig) -> None:
         left = Client(rig)
         left.hello()
         left.vanish()
+    rig.until_unreachable([client.identity for client in rig.front.clients][1:])
     rig.clock.advance(FULL_NS / 1e9)
     Client(rig).hello()
     first.ask(Hello(client="first again"), Welcome)

@@ -244,6 +244,7 @@ def test_a_client_that_reconnects_takes_its_stream_over(rig: Rig) -> None:
     for _ in "seen":
         peer.expect(wire.Deltas)
     peer.vanish()
+    rig.until_unreachable([client.identity for client in rig.front.clients])
     again = Peer(rig)
     again.hello()
     again.send(wire.Generate(id="r", prompt="hello", resume_ids=[wire.pack_ids(list(b"se"))]))
