@@ -6,6 +6,7 @@ are the rules between fields, the model's and the engine's limits, and the queue
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -76,15 +77,33 @@ def digest(request: wire.Generate) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def check_queue(journal: Journal, num_choices: int, max_requests: int, max_tokens: int, finished_per_s: float) -> None:
-    """Refuse with ``queue_full`` when ``num_choices`` more would outgrow the queue, or its tokens already have."""
-    if journal.num_waiting + num_choices <= max_requests and journal.waiting_tokens < max_tokens:
+def check_queue(
+    journal: Journal,
+    num_choices: int,
+    encoding: Sequence[wire.Generate],
+    max_requests: int,
+    max_tokens: int,
+    finished_per_s: float,
+) -> None:
+    """Refuse with ``queue_full`` when ``num_choices`` more would outgrow the queue, or its tokens already have.
+
+    ``encoding``: what was accepted and is being encoded, of which only characters are known. What can never be accepted
+    is ``invalid_request``: to try it again would be of no use.
+    """
+    if num_choices > max_requests:
+        raise RequestError(
+            "invalid_request",
+            f"{num_choices} choices are more than the {max_requests} requests that may wait",
+            "ask for fewer, or raise server.max-waiting-requests",
+        )
+    waiting = journal.num_waiting + sum(request.n for request in encoding)
+    tokens = journal.waiting_tokens + sum(request.n * num_chars(request) for request in encoding) // CHARS_A_TOKEN
+    if waiting + num_choices <= max_requests and tokens < max_tokens:
         return
-    wait_s = journal.num_waiting / finished_per_s if finished_per_s else MAX_RETRY_S
+    wait_s = waiting / finished_per_s if finished_per_s else MAX_RETRY_S
     raise RequestError(
         "queue_full",
-        f"{journal.num_waiting} requests with {journal.waiting_tokens} prompt tokens are waiting; "
-        f"the bounds are {max_requests} and {max_tokens}",
+        f"{waiting} requests with {tokens} prompt tokens are waiting; the bounds are {max_requests} and {max_tokens}",
         "try again later, or raise server.max-waiting-requests and server.max-waiting-tokens",
         retry_after_s=min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S),
     )
@@ -102,11 +121,16 @@ def hopeless_wait_s(slo: wire.Slo, prompt_len: int, waiting_tokens: int, tokens_
     return None if ttft_s <= HOPELESS * limit_s else min(max(ttft_s - limit_s, MIN_RETRY_S), MAX_RETRY_S)
 
 
+def num_chars(request: wire.Generate) -> int:
+    """Of the text that `encode` encodes, without what a template adds; 0 for a prompt that is given in ids."""
+    if request.messages is not None:
+        return sum(len(message.content) for message in request.messages)
+    return len(request.prompt or "")
+
+
 def is_long(request: wire.Generate) -> bool:
     """Whether `encode` takes so long that streams would feel it."""
-    if request.messages is not None:
-        return sum(len(message.content) for message in request.messages) > LONG_CHARS
-    return request.prompt is not None and len(request.prompt) > LONG_CHARS
+    return num_chars(request) > LONG_CHARS
 
 
 def encode(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[int]:
@@ -118,8 +142,8 @@ def encode(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[
     if request.prompt_ids is not None:
         return _unpack(request.prompt_ids, "prompt_ids")
     prompt = text.template.render(request.messages) if request.messages else request.prompt or ""
-    if len(prompt) > (num_chars := CHARS_A_TOKEN * capacity.max_model_len):
-        at_least = len(text.tokenizer.encode(prompt[:num_chars], add_special=False)) - EDGE_TOKENS
+    if len(prompt) > (most := CHARS_A_TOKEN * capacity.max_model_len):
+        at_least = len(text.tokenizer.encode(prompt[:most], add_special=False)) - EDGE_TOKENS
         _check_length(at_least, f"more than {at_least}", capacity)
     return text.tokenizer.encode(prompt, add_special=request.messages is None) if prompt else []
 

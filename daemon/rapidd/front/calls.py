@@ -197,7 +197,8 @@ class Calls:
         access.check_request(self._access, self._usage(client), request.n, self._config.max_waiting_requests)
         admission.check_queue(
             self._serving.journal,
-            request.n + sum(encoding.request.n for encoding in self.encoding.values()),
+            request.n,
+            [encoding.request for encoding in self.encoding.values()],
             self._config.max_waiting_requests,
             self._config.max_waiting_tokens,
             self._finished_per_s(self._clock()),

@@ -220,6 +220,19 @@ def test_the_queue_is_bounded(tmp_path: Path) -> None:
         rig.close()
 
 
+def test_what_the_queue_can_never_hold_is_not_told_to_come_again(tmp_path: Path) -> None:
+    """It was, in 60 s, for ever."""
+    rig = Rig(tmp_path, ServerConfig(max_waiting_requests=3))
+    try:
+        peer, _ = rig.ready()
+        peer.send(wire.Generate(id="a", prompt="x", n=4))
+        failed = peer.fails()
+        assert (failed.code, failed.id, failed.retry_after_s) == ("invalid_request", "a", None)
+        rig.serves()
+    finally:
+        rig.close()
+
+
 def hopeful(rig: Rig, tokens_per_s: float) -> Peer:
     """A client of an engine that says it computes so many prompt tokens a second."""
     peer, engine = rig.ready()

@@ -103,6 +103,20 @@ def test_its_id_is_taken_and_it_can_be_cancelled_meanwhile(rig: Rig, pair: tuple
     rig.serves()
 
 
+def test_it_counts_in_the_queue_meanwhile(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
+    """A thousand prompts of megabytes each could wait to be encoded, where the queue's tokens were bounded."""
+    peer, _ = pair
+    bound = len(LONG) // admission.CHARS_A_TOKEN
+    rig.front.reload(replace(rig.config, server=replace(rig.config.server, max_waiting_tokens=2 * bound)))
+    with busy_encoder(rig):
+        for name in ("a", "b"):
+            peer.send(wire.Generate(id=name, prompt=LONG))
+        peer.send(wire.Generate(id="c", prompt="short"))
+        failed = peer.fails()
+        assert (failed.code, failed.id) == ("queue_full", "c")
+    assert {peer.expect(wire.Accepted).id for _ in range(2)} == {"a", "b"}
+
+
 def test_its_client_may_leave_meanwhile(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
     peer, engine = pair
     with busy_encoder(rig):
