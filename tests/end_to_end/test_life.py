@@ -60,6 +60,16 @@ def drain(daemon: Daemon, client: Client) -> None:
     assert refused.value.code == "draining"
 
 
+def test_what_a_daemon_said_before_it_ended_reaches_a_client_that_reads_late(started: Callable[..., Daemon]) -> None:
+    """A short answer: a client that says nothing for six seconds has lost its streams."""
+    daemon = started()
+    with daemon.client() as client:
+        stream = client.submit(story(PROMPTS[0], 30))
+        until_running(client, [stream], tokens=1)
+        assert daemon.stop() == 0
+        assert [last.output_tokens for last in finish(client, [stream])] == [30]
+
+
 def test_a_drain_that_runs_out_of_time_fails_its_streams_and_still_ends_cleanly(
     started: Callable[..., Daemon], folder: Callable[[], Path]
 ) -> None:
