@@ -21,7 +21,7 @@ from rapidctl import wire
 from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
 from rapidctl.feed import Feed
 from rapidctl.link import Link, wait
-from rapidctl.stream import Stream, StreamEvent
+from rapidctl.stream import Stream, StreamEvent, unsendable
 from rapidctl.wire import Accepted, Deltas, Failed, Finished, Generate, Hello, Ping, Pong, Welcome
 
 if TYPE_CHECKING:
@@ -207,8 +207,11 @@ class Client:
 
         ``resume``: after a restart of the front ask for the rest; otherwise the stream ends with ``front_restarted``.
         """
-        self._wait_until_greeted(self._now() + self.timeout_s)
+        limits = self._wait_until_greeted(self._now() + self.timeout_s).limits
         stream = Stream(request, resume)
+        if (failed := unsendable(request, limits)) is not None:
+            stream.end(failed)
+            return stream
         if not self._send(request):
             raise self._gone("the connection was lost before the request was sent")
         self.streams[stream.id] = stream

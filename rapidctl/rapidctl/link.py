@@ -56,7 +56,6 @@ class Link:
             return
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         socket.linger = 0
-        socket.immediate = True  # a command is never queued for a daemon that is not there
         socket.sndhwm = 1000
         socket.rcvhwm = 0  # the daemon, not libzmq's drop, decides what happens to a slow reader
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = wire.HEARTBEAT_MS
@@ -111,8 +110,14 @@ class Link:
         return lost
 
     def send(self, message: wire.Request) -> bool:
-        """False when there is no connection to send on."""
+        """False when there is no connection to send on: nothing is queued for a daemon that is not there.
+
+        What is sent before the loss of a connection is noticed comes to the next one ahead of its Hello: it is refused
+        there. ZMQ_IMMEDIATE would drop it, and with it all that a daemon said before it ended and nobody has read yet.
+        """
         assert self._socket is not None
+        if self.state == "down":
+            return False
         try:
             self._socket.send(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:

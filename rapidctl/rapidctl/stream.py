@@ -7,10 +7,32 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from rapidctl.wire import Accepted, Delta, Failed, Finished, Generate, pack_ids, unpack_ids
+from rapidctl.wire import (
+    MAX_ID_CHARS,
+    Accepted,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Limits,
+    encode,
+    pack_ids,
+    unpack_ids,
+)
 
 StreamEvent = Accepted | Delta | Finished | Failed
 """What a stream yields: `Accepted` (again after each resume), `Delta`s, and one `Finished` or `Failed` last."""
+
+
+def unsendable(request: Generate, limits: Limits) -> Failed | None:
+    """Why the daemon could not even refuse it: a frame over its limit ends the connection; no long id is repeated."""
+    if len(request.id) > MAX_ID_CHARS:
+        message = f"the id has {len(request.id)} characters, of at most {MAX_ID_CHARS}"
+        return Failed(code="invalid_request", message=message, hint="choose a shorter id", id=request.id)
+    if (size := len(encode(request))) > limits.max_frame_bytes:
+        message = f"the request has {size} bytes and the daemon takes at most {limits.max_frame_bytes}"
+        return Failed(code="invalid_request", message=message, hint="send a shorter prompt", id=request.id)
+    return None
 
 
 class Stream:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.storm import gone
 from rapidctl.client import Client
 from rapidctl.errors import Refused
-from rapidctl.wire import GetStatus
+from rapidctl.wire import Failed, GetStatus
 from support.daemon import MODEL, PROMPTS, WAIT_S, Daemon, finish, pump, rapidctl, serve_command, story, until_running
 from support.process import run, wait_for_end
 
@@ -57,6 +58,34 @@ def drain(daemon: Daemon, client: Client) -> None:
     with pytest.raises(Refused) as refused:
         list(client.generate(story("Too late", 5)))
     assert refused.value.code == "draining"
+
+
+def test_what_a_daemon_said_before_it_ended_reaches_a_client_that_reads_late(started: Callable[..., Daemon]) -> None:
+    """A short answer: a client that says nothing for six seconds has lost its streams."""
+    daemon = started()
+    with daemon.client() as client:
+        stream = client.submit(story(PROMPTS[0], 30))
+        until_running(client, [stream], tokens=1)
+        assert daemon.stop() == 0
+        assert [last.output_tokens for last in finish(client, [stream])] == [30]
+
+
+def test_a_drain_that_runs_out_of_time_fails_its_streams_and_still_ends_cleanly(
+    started: Callable[..., Daemon], folder: Callable[[], Path]
+) -> None:
+    """The engine is in the middle of a batch then."""
+    daemon = started(*gone.slow_options(folder()), RAPIDD__SERVER__DRAIN_TIMEOUT_S="0.1")
+    with daemon.client() as client:
+        stream = client.submit(gone.Ask(prompt_tokens=8, max_tokens=1000, n=4).request("long"))
+        until_running(client, [stream])
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        pump(client, lambda: stream.ended is not None)
+        assert isinstance(stream.ended, Failed)
+        assert stream.ended.code == "draining"
+    assert daemon.process.wait(WAIT_S) == 0
+    assert "shutting down; 1 requests left" in daemon.said()
+    assert "stacks" not in daemon.said(), "the engine crashed"
 
 
 def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_unharmed(daemon: Daemon) -> None:

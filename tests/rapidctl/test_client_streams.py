@@ -56,6 +56,25 @@ def test_streams_of_one_connection_do_not_mix(peer: Peer, client: Client) -> Non
     assert all(isinstance(event, Accepted | Finished) or event.id == "b" for event in second.events)
 
 
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (Generate(id="x" * 65, prompt="x"), "at most 64"),
+        (Generate(id="r-1", prompt_ids=bytes(wire.MAX_FRAME_BYTES)), f"at most {wire.MAX_FRAME_BYTES}"),
+    ],
+    ids=["a long id", "a frame over the limit"],
+)
+def test_what_the_daemon_could_not_even_refuse_is_refused_unsent_and_the_next_is_served(
+    peer: Peer, client: Client, request_: Generate, says: str
+) -> None:
+    with pytest.raises(Refused, match=says) as refused:
+        list(client.generate(request_))
+    assert refused.value.code == "invalid_request"
+    assert refused.value.hint
+    list(client.generate(Generate(id="r-2", prompt="x")))
+    assert peer.hear(Generate).id == "r-2"
+
+
 def test_a_call_may_be_made_while_streams_run(peer: Peer, client: Client) -> None:
     peer.script[Generate] = accept
     stream = client.submit(Generate(id="a", prompt="x"))

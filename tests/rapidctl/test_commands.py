@@ -49,7 +49,7 @@ def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, 
     ran = rapidctl("status", "--json")
     assert ran.code == 1
     (document,) = ran.documents
-    assert [document[name] for name in ("model", "device", "mode", "policy", "kv")] == [None] * 5
+    assert [document[name] for name in ("boot_id", "model", "device", "mode", "policy", "kv")] == [None] * 6
     assert document["engine"]["pid"] is None
     text = rapidctl("status")
     assert text.code == 1

@@ -1,6 +1,7 @@
 """The engine process: ``python -P -m rapidd.engine --config FILE --channel FD``, started by the supervisor."""
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -47,6 +48,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
     engine.run()
+    if engine.busy:
+        os._exit(0)  # a batch still runs: threads that outlive the interpreter crash it
     return 0
 
 

@@ -171,12 +171,13 @@ class Engine:
         return ""
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether a batch is in flight."""
         return not all(lane.idle for lane in self._lanes.values())
 
     def _timeout_ms(self) -> int:
         # Behind a step the front is awake, its caches warm: nobody is woken for a state alone before twice its period.
-        period = 2 * self._busy_period_ns if self._busy else self._idle_period_ns
+        period = 2 * self._busy_period_ns if self.busy else self._idle_period_ns
         return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
 
     @property
@@ -313,7 +314,7 @@ class Engine:
     def _account(self, now: int) -> None:
         """Attribute the time since the last turn to what ran in it."""
         plan = self._control.plan
-        if plan is None or not self._busy:
+        if plan is None or not self.busy:
             mode = "idle"
         else:
             mode = "transition" if self._applying else plan.mode
@@ -351,7 +352,7 @@ class Engine:
 
     def _publish_state(self) -> None:
         now = self._clock()
-        busy = self._busy
+        busy = self.busy
         if now - self._state_ns < (self._busy_period_ns if busy else self._idle_period_ns):
             return
         self._state_ns, self._state_is_busy = now, busy

@@ -45,14 +45,14 @@ _HOST: Final = msgspec.defstruct(
 )  # fmt: skip
 DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "status": {
-        "state": wire.DaemonState, "detail": str, "boot_id": str, "front_boot_id": str, "version": str,
+        "state": wire.DaemonState, "detail": str, "boot_id": Text, "front_boot_id": str, "version": str,
         "endpoint": str, "uptime_s": float, "model": Text, "model_info": wire.ModelInfo | None, "device": Text,
         "device_info": wire.DeviceInfo | None, "engine": wire.Process, "front": wire.Process,
         "supervisor": wire.Process, "mode": wire.Mode | None, "policy": Text, "epoch": int | None,
         "decode_units": int | None, "prefill_units": int | None, "kv": wire.KvStats | None,
         "requests": wire.RequestCounts, "slo": wire.Slo, "slo_met": bool | None,
     },
-    "stats": {"at_unix_s": float, "boot_id": str, "state": wire.DaemonState,
+    "stats": {"at_unix_s": float, "boot_id": Text, "state": wire.DaemonState,
               "latency?": dict[str, Any], "units?": dict[str, Any], "queue?": wire.RequestCounts,
               "kv?": wire.KvStats | None, "device?": wire.DeviceInfo | None, "work?": dict[str, Any]},
     "requests ls": {"requests": list[wire.RequestRow]},

@@ -71,7 +71,7 @@ def _document(snapshot: Snapshot, sections: tuple[str, ...]) -> dict[str, object
             "switch_s": {lane.lane: lane.switch_s for lane in snapshot.lanes},
         },
     }
-    head = {"at_unix_s": snapshot.at_unix_s, "boot_id": snapshot.boot_id, "state": snapshot.state}
+    head = {"at_unix_s": snapshot.at_unix_s, "boot_id": snapshot.boot_id or None, "state": snapshot.state}
     return head | {section: bodies[section] for section in sections}
 
 

@@ -40,7 +40,7 @@ def document(status: Status) -> dict[str, object]:
     return {
         "state": status.state,
         "detail": status.detail,
-        "boot_id": status.boot_id,
+        "boot_id": status.boot_id or None,
         "front_boot_id": status.front_boot_id,
         "version": status.version,
         "endpoint": status.endpoint,

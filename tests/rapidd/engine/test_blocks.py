@@ -2,6 +2,10 @@
 
 from array import array
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from rapidd.engine.blocks import BlockPool, LaneClock
 
 
@@ -70,3 +74,71 @@ def test_hashes_depend_on_every_earlier_token_and_on_the_key() -> None:
     assert plain[1] != hashes(blocks, [9, 2, 3, 4, 5, 6, 7, 8])[1]
     assert plain != hashes(other, [1, 2, 3, 4, 5, 6, 7, 8])
     assert len(hashes(blocks, [1, 2, 3])) == 0
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Requests take, fill, share and give back blocks while batches begin and end on two lanes, in any order."""
+
+    @initialize(num_blocks=st.integers(2, 12))
+    def start(self, num_blocks: int) -> None:
+        self.pool, self.clock = pool(num_blocks)
+        self.tables: list[list[int]] = []
+        self.forbidden: dict[int, tuple[int, ...]] = {}
+        """Released blocks, and the batches that may still touch them."""
+
+    @rule(count=st.integers(1, 4))
+    def take(self, count: int) -> None:
+        available = self.pool.available
+        taken = self.pool.take(count)
+        assert (taken is not None) == (count <= available)
+        for block in taken or ():
+            fence = self.forbidden.pop(block, (0, 0))
+            assert all(done >= number for done, number in zip(self.clock.done, fence, strict=True))
+        if taken:
+            self.tables.append(taken)
+
+    @rule(ids=st.sampled_from([[1] * 4, [1] * 8, [1] * 4 + [2] * 4, [3] * 12]))
+    def share(self, ids: list[int]) -> None:
+        found = self.pool.match(hashes(self.pool, ids))
+        assert all(block not in self.pool._free for block in found)
+        if found:
+            self.pool.hold(found)
+            self.tables.append(found)
+
+    @precondition(lambda self: self.tables)
+    @rule(pick=st.integers(0), ids=st.sampled_from([[1] * 8, [1] * 4 + [2] * 4, [3] * 12]))
+    def publish(self, pick: int, ids: list[int]) -> None:
+        table = self.tables[pick % len(self.tables)]
+        for block, digest in zip(table, hashes(self.pool, ids), strict=False):
+            self.pool.publish(block, digest)
+
+    @precondition(lambda self: self.tables)
+    @rule(pick=st.integers(0))
+    def release(self, pick: int) -> None:
+        table = self.tables.pop(pick % len(self.tables))
+        self.pool.release(table)
+        self.forbidden |= dict.fromkeys(table, self.clock.fence())
+
+    @rule(lane=st.integers(0, 1))
+    def begin_batch(self, lane: int) -> None:
+        self.clock.enqueued[lane] += 1
+
+    @rule(lane=st.integers(0, 1))
+    def end_batch(self, lane: int) -> None:
+        self.clock.done[lane] = min(self.clock.done[lane] + 1, self.clock.enqueued[lane])
+
+    @invariant()
+    def nothing_is_lost_or_owned_twice(self) -> None:
+        if hasattr(self, "pool"):
+            self.pool.check(self.tables)
+
+    def teardown(self) -> None:
+        if hasattr(self, "pool"):
+            for table in self.tables:
+                self.pool.release(table)
+            self.clock.done = list(self.clock.enqueued)
+            assert self.pool.available == self.pool.total
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=50, deadline=None, derandomize=True)

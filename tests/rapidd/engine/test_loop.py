@@ -46,7 +46,7 @@ def until_idle(bench: Bench, rid: int) -> None:
     for _ in range(2000):
         bench.engine._link.socket.poll(1)
         bench.engine.turn()
-        if not bench.engine._busy and not live(bench):
+        if not bench.engine.busy and not live(bench):
             return
     raise AssertionError("the engine never became idle")
 
