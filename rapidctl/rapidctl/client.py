@@ -326,7 +326,9 @@ class Client:
             if self.connected:
                 self._link.lose("open")
                 self._waiting.clear()
-        elif failed.id is not None and (stream := self.streams.get(failed.id)):
+        elif failed.id is not None:
+            if (stream := self.streams.get(failed.id)) is None:
+                return  # it was abandoned meanwhile, and nobody asks any more
             if failed.code == "starting" and stream.resume:
                 stream.refused = failed
                 stream.retry_at_s = self._now() + min(failed.retry_after_s or RETRY_S, RETRY_S)

@@ -75,6 +75,19 @@ def test_what_the_daemon_could_not_even_refuse_is_refused_unsent_and_the_next_is
     assert peer.hear(Generate).id == "r-2"
 
 
+def test_the_refusal_of_a_stream_that_was_abandoned_is_no_answer_to_a_question(peer: Peer, client: Client) -> None:
+    """It was taken for one: under overload `status` failed with "128 requests are waiting"."""
+    peer.script[Generate] = lambda ask: []
+    client.submit(Generate(id="a", prompt="x"))
+    peer.hear(Generate)
+    client.abandon("a")
+    peer.script[GetStatus] = lambda ask: [
+        Failed(code="queue_full", message="full", id="a", retry_after_s=1.0),
+        replace(samples.STATUS, call=ask.call),
+    ]
+    assert client.call(GetStatus(call=0)).state == samples.STATUS.state
+
+
 def test_a_call_may_be_made_while_streams_run(peer: Peer, client: Client) -> None:
     peer.script[Generate] = accept
     stream = client.submit(Generate(id="a", prompt="x"))

@@ -146,8 +146,11 @@ def test_refusals_are_the_exceptions_that_the_client_knows(client: openai.OpenAI
     with pytest.raises(openai.NotFoundError) as missing:
         client.completions.create(model="gpt-5", prompt="x")
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as never:
+        client.completions.create(**asked, n=16)
+    assert "12 requests that may wait" in str(never.value)
     with pytest.raises(openai.RateLimitError) as full:
-        client.completions.create(**asked, n=16, stream=True)
+        client.completions.create(model=NAME, prompt=list(PROMPTS[:2]), n=8, stream=True)
     assert full.value.code == "queue_full"
     assert int(full.value.response.headers["retry-after"]) >= 1
     with pytest.raises(openai.InternalServerError) as late:
