@@ -82,7 +82,7 @@ class Bench:
         self.send(
             ipc.Submit(
                 rid, 0, pack_ids(prompt), b"", max_tokens, 0, [], [], 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, None, 0,
-                None, "interactive", self.clock(),
+                "interactive", self.clock(),
             )
         )  # fmt: skip
 

@@ -55,7 +55,6 @@ def make_request(
     *,
     due_ns: int | None = None,
     arrival_ns: int | None = None,
-    deadline_ns: int | None = None,
     slo_class: SloClass = "interactive",
 ) -> Request:
     """A greedy request; later ``rid``s arrive later."""
@@ -69,7 +68,6 @@ def make_request(
         priority=priority,
         arrival_ns=rid if arrival_ns is None else arrival_ns,
         due_ns=due_ns,
-        deadline_ns=deadline_ns,
         slo_class=slo_class,
     )
 

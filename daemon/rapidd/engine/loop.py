@@ -25,8 +25,7 @@ from rapidd.engine.messages import to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.report import kv_stats, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
-from rapidd.engine.residents import Drop
-from rapidd.engine.scheduler import Scheduler
+from rapidd.engine.scheduler import Drop, Scheduler
 from rapidd.engine.timing import learn
 from rapidd.engine.wake import Wake
 from rapidd.errors import RequestError
@@ -141,8 +140,6 @@ class Engine:
             self._receive(message)
         self._watch_front()
         self._collect()
-        for drop in self._scheduler.expired(self._clock()):
-            self._dropped(drop)
         self._launch()
         self._publish_notices()
         self._publish_state()

@@ -35,7 +35,6 @@ def to_request(message: ipc.Submit, limits: Limits) -> Request:
         priority=message.priority,
         slo_class=message.slo_class,
         arrival_ns=message.arrival_mono_ns,
-        deadline_ns=message.deadline_mono_ns,
         due_ns=limits.due_ns(message.arrival_mono_ns, len(prompt_ids)),
     )
 

@@ -59,7 +59,6 @@ class Request:
         "blocks",
         "cached",
         "computed",
-        "deadline_ns",
         "due_ns",
         "flying",
         "flying_lane",
@@ -94,7 +93,6 @@ class Request:
         priority: int = 0,
         slo_class: SloClass = "interactive",
         arrival_ns: int = 0,
-        deadline_ns: int | None = None,
         due_ns: int | None = None,
     ) -> None:
         self.rid = rid
@@ -107,7 +105,6 @@ class Request:
         patience_ns = 0 if slo_class == "interactive" else BATCH_PATIENCE_NS
         self.rank = (-priority, arrival_ns + patience_ns, rid)
         self.arrival_ns = arrival_ns
-        self.deadline_ns = deadline_ns
         self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience_ns
         self.gave_way = bool(output_ids)
         """Whether it let others go first once, or must not: its stream has begun."""

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from rapidctl.wire import ErrorCode
 from rapidd.engine.blocks import BlockPool, LaneClock
 from rapidd.engine.prompts import Prompts
 from rapidd.engine.request import LANES, Request
@@ -23,15 +21,6 @@ LOOKAHEAD = 2
 """Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
 RESERVED_STEPS = 2
 """Decode steps whose blocks a prefill must leave to the rows that are decoding."""
-
-
-@dataclass(slots=True)
-class Drop:
-    """A request that ends without a last token."""
-
-    request: Request
-    code: ErrorCode
-    message: str
 
 
 class Residents:
@@ -61,8 +50,6 @@ class Residents:
         self.prefix_queries = 0
         self.prefix_hits = 0
         self._requests: dict[int, Request] = {}
-        self._timed: dict[int, Request] = {}
-        """Live requests with a deadline: few, while there may be many, and all are looked at in every turn."""
         self._prompts = Prompts()
         self._num_decoding = 0
         self._decode_tokens = 0
@@ -84,8 +71,6 @@ class Residents:
                 "ask for fewer max_tokens, or start rapidd with a larger --kv-blocks",
             )
         self._requests[request.rid] = request
-        if request.deadline_ns is not None:
-            self._timed[request.rid] = request
         self._wait(request)
 
     def get(self, rid: int) -> Request | None:
@@ -104,13 +89,6 @@ class Residents:
             return False
         self._retire(request)
         return True
-
-    def expired(self, now_ns: int) -> list[Drop]:
-        """Drop the requests whose deadline has passed."""
-        late = [r for r in self._timed.values() if r.deadline_ns is not None and r.deadline_ns <= now_ns]
-        for request in late:
-            self._retire(request)
-        return [Drop(r, "deadline_exceeded", "the request's deadline passed before it finished") for r in late]
 
     @property
     def num_decoding(self) -> int:
@@ -256,7 +234,6 @@ class Residents:
 
     def _retire(self, request: Request) -> None:
         del self._requests[request.rid]
-        self._timed.pop(request.rid, None)
         if request.slot:
             self._give_back(request)
         else:
@@ -295,7 +272,6 @@ class Residents:
         decoding = [r for r in self.running if not r.is_prefill]
         assert self._num_decoding == len(decoding)
         assert self._decode_tokens == sum(r.scheduled for r in decoding)
-        assert self._timed == {r.rid: r for r in self._requests.values() if r.deadline_ns is not None}
         assert all(owner.slot for owner in self._computing.values()), "nobody computes a block that others wait for"
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES, Lane, Request
-from rapidd.engine.residents import LOOKAHEAD, Drop, Residents
+from rapidd.engine.residents import LOOKAHEAD, Residents
 from rapidd.policy.plan import Plan
 from rapidd.policy.tiles import beside_rows, whole_tiles
 
@@ -39,6 +39,15 @@ class Outcome(Struct, gc=False):
     token_id: int
     finish: Literal["stop", "length"] | None
     logprob: tuple[float, list[tuple[int, float]]] | None
+
+
+@dataclass(slots=True)
+class Drop:
+    """A request that ends without a last token."""
+
+    request: Request
+    code: ErrorCode
+    message: str
 
 
 @dataclass(slots=True)

@@ -178,11 +178,11 @@ def admit(
         seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
         logprobs=sampling.logprobs,
         priority=request.priority,
-        deadline_mono_ns=None if request.deadline_s is None else now_ns + int(request.deadline_s * 1e9),
         slo_class=request.slo_class,
         arrival_mono_ns=now_ns,
     )
-    stream = Stream(request.id, client, digest(request), template, len(prompt_ids))
+    deadline_ns = None if request.deadline_s is None else now_ns + int(request.deadline_s * 1e9)
+    stream = Stream(request.id, client, digest(request), template, len(prompt_ids), deadline_ns)
     for index in range(request.n):
         choice = Choice(stream, index, OutputText(text.tokenizer.detokenizer(), request.stop, sampling.min_tokens))
         stream.choices.append(choice)

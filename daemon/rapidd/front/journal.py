@@ -113,7 +113,10 @@ class Choice:
 
 
 class Stream:
-    """One accepted `wire.Generate`. ``template`` is the `ipc.Submit` that its choices have in common."""
+    """One accepted `wire.Generate`. ``template`` is the `ipc.Submit` that its choices have in common.
+
+    ``deadline_ns`` is on the monotonic clock; it is the front's to keep, and the engine is told by an `ipc.Abort`.
+    """
 
     __slots__ = (
         "arrival_ns", "cached_tokens", "choices", "client", "deadline_ns", "digest", "first_ns", "id", "kills",
@@ -121,14 +124,22 @@ class Stream:
         "prompt_tokens", "resubmissions", "resumed", "template",
     )  # fmt: skip
 
-    def __init__(self, stream_id: str, client: bytes, digest: bytes, template: ipc.Submit, prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        client: bytes,
+        digest: bytes,
+        template: ipc.Submit,
+        prompt_tokens: int,
+        deadline_ns: int | None,
+    ) -> None:
         self.id = stream_id
         self.client = client
         self.digest = digest
         self.template = template
         self.prompt_tokens = prompt_tokens
         self.arrival_ns = template.arrival_mono_ns
-        self.deadline_ns = template.deadline_mono_ns
+        self.deadline_ns = deadline_ns
         self.choices: list[Choice] = []
         self.resumed = False
         """The client brought ids of an earlier life: its latencies are not this daemon's alone."""

@@ -51,7 +51,5 @@ class Quarantine:
 
 def fingerprint(stream: Stream) -> bytes:
     """Equal for requests that would do the same to an engine."""
-    nobodys = msgspec.structs.replace(
-        stream.template, rid=0, choice=0, seed=0, priority=0, deadline_mono_ns=None, arrival_mono_ns=0
-    )
+    nobodys = msgspec.structs.replace(stream.template, rid=0, choice=0, seed=0, priority=0, arrival_mono_ns=0)
     return hashlib.blake2b(ipc.encode(nobodys), digest_size=16).digest()

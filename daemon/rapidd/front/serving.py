@@ -362,7 +362,14 @@ class Serving:
         now_ns = self._clock()
         for stream in self.deadlines.due(now_ns):
             waited_s = (now_ns - stream.arrival_ns) / 1e9
-            self.fail(stream, RequestError("deadline_exceeded", f"not finished {waited_s:.1f} s after its arrival"))
+            self.fail(
+                stream,
+                RequestError(
+                    "deadline_exceeded",
+                    f"not finished {waited_s:.1f} s after its arrival",
+                    "allow a longer deadline_s, or ask for fewer tokens",
+                ),
+            )
 
     def abort(self, rids: Iterable[int]) -> None:
         """Tell the engine to drop choices."""

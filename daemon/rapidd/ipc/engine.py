@@ -84,7 +84,6 @@ class Submit(_Message):
     seed: int
     logprobs: int | None
     priority: int
-    deadline_mono_ns: int | None
     slo_class: SloClass
     arrival_mono_ns: int
 
