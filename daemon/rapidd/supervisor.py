@@ -366,6 +366,7 @@ class Supervisor:
             percent=report.percent if report is not None else None,
             engine_restarts=self._engine.restarts,
             front_restarts=self._front.restarts,
+            started_mono_ns=int(self._started_s * 1e9),
         )
         if note != self._last_note:
             self._last_note = note

@@ -56,6 +56,15 @@ def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, 
     assert "loading weights 63 %" in text.stdout
 
 
+def test_status_says_since_when_it_counts_once_the_front_was_restarted(peer: Peer, rapidctl: Rapidctl) -> None:
+    assert "preempted\n" in rapidctl("status").stdout
+    status = replace(samples.STATUS, front=wire.Process(pid=11, restarts=1, uptime_s=180.0))
+    peer.script[wire.GetStatus] = lambda ask: [replace(status, call=ask.call)]
+    said = rapidctl("status").stdout
+    assert "up 1h02m" in said
+    assert "preempted in the 3m00s since the front was restarted\n" in said
+
+
 def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "show", "--json").documents
     expected = {

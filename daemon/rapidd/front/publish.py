@@ -134,15 +134,18 @@ class Publisher:
         now_ns = self._clock()
         note = self._link.note
         state, detail = self._life()
+        own_s = (now_ns - self._started_ns) / 1e9
+        started_ns = note.started_mono_ns if note else None
+        daemon_s = own_s if started_ns is None else (now_ns - started_ns) / 1e9
         return telemetry.FrontView(
             boot_id=self._front_boot_id,
             version=__version__,
             endpoint=self._endpoint,
             state=state,
             detail=detail,
-            uptime_s=(now_ns - self._started_ns) / 1e9,
-            process=wire.Process(pid=os.getpid(), restarts=note.front_restarts if note else 0),
-            supervisor=wire.Process(pid=note.supervisor_pid if note else None),
+            uptime_s=daemon_s,
+            process=wire.Process(pid=os.getpid(), restarts=note.front_restarts if note else 0, uptime_s=own_s),
+            supervisor=wire.Process(pid=note.supervisor_pid, uptime_s=daemon_s) if note else wire.Process(pid=None),
             clients=len(self._clients),
             slo=self._latency.slo,
             requests=self._counts(),

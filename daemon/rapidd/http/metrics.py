@@ -84,7 +84,7 @@ def _life(snapshot: wire.Snapshot) -> Iterator[Metric]:
     )
     info.add_metric(labels, 1)
     yield info
-    yield _gauge("rapidd_uptime_seconds", "Since the front's start.", snapshot.uptime_s)
+    yield _gauge("rapidd_uptime_seconds", "Since the daemon's start.", snapshot.uptime_s)
     yield _counter("rapidd_front_cpu_seconds", "Processor time of the front.", snapshot.front_cpu_s)
     yield _gauge("rapidd_clients", "Connections on the request socket.", snapshot.clients)
     yield _counter(

@@ -21,7 +21,10 @@ class ChildReport(Struct, tag_field="kind", tag="report"):
 
 
 class SupervisorNote(Struct, tag_field="kind", tag="note"):
-    """The supervisor's line to the front: what the other processes are doing."""
+    """The supervisor's line to the front: what the other processes are doing.
+
+    ``started_mono_ns``: when the daemon started, on the system's monotonic clock, which all its processes share.
+    """
 
     supervisor_pid: int
     engine_pid: int | None
@@ -30,6 +33,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     percent: float | None
     engine_restarts: int
     front_restarts: int
+    started_mono_ns: int | None = None
 
 
 class Probe(Struct, tag_field="kind", tag="probe"):

@@ -133,7 +133,7 @@ def _queue(snapshot: Snapshot, out: Out) -> None:
             ("live", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
             ("waiting tokens", str(counts.waiting_tokens)),
             ("rates", rates),
-            ("since boot", f"{counts.accepted_total} accepted, {counts.finished_total} finished"),
+            ("totals", f"{counts.accepted_total} accepted, {counts.finished_total} finished"),
             ("", f"{counts.failed_total} failed, {counts.cancelled_total} cancelled, {counts.refused_total} refused"),
             ("preempted", str(counts.preempted_total)),
             ("hopeless", f"{counts.hopeless_total}, whose TTFT was predicted far beyond the objective"),

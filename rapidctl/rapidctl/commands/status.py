@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rapidctl import device
 from rapidctl.commands import common
 from rapidctl.out import UNKNOWN, Out, duration, percent, safe_line, seconds, share, unit_count
-from rapidctl.wire import GetStatus, PartitionInfo, Slo, Status
+from rapidctl.wire import GetStatus, PartitionInfo, Process, Slo, Status
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -78,7 +78,7 @@ def _show(status: Status, out: Out) -> None:
         ("mode", plan_text(status.partition)),
         ("kv", _kv(status)),
         ("requests", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
-        ("since boot", _totals(status)),
+        ("totals", _totals(status)),
         ("slo", slo_text(status.slo, status.slo_met)),
         ("processes", _processes(status)),
     ]
@@ -129,8 +129,15 @@ def _totals(status: Status) -> str:
     counts = status.requests
     return (
         f"{counts.finished_total} finished, {counts.failed_total} failed, {counts.cancelled_total} cancelled, "
-        f"{counts.refused_total} refused, {counts.preempted_total} preempted"
+        f"{counts.refused_total} refused, {counts.preempted_total} preempted{_counting(status.front)}"
     )
+
+
+def _counting(front: Process) -> str:
+    """Since when requests are counted, where that is not the daemon's start."""
+    if not front.restarts or front.uptime_s is None:
+        return ""
+    return f" in the {duration(front.uptime_s)} since the front was restarted"
 
 
 def slo_text(slo: Slo, met: bool | None) -> str:

@@ -175,6 +175,8 @@ class Process(Struct, kw_only=True):
 
     pid: int | None
     restarts: int = 0
+    uptime_s: float | None = None
+    """Of the running process; null where nobody counts it."""
 
 
 class Snapshot(Struct, kw_only=True):
@@ -192,6 +194,7 @@ class Snapshot(Struct, kw_only=True):
     """One line for people: "loading weights 63 %", "engine restarting", ""."""
     version: str
     uptime_s: float
+    """Since the daemon's start, whichever of its processes were started again since."""
     endpoint: str
     model: ModelInfo | None
     device: DeviceInfo | None

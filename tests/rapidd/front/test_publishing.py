@@ -238,3 +238,19 @@ def test_loading_progress_is_one_line_for_people(rig: Rig) -> None:
     engine = ScriptedEngine(rig)
     engine.hello()
     assert peer.ask(wire.GetStatus(call=2), wire.Status).engine.pid == engine.hello_message.pid
+
+
+def test_the_uptime_is_the_daemons_and_the_fronts_own_is_beside_it(rig: Rig) -> None:
+    """It was the front's, so a daemon of weeks was a minute old once its front had been replaced."""
+    peer, _ = rig.ready()
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 0, 1, started_mono_ns=rig.clock() - 3600 * 10**9))
+    rig.clock.advance(2.0)
+    status = peer.ask(wire.GetStatus(call=1), wire.Status)
+    assert (status.uptime_s, status.supervisor.uptime_s, status.front.uptime_s) == (3602.0, 3602.0, 2.0)
+    assert status.front.restarts == 1
+
+
+def test_without_a_supervisor_the_uptime_is_the_fronts(rig: Rig) -> None:
+    peer, _ = rig.ready()
+    rig.clock.advance(2.0)
+    assert snapshot_of(peer).uptime_s == 2.0

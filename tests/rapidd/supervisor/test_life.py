@@ -5,6 +5,7 @@ import pty
 import signal
 import socket
 import sys
+import time
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_a_dead_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> N
     front, engine = daemon.pid("front"), daemon.pid("engine")
     os.kill(front, signal.SIGKILL)
     back = daemon.until("front", "note", lambda got: got["pid"] != front)
+    assert 0 < back["note"].pop("started_mono_ns") < time.monotonic_ns()
     assert back["note"] == {
         "kind": "note",
         "supervisor_pid": daemon.process.pid if daemon.process is not None else None,
