@@ -42,7 +42,8 @@ class PromptSettings:
     system: str = ""
     temperature: float = 0.0
     top_p: float = 1.0
-    max_tokens: int = 256
+    max_tokens: int | None = None
+    """Null: what the context leaves, which the daemon knows."""
     seed: int | None = None
 
     def request(self, text: str, model: ModelInfo | None) -> Generate:
@@ -117,12 +118,12 @@ def parse_chunk(text: str, mode: Mode, most: int = MAX_CHUNK_TOKENS) -> int | Li
 def prompt_settings(values: dict[str, str]) -> PromptSettings:
     """What the prompt screen's fields mean; empty ones are the defaults. Raises `FormError`."""
     given = {name: text.strip() for name, text in values.items() if text.strip()}
-    seed = given.get("seed")
+    most, seed = given.get("max_tokens"), given.get("seed")
     return PromptSettings(
         system=given.get("system", ""),
         temperature=_decimal("temperature", given.get("temperature", "0"), 0.0, 100.0),
         top_p=_decimal("top-p", given.get("top_p", "1"), 1e-6, 1.0),
-        max_tokens=_integer("max tokens", given.get("max_tokens", "256"), 1, 10_000_000),
+        max_tokens=None if most is None else _integer("max tokens", most, 1, 10_000_000),
         seed=None if seed is None else _integer("seed", seed, 0, 2**63 - 1),
     )
 

@@ -1,6 +1,7 @@
 """One prompt under two plans: what is sent when, and that the control state comes back whatever happens."""
 
 import pytest
+from msgspec.structs import replace
 from textual.widgets import Input, Static
 
 from rapidctl.console.form import FormError, PromptSettings, prompt_settings
@@ -18,9 +19,10 @@ from rapidctl.wire import (
     PlanRequest,
     ReleasePartition,
     SetPartition,
+    Snapshot,
     pack_ids,
 )
-from support.console import Clock, ScriptedSource, desk
+from support.console import LIVE_TICKS, Clock, ScriptedSource, desk
 from support.run import streamed
 from support.snapshots import event, moved, override_info, partition, snapshot
 
@@ -293,6 +295,32 @@ async def test_settings_go_with_the_prompt_and_bad_ones_are_said() -> None:
         assert request.sampling.temperature == 0.5
         assert request.messages is not None
         assert request.messages[0].role == "system"
+
+
+def short_context(tokens: int) -> Snapshot:
+    found = snapshot(LIVE_TICKS)
+    assert found.model is not None
+    return replace(found, model=replace(found.model, max_model_len=tokens))
+
+
+@pytest.mark.parametrize(("context", "asked"), [(256, None), (511, None), (512, 256)])
+async def test_a_short_context_is_asked_for_what_it_leaves(context: int, asked: int | None) -> None:
+    """It was asked for 256 tokens, which no prompt leaves in a context of 256: every one was refused."""
+    async with desk() as at:
+        await at.show(short_context(context))
+        await at.press("n", "w", "enter")
+        assert at.source.generated[0].sampling.max_tokens == asked
+
+
+async def test_a_length_that_the_operator_chose_is_asked_for_whatever_the_context() -> None:
+    async with desk() as at:
+        await at.show(short_context(300))
+        await at.press("n", "w")
+        at.app.screen.query_one("#set-max_tokens", Input).value = "256"
+        await at.press("enter", "escape")
+        await at.show(short_context(300))
+        await at.press("ctrl+r")
+        assert [request.sampling.max_tokens for request in at.source.generated] == [256, 256]
 
 
 async def test_a_prompt_of_several_lines_is_shown_on_one_and_sent_as_it_was() -> None:

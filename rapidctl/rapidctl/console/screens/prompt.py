@@ -24,12 +24,15 @@ from rapidctl.console.widgets.keyline import Keyline
 from rapidctl.console.widgets.panel import label_border
 from rapidctl.console.widgets.timeline import Timeline
 from rapidctl.out import printable
+from rapidctl.wire import ModelInfo
 
 NEW_LINE: Final = "¶"
 """Stands for a line break in the field, which has one line."""
+MAX_TOKENS: Final = 256
+"""Asked for at first, where the context has room for twice as many; elsewhere what it leaves."""
 FIELDS: Final = (
-    ("temperature", "0", "temp"), ("top_p", "1", "top-p"), ("max_tokens", "256", "max tokens"),
-    ("seed", "", "seed"), ("system", "", "system"),
+    ("temperature", "0", "temp", ""), ("top_p", "1", "top-p", ""), ("max_tokens", str(MAX_TOKENS), "max tokens", "all"),
+    ("seed", "", "seed", "none"), ("system", "", "system", "none"),
 )  # fmt: skip
 KEYS = (
     ("enter", "send"), ("esc", "stop, back"), ("^q", "quit"), ("^r", "resend"), ("^t", "compare two modes"),
@@ -72,6 +75,7 @@ class Prompt(Page):
     def __init__(self) -> None:
         super().__init__()
         self._drawn: list[tuple[object, ...]] = [(), ()]
+        self._fitted_to: tuple[str, int] | None = None
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
@@ -79,9 +83,9 @@ class Prompt(Page):
         field.border_title = "PROMPT"
         yield field
         with Horizontal(id="settings"):
-            for name, value, label in FIELDS:
+            for name, value, label, if_empty in FIELDS:
                 yield Label(label)
-                yield Input(value, id=f"set-{name}", compact=True, placeholder="none" if not value else "")
+                yield Input(value, id=f"set-{name}", compact=True, placeholder=if_empty)
         yield Static(id="verdict", markup=False)
         with Container(id="answers"):
             for index in range(2):
@@ -99,6 +103,8 @@ class Prompt(Page):
         model = None if view.snapshot is None else view.snapshot.model
         plain = "  no chat template: sent as it is" if model is not None and model.has_chat_template is False else ""
         self.query_one("#prompt", Input).border_title = f"PROMPT  {'—' if model is None else model.name}{plain}"
+        if model is not None:
+            self._fit_to(model)
         if view.kind == "replay" and view.prompts.run is not None:
             self.put_text(printable(asked(view.prompts.run.request), lines=True))
         verdict = view.prompts.verdict()
@@ -106,6 +112,16 @@ class Prompt(Page):
         self.query_one("#verdict", Static).update(verdict)
         for index in range(2):
             self._show_run(index, nth_run(view, index))
+
+    def _fit_to(self, model: ModelInfo) -> None:
+        """Once a model: let the daemon say how much a short context leaves, unless the operator did."""
+        known = model.path, model.max_model_len
+        if known == self._fitted_to:
+            return
+        self._fitted_to = known
+        field = self.query_one("#set-max_tokens", Input)
+        if field.value == str(MAX_TOKENS) and model.max_model_len < 2 * MAX_TOKENS:
+            field.value = ""
 
     def _show_run(self, index: int, run: Run | None) -> None:
         output = self.query_one(f"#output-{index}", VerticalScroll)
