@@ -15,7 +15,8 @@ from rapidd import ipc
 from rapidd.errors import RequestError
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
-from rapidd.policy.override import CHANGE_SPACING_NS
+from rapidd.policy.override import CHANGE_SPACING_NS, LEGAL_HINT
+from rapidd.policy.policies import fixed
 
 ANSWER_NS: Final = 5_000_000_000
 """The engine answers between two batches; a caller does not wait longer than this."""
@@ -62,6 +63,7 @@ class Control:
     def set_plan(self, client: Client, request: wire.SetPartition) -> None:
         """Pin a plan. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
+        self._check_legal(request.plan)
         now_ns = self._clock()
         spacing_left_ns = self._changed_ns + CHANGE_SPACING_NS - now_ns
         if spacing_left_ns > 0 or any(pending.changes_plan for pending in self._pending.values()):
@@ -151,6 +153,16 @@ class Control:
             raise RequestError(
                 "deadline_exceeded", "the command arrived after its deadline and was not carried out", "send it again"
             )
+
+    def _check_legal(self, plan: wire.PlanRequest) -> None:
+        """Raise `RequestError` for a plan that is illegal however long one waits. The engine looks again."""
+        if self._link.state is None:
+            return
+        partition = self._link.state.partition
+        try:
+            fixed(plan, partition.units_total, tuple(partition.splits), "")
+        except ValueError as error:
+            raise RequestError("invalid_request", str(error), LEGAL_HINT) from error
 
     def _ask(
         self,

@@ -34,6 +34,8 @@ GUARD_TTFT: Final = 2.0
 GUARD_NS: Final = 10_000_000_000
 CHANGE_SPACING_NS: Final = 2_000_000_000
 """A split changed more often than this says nothing about either setting."""
+LEGAL_HINT: Final = "see rapidctl partition show"
+"""To whoever asked for a plan that this device does not have."""
 BOUNDS: Final = OverrideBounds(
     ttl_max_s=MAX_TTL_S,
     chunk_max=MAX_CHUNK_TOKENS,
@@ -115,7 +117,7 @@ class Control:
         try:
             plan = fixed(command.plan, self.table.units_total, self.table.splits, command.reason or f"override by {by}")
         except ValueError as error:
-            return self._refuse(command.token, "invalid_request", str(error), "see rapidctl partition show")
+            return self._refuse(command.token, "invalid_request", str(error), LEGAL_HINT)
         expires_ns = None if command.ttl_s is None else now_ns + int(command.ttl_s * 1e9)
         instead = f", instead of {_whose(self.override)}" if self.override else ""
         self._remember()

@@ -92,6 +92,21 @@ def test_one_change_of_the_partition_every_two_seconds_but_release_always(rig: R
     engine.expect(ipc.SetPlan)
 
 
+def test_an_illegal_plan_is_told_before_how_soon_it_came(rig: Rig) -> None:
+    """It was told to wait, and only then that waiting would not have helped."""
+    peer, engine = rig.ready()
+    engine.state()
+    peer.send(wire.SetPartition(call=1, plan=SPLIT))
+    engine.send(ipc.ControlDone(engine.expect(ipc.SetPlan).token, 1, "accepted", None, ""))
+    peer.expect(wire.ControlReply)
+    peer.send(wire.SetPartition(call=2, plan=PlanRequest(mode="split", decode_units=7)))
+    failed = peer.fails()
+    assert (failed.code, failed.call, failed.retry_after_s) == ("invalid_request", 2, None)
+    assert failed.message == "7 decode units are not a legal split here; legal: 1"
+    peer.send(wire.SetPartition(call=3, plan=SPLIT))
+    assert peer.fails().code == "too_soon"
+
+
 def test_a_command_that_waited_too_long_is_not_carried_out(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.send(wire.SetPartition(call=1, plan=SPLIT, deadline_unix_s=rig.clock.wall() - 1))
