@@ -65,6 +65,15 @@ def test_status_says_since_when_it_counts_once_the_front_was_restarted(peer: Pee
     assert "preempted in the 3m00s since the front was restarted\n" in said
 
 
+def test_status_and_partition_show_tell_of_memory_that_ran_out(peer: Peer, rapidctl: Rapidctl) -> None:
+    limited = replace(samples.PARTITION, chunk_limit=512)
+    peer.script[wire.GetStatus] = lambda ask: [replace(samples.STATUS, call=ask.call, partition=limited)]
+    peer.script[wire.GetPartition] = lambda ask: [replace(limited, call=ask.call)]
+    for command in (("status",), ("partition", "show")):
+        assert rapidctl(*command, "--json").documents[0]["chunk_limit"] == 512
+        assert "ran out: a batch holds at most 512 prompt tokens until a restart" in rapidctl(*command).stdout
+
+
 def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "show", "--json").documents
     expected = {

@@ -252,7 +252,7 @@ class Probe:
 
 def _span(result: BatchResult) -> Span:
     error = result.error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if result.out_of_memory:
         raise TooLarge from error
     if error is not None:
         raise DeviceError(f"a batch failed while calibrating: {error}", "see what rapidd doctor says") from error

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from rapidctl.wire import Placement
 from rapidd import faults, ipc, log
 from rapidd.config import Config
+from rapidd.engine.batch import Batch
 from rapidd.engine.heap import give_back
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
@@ -259,7 +260,10 @@ class Engine:
                     learn(self._calibration, batch, result, self._lanes, self._scheduler)
                 else:
                     log.bug(f"a {batch.kind} batch failed", result.error, event="batch_failed")
+                limit = self._scheduler.chunk_limit
                 done = self._scheduler.finish(batch, result)
+                if self._scheduler.chunk_limit != limit:
+                    self._notice("out_of_memory", "warn", _limited(batch, self._scheduler.chunk_limit), None)
                 if done.outcomes:
                     tokens = [to_token(outcome) for outcome in done.outcomes]
                     self._link.send(ipc.Step(result.ended_ns, batch.mode, tokens))
@@ -368,7 +372,7 @@ class Engine:
         scheduler = self._scheduler
         return ipc.EngineState(
             at_mono_ns=now,
-            partition=partition_info(self._control, self._calibration, self._placement, now),
+            partition=partition_info(self._control, self._calibration, self._placement, scheduler.chunk_limit, now),
             lanes=[self._lanes[name].stats(self._control.table.units_total) for name in LANES],
             kv=kv_stats(scheduler, self._kv_bytes),
             preempted_total=scheduler.num_preempted,
@@ -378,3 +382,11 @@ class Engine:
             prefill_tokens_per_s=prefill_tokens_per_s(self._control, self._policy_state(now)),
             scheduling_s=self._scheduling.quantiles(),
         )
+
+
+def _limited(batch: Batch, limit: int | None) -> str:
+    """What an operator should know of memory that ran out, whatever became of the requests."""
+    return (
+        f"a batch of {batch.num_prefill_tokens} prompt tokens ran out of memory: "
+        f"batches hold at most {limit} until the engine is restarted"
+    )

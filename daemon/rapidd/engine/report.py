@@ -51,7 +51,7 @@ def prefill_tokens_per_s(control: Control, state: State) -> float | None:
 
 
 def partition_info(
-    control: Control, calibration: Calibration, measured: Placement | None, now_ns: int
+    control: Control, calibration: Calibration, measured: Placement | None, chunk_limit: int | None, now_ns: int
 ) -> PartitionInfo:
     """The plan in force, who chose it, and what it is chosen from."""
     table = control.table
@@ -79,4 +79,5 @@ def partition_info(
         calibration=calibration.info(),
         groups=None if table.groups is None else list(table.groups),
         bounds=BOUNDS,
+        chunk_limit=chunk_limit,
     )

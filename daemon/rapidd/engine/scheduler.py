@@ -29,6 +29,7 @@ SHORT_WEIGHT = 0.05
 """Of the newest request that finished: the last twenty make two thirds of `Scheduler.short_share`."""
 NO_IDS = array("I")
 """Of decode rows: nobody changes it."""
+NO_MEMORY = "the device ran out of memory in this request's batch"
 NOT_FINITE = "the model produced no finite logits for this request"
 
 
@@ -88,6 +89,11 @@ class Scheduler(Residents):
         )
         self.short_share = 0.0
         """Of the requests that finished lately, those with fewer than `SHORT_TOKENS` outputs; the newest count most."""
+        self.chunk_limit: int | None = None
+        """Most prompt tokens of a batch since one ran out of memory, for the rest of this process; null: none did.
+
+        Half of those it had: what a batch takes beyond the weights and the cache grows with them.
+        """
         self._bound = bound
         self._lone_bound = lone_bound
         self._turn: Lane = "prefill"
@@ -269,10 +275,13 @@ class Scheduler(Residents):
     def _most(self, plan: Plan, units: int, num_decode: int, context: int) -> int:
         """Prompt tokens of the next chunk. Nobody's gap is hurt by the last one of a request that is alone."""
         if self._lone_bound is not None and len(self._requests) == 1:
-            most = self._lone_bound(plan, units, context)
+            most = self._limited(self._lone_bound(plan, units, context))
             if self.prefill_tokens <= most:
                 return most
-        return self._bound(plan, units, num_decode, context)
+        return self._limited(self._bound(plan, units, num_decode, context))
+
+    def _limited(self, tokens: int) -> int:
+        return tokens if self.chunk_limit is None else min(tokens, self.chunk_limit)
 
     def _chunk(self, request: Request, budget: int, lane: Lane, rows: list[Row]) -> int:
         """Append a row of at most ``budget`` prompt tokens, as many as blocks allow; returns its tokens."""
@@ -321,23 +330,32 @@ class Scheduler(Residents):
         assert batch.number == self.clock.done[index] + 1, "batches of a lane end in order"
         self.clock.done[index] = batch.number
         done = Finished()
-        if result.error is not None:
+        if result.out_of_memory:
+            self._run_out_of_memory(batch, done)
+        elif result.error is not None:
             self._fail(batch, result.error, done)
         else:
             self._take(batch, result, done)
         return done
 
     def _fail(self, batch: Batch, error: BaseException, done: Finished) -> None:
-        """Nothing of it was computed. Where memory ran out, only who asked for most ends, and the others run again."""
-        code, message = _explain(error)
-        rows = [row for row in batch.rows if row.generation == row.request.generation]
-        most = max(rows, key=lambda row: (row.count, row.start), default=None) if code == "out_of_memory" else None
+        """Nothing of it was computed."""
+        for row in _still_valid(batch.rows):
+            self._retire(row.request)
+            done.drops.append(Drop(row.request, "internal_error", f"the forward pass failed: {type(error).__name__}"))
+
+    def _run_out_of_memory(self, batch: Batch, done: Finished) -> None:
+        """Nothing of it was computed. Who asked for most ends, the others run again, and no batch is as large again."""
+        rows = _still_valid(batch.rows)
+        most = max(rows, key=lambda row: (row.count, row.start), default=None)
         for row in rows:
-            if most is None or row is most:
+            if row is most:
                 self._retire(row.request)
-                done.drops.append(Drop(row.request, code, message))
+                done.drops.append(Drop(row.request, "out_of_memory", NO_MEMORY))
             else:
                 self._preempt(row.request)
+        if tokens := batch.num_prefill_tokens:
+            self.chunk_limit = self._limited(max(whole_tiles(tokens // 2), self.pool.block_tokens))
 
     def _take(self, batch: Batch, result: BatchResult, done: Finished) -> None:
         """Rows that were computed, in one loop as when they were made."""
@@ -373,15 +391,8 @@ class Scheduler(Residents):
 
 
 def _still_valid(rows: list[Row]) -> list[Row]:
-    """Without those whose request was preempted, by a higher priority, while this very batch was formed.
+    """Without those whose request was preempted while this very batch was formed, by a higher priority, or after.
 
-    They must not run: their blocks were released under a fence that does not count this batch.
+    The former must not run: their blocks were released under a fence that does not count this batch.
     """
     return [row for row in rows if row.generation == row.request.generation]
-
-
-def _explain(error: BaseException) -> tuple[ErrorCode, str]:
-    """A batch that failed as a whole, for its clients. OutOfMemoryError is torch's, or Python's own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory", "the device ran out of memory in this request's batch"
-    return "internal_error", f"the forward pass failed: {type(error).__name__}"

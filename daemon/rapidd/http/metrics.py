@@ -166,6 +166,10 @@ def _lanes(snapshot: wire.Snapshot) -> Iterator[Metric]:
     if partition is not None:
         yield _gauge("rapidd_units", "Compute units of the device.", partition.units_total)
         yield _gauge("rapidd_override", "Whether an operator's override is in force.", partition.override is not None)
+        if partition.chunk_limit is not None:
+            yield _gauge(
+                "rapidd_chunk_limit_tokens", "Prompt tokens of a batch since memory ran out.", partition.chunk_limit
+            )
         yield _gauge("rapidd_control_epoch", "Counts changes of policy and override.", partition.epoch)
 
 

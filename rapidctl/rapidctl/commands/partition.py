@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from rapidctl.client import Client, operator_name
 from rapidctl.commands import common
 from rapidctl.commands.events import event_row
-from rapidctl.commands.status import plan_text
+from rapidctl.commands.status import limit_pairs, plan_text
 from rapidctl.errors import TimedOut, UsageError
 from rapidctl.out import UNKNOWN, Out, duration, number, seconds
 from rapidctl.placement import areas
@@ -140,6 +140,7 @@ def document(info: PartitionInfo) -> dict[str, object]:
         "measured": info.measured,
         "groups": info.groups,
         "bounds": info.bounds,
+        "chunk_limit": info.chunk_limit,
         "splits": info.splits,
         "unsupported": info.unsupported,
         "profile": info.profile,
@@ -155,6 +156,7 @@ def _show(info: PartitionInfo, out: Out) -> None:
         ("plan", plan_text(info)),
         ("because", f"{plan.reason}  (decision {plan.decision}, {duration(plan.age_s)} ago)"),
         ("chunk", chunk),
+        *limit_pairs(info),
         ("measured", _placement(info.measured)),
         *_areas(info),
         ("splits", f"decode units {splits}" if info.splits else splits),

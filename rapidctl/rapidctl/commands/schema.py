@@ -25,7 +25,7 @@ _PLACE: Final[dict[str, Any]] = {
     "chunk": int | Literal["all"] | None, "epoch": int, "decision": int, "reason": str, "source": str, "age_s": float,
     "override": wire.OverrideInfo | None, "measured": wire.Placement | None, "splits": list[int],
     "unsupported": Text, "profile": Text, "groups": list[wire.UnitGroup] | None,
-    "bounds": wire.OverrideBounds | None,
+    "bounds": wire.OverrideBounds | None, "chunk_limit": int | None,
 }  # fmt: skip
 _CHOICE: Final = msgspec.defstruct(
     "Choice",
@@ -49,7 +49,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
         "endpoint": str, "uptime_s": float, "model": Text, "model_info": wire.ModelInfo | None, "device": Text,
         "device_info": wire.DeviceInfo | None, "engine": wire.Process, "front": wire.Process,
         "supervisor": wire.Process, "mode": wire.Mode | None, "policy": Text, "epoch": int | None,
-        "decode_units": int | None, "prefill_units": int | None, "kv": wire.KvStats | None,
+        "decode_units": int | None, "prefill_units": int | None, "chunk_limit": int | None, "kv": wire.KvStats | None,
         "requests": wire.RequestCounts, "slo": wire.Slo, "slo_met": bool | None,
     },
     "stats": {"at_unix_s": float, "boot_id": Text, "state": wire.DaemonState,

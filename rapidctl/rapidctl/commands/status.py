@@ -57,6 +57,7 @@ def document(status: Status) -> dict[str, object]:
         "epoch": status.partition.epoch if status.partition else None,
         "decode_units": plan.decode_units if plan else None,
         "prefill_units": plan.prefill_units if plan else None,
+        "chunk_limit": status.partition.chunk_limit if status.partition else None,
         "kv": status.kv,
         "requests": status.requests,
         "slo": status.slo,
@@ -76,6 +77,7 @@ def _show(status: Status, out: Out) -> None:
         ("device", device.describe(status.device) if status.device else UNKNOWN),
         *_sensors(status),
         ("mode", plan_text(status.partition)),
+        *limit_pairs(status.partition),
         ("kv", _kv(status)),
         ("requests", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
         ("totals", _totals(status)),
@@ -114,6 +116,13 @@ def plan_text(partition: PartitionInfo | None) -> str:
         left = "until released" if override.ttl_s is None else f"{duration(override.ttl_s)} left"
         why = f"override by {override.by or 'unknown'}, {left}; policy {partition.policy}"
     return f"{plan.mode}{units}  ({why}, epoch {partition.epoch})"
+
+
+def limit_pairs(partition: PartitionInfo | None) -> list[tuple[str, str]]:
+    """One line, where a batch ran out of memory since the engine's start."""
+    if partition is None or partition.chunk_limit is None:
+        return []
+    return [("memory", f"ran out: a batch holds at most {partition.chunk_limit} prompt tokens until a restart")]
 
 
 def _kv(status: Status) -> str:

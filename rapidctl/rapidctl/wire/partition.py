@@ -144,3 +144,5 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
     """Every unit in one group, neighbours side by side; null where the system does not tell."""
     bounds: OverrideBounds | None = None
     """Null from a daemon that does not publish them."""
+    chunk_limit: int | None = None
+    """Most prompt tokens of a batch, whatever the plan, since one ran out of memory; null: none did."""

@@ -84,6 +84,27 @@ def test_a_batch_that_fails_leaves_its_traceback_in_the_log(
     assert "InjectedFault: on purpose" in said
 
 
+def test_after_an_out_of_memory_batches_are_smaller_and_everybody_is_told(bench: Bench, tmp_path: Path) -> None:
+    """The same load would have met the same end again."""
+    assert bench.greet().partition.chunk_limit is None
+    faults.arm("engine.step:oom@1", tmp_path, "engine.")
+    try:
+        bench.submit(1, list(range(1, 161)))
+        while (told := bench.until(ipc.Notice)).kind != "out_of_memory":
+            pass
+        assert told.text == (
+            "a batch of 32 prompt tokens ran out of memory: batches hold at most 16 until the engine is restarted"
+        )
+        assert (told.level, told.rid) == ("warn", None)
+        assert bench.until(ipc.EngineState).partition.chunk_limit == 16
+        bench.submit(2, list(range(1, 161)), max_tokens=3)
+        while bench.until(ipc.Step).tokens[0].finish is None:
+            pass
+    finally:
+        faults.arm("", tmp_path, "engine.")
+        bench.engine._scheduler.chunk_limit = None
+
+
 def test_the_state_says_what_was_computed_and_what_the_loop_took(bench: Bench) -> None:
     device = bench.engine._hello.device
     assert device.peak_flops_per_s

@@ -1,9 +1,13 @@
 """Requests and what they hold: who gets blocks, who gives them up, and how requests end."""
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.storm.machine import HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
+from bench.storm.machine import BLOCK_TOKENS, HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
 from rapidd.engine.batch import BatchResult
+from rapidd.engine.request import LANES
 from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
 
@@ -84,6 +88,78 @@ def test_out_of_memory_ends_the_request_that_asked_for_most_and_the_others_run_a
     machine.drain(HYBRID)
     assert machine.outputs == {rid: expected_output([rid, 2, 3], 8) for rid in (1, 2)}
     assert machine.scheduler.pool.num_used == 0
+
+
+def largest(machine: Machine, plan: Plan) -> int:
+    """Prompt tokens of the largest batch until nothing is left to do."""
+    most = 0
+    while batches := machine.launch(plan):
+        most = max(most, *(batch.num_prefill_tokens for batch in batches))
+        for batch in batches:
+            machine.complete(batch.lane)
+    return most
+
+
+@given(
+    prompts=st.lists(st.integers(1, 40), min_size=2, max_size=6),
+    failures=st.integers(1, 4),
+    plan=st.sampled_from([HYBRID, SHARED, Plan("serial", 2, 2, "all")]),
+)
+def test_no_batch_is_as_large_again_as_half_of_one_that_ran_out_of_memory(
+    prompts: list[int], failures: int, plan: Plan
+) -> None:
+    """The same load met the same end again and again, a request each time."""
+    machine = Machine(80, bound=40, lone_bound=60)
+    for rid, length in enumerate(prompts, start=1):
+        machine.scheduler.add(make_request(rid, [rid] * length, 3))
+    limit = None
+    for _ in range(failures):
+        batch = next((batch for batch in machine.launch(plan) if batch.num_prefill_tokens), None)
+        if batch is None:
+            break
+        while machine.queues[batch.lane][0] is not batch:
+            machine.complete(batch.lane)
+        machine.complete(batch.lane, MemoryError("no"))
+        half = max(batch.num_prefill_tokens // 2, BLOCK_TOKENS)
+        limit = half if limit is None else min(half, limit)
+        assert machine.scheduler.chunk_limit == limit
+        for lane in LANES:
+            while machine.complete(lane) is not None:
+                pass
+    for rid, length in enumerate(prompts, start=100):
+        machine.scheduler.add(make_request(rid, [rid] * length, 3))
+    assert largest(machine, plan) <= (limit or 60)
+    assert machine.outputs[100] == expected_output([100] * prompts[0], 3)
+
+
+def test_two_batches_in_flight_that_fail_of_the_same_cause_halve_it_once() -> None:
+    whole = Plan("hybrid", 2, 2, None)
+    machine = Machine(60, bound=20)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid] * 40, 3))
+    machine.launch(whole)
+    machine.launch(whole)
+    assert [batch.num_prefill_tokens for batch in machine.queues["decode"]] == [20, 20]
+    for _ in range(2):
+        machine.complete("decode", MemoryError("no"))
+    assert machine.scheduler.chunk_limit == 10
+
+
+def test_a_step_without_prompts_that_runs_out_of_memory_bounds_no_prompts() -> None:
+    machine = busy_machine(HYBRID, bound=40)
+    machine.scheduler.abort(2)
+    machine.launch(HYBRID)
+    machine.complete("decode", MemoryError("no"))
+    assert machine.scheduler.chunk_limit is None
+
+
+def test_a_cpus_allocator_says_in_words_alone_that_memory_is_out() -> None:
+    """All requests of the batch failed with ``internal_error``."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert BatchResult(error=caught.value).out_of_memory
+    assert not BatchResult(error=RuntimeError("another")).out_of_memory
+    assert not BatchResult().out_of_memory
 
 
 def test_a_row_without_finite_logits_fails_alone() -> None:
