@@ -8,10 +8,12 @@ import os
 import signal
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from rapidctl.wire import RestartCause
 from rapidd.ipc import Channel, ChildLine, ChildReport, SupervisorLine, decode_child
 from rapidd.ladder import ABORT_S, Watch
 
@@ -32,7 +34,10 @@ class Child:
         """Latest of the running process."""
         self.channel: Channel | None = None
         self.ever_ready = False
-        self.restarts = 0
+        self.causes: Counter[RestartCause] = Counter()
+        """Of restarts."""
+        self.ended_by: RestartCause | None = None
+        """Why the running process was ended by us; null: it was not."""
         self.failures = 0
         """In a row."""
         self.started_s = 0.0
@@ -48,6 +53,17 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_s: float | None = None
         self._heard_s = 0.0
+        self._cause: RestartCause = "start"
+        """Of the latest failure."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the process was started again."""
+        return self.causes.total()
+
+    def count_restart(self) -> None:
+        """The process that failed last is about to be started again."""
+        self.causes[self._cause] += 1
 
     @property
     def pid(self) -> int | None:
@@ -72,6 +88,7 @@ class Child:
         ours, theirs = socket.socketpair()
         self.retry_at_s, self.report, self._ready_s, self.started_s = None, None, None, now_s
         self.kill_at_s, self.watch, self._heard_s = None, Watch(self.watch.limit_s), now_s
+        self.ended_by = None
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -124,6 +141,7 @@ class Child:
             trouble = f"no progress for {self.load_limit_s:g} s while it starts" if silent else None
         if trouble is not None:
             self.kill_at_s = now_s + ABORT_S
+            self.ended_by = "hang"
             self.signal(signal.SIGABRT)
         elif self._ready_s is not None:
             self.tell(self.watch.beat())
@@ -144,6 +162,7 @@ class Child:
         if self._ready_s is not None and now_s - self._ready_s >= HEALTHY_S:
             self.failures = 0
         self.failures += 1
+        self._cause = self.ended_by or ("start" if self._ready_s is None else "exit")
         self.report, self._ready_s = None, None
         delay_s = self._delays_s[min(self.failures, len(self._delays_s)) - 1]
         self.retry_at_s = now_s + delay_s

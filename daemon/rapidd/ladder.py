@@ -5,6 +5,7 @@ are counted, not seconds: a supervisor that was itself stopped for a while has s
 """
 
 import math
+import time
 from typing import Final
 
 from rapidd.ipc import Probe, Pulse
@@ -32,7 +33,7 @@ class Watch:
         self._number += 1
         self._silent += 1
         self._stuck += 1
-        return Probe(self._number)
+        return Probe(self._number, time.monotonic_ns())
 
     def heard(self, pulse: Pulse) -> None:
         """The loop turned."""

@@ -182,7 +182,7 @@ class Supervisor:
             self._beat(now_s)
         for child in self._children:
             if child.retry_at_s is not None and child.retry_at_s <= now_s:
-                child.restarts += 1
+                child.count_restart()
                 self._start(child)
         self._note()
 
@@ -226,6 +226,7 @@ class Supervisor:
         """What the driver says of the device decides: an engine that still runs on it proves nothing."""
         if fault.remedy == "restart":
             self._say(f"device fault: {fault.text}; replacing the engine", log.error)
+            self._engine.ended_by = "device"
             self._engine.signal(signal.SIGKILL)
         elif self._phase == "serving":
             self._fail(EXIT_DEVICE, f"device fault: {fault.text}; the device must be reset or replaced")
@@ -367,6 +368,8 @@ class Supervisor:
             engine_restarts=self._engine.restarts,
             front_restarts=self._front.restarts,
             started_mono_ns=int(self._started_s * 1e9),
+            engine_causes=dict(self._engine.causes),
+            front_causes=dict(self._front.causes),
         )
         if note != self._last_note:
             self._last_note = note

@@ -41,8 +41,8 @@ def test_this_version_still_writes_and_reads_its_golden_frames() -> None:
 
 def test_a_partition_of_an_older_daemon_tells_no_groups_and_no_bounds() -> None:
     fields = msgspec.msgpack.decode(wire.encode(samples.PARTITION))
-    del fields["groups"], fields["bounds"]
-    assert wire.decode_reply(encode(fields)) == replace(samples.PARTITION, groups=None, bounds=None)
+    del fields["groups"], fields["bounds"], fields["chunk_limit"]
+    assert wire.decode_reply(encode(fields)) == replace(samples.PARTITION, groups=None, bounds=None, chunk_limit=None)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ PARTITION = wire.PartitionInfo(
     bounds=wire.OverrideBounds(
         ttl_max_s=3600.0, chunk_max=4096, change_every_s=2.0, guard_itl=1.5, guard_ttft=2.0, guard_after_s=10.0
     ),
+    chunk_limit=1024,
 )
 MODEL = wire.ModelInfo(
     name="SmolLM2-135M-Instruct",
@@ -145,6 +146,9 @@ COUNTS = wire.RequestCounts(
     cancelled_total=2,
     refused_total=4,
     preempted_total=1,
+    failed_by={"out_of_memory": 1},
+    refused_by={"queue_full": 3, "prompt_too_long": 1},
+    outputs_by={"stop": 10, "length": 2, "cancelled": 2},
 )
 ROW = wire.RequestRow(
     id="r-1",
@@ -199,7 +203,7 @@ SNAPSHOT = wire.Snapshot(
     device=DEVICE,
     supervisor=wire.Process(pid=10),
     front=wire.Process(pid=11),
-    engine=wire.Process(pid=12, restarts=1),
+    engine=wire.Process(pid=12, restarts=1, causes={"hang": 1}),
     clients=2,
     slo=SLO,
     partition=PARTITION,
@@ -215,8 +219,18 @@ SNAPSHOT = wire.Snapshot(
     streamed_tokens_total=4000,
     scheduling_s=wire.Quantiles(n=256, p50=1.2e-4, p95=1.5e-4, p99=2.1e-4, max=3.2e-4),
     latency_totals=wire.LatencyTotals(
-        ttft_s=BUCKETS, itl_s=BUCKETS, tpot_s=BUCKETS, e2e_s=BUCKETS, prompt_tokens=140, output_tokens=4000
+        ttft_s=BUCKETS,
+        itl_s=BUCKETS,
+        tpot_s=BUCKETS,
+        e2e_s=BUCKETS,
+        prompt_tokens=140,
+        output_tokens=4000,
+        queued_s=BUCKETS,
+        prefill_s=BUCKETS,
     ),
+    loop_lag_s=BUCKETS,
+    last_step_age_s=0.25,
+    unreadable={"requests": {"malformed": 2}},
 )
 EVENT = wire.Event(
     seq=3,
@@ -254,7 +268,7 @@ STATUS = wire.Status(
     device=DEVICE,
     supervisor=wire.Process(pid=10),
     front=wire.Process(pid=11),
-    engine=wire.Process(pid=12, restarts=1),
+    engine=wire.Process(pid=12, restarts=1, causes={"hang": 1}),
     partition=PARTITION,
     kv=KV,
     requests=COUNTS,

@@ -113,8 +113,8 @@ class Calls:
         call: int | None = None
         try:
             if len(frames) != 1:
-                raise RequestError(
-                    "malformed", f"a message is one frame, this one has {len(frames)}", "send it from a DEALER socket"
+                raise wire.WireError(
+                    "malformed", f"a message is one frame, this one has {len(frames)}: send it from a DEALER socket"
                 )
             request = wire.decode_request(frames[0])
             stream_id, call = getattr(request, "id", None), getattr(request, "call", None)
@@ -128,6 +128,7 @@ class Calls:
             else:
                 self._verbs[type(request)](client, request)
         except wire.WireError as error:
+            self._serving.totals.unreadable["requests", error.code] += 1
             self._refuse(identity, error.id, error.call, RequestError(error.code, str(error)))
         except RequestError as error:
             self._refuse(identity, stream_id, call, error)
@@ -146,7 +147,7 @@ class Calls:
     def _refuse(self, identity: bytes, stream_id: str | None, call: int | None, error: RequestError) -> None:
         """Answer the call, or else the stream: a refused `Cancel` does not end the stream that it names."""
         if call is None and stream_id is not None:
-            self._serving.totals.refused += 1
+            self._serving.totals.refused[error.code] += 1
         self._clients.reply(identity, refusal(error, call=call, stream_id=stream_id if call is None else None))
 
     def _hello(self, identity: bytes, request: wire.Hello, peer: Peer | None) -> None:

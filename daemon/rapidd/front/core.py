@@ -253,12 +253,12 @@ class Front:
         self._engine_was_connected = connected
 
     def _lose(self, client: Client, how: str) -> None:
-        dropped = self.serving.abandon(client)
+        dropped = self.serving.abandon(client, "client_lost")
         if dropped:
             self.events.emit("client_lost", f"{client.label} {how}: {len(dropped)} requests dropped", "warn")
 
     def _drop_slow(self, client: Client) -> None:
-        dropped = self.serving.abandon(client)
+        dropped = self.serving.abandon(client, "slow_consumer")
         self.events.emit("slow_consumer", f"{client.label} does not read: {len(dropped)} requests dropped", "warn")
         for stream in dropped:
             error = RequestError(
@@ -295,6 +295,10 @@ class Front:
         self.link.take_note(note)
         self._aftermath()
 
+    def probed(self, asked_mono_ns: int) -> None:
+        """The supervisor asked, then, whether the loop turns; it waited for the turn before: that is the loop's lag."""
+        self.publisher.loop_lag.add(max(0, self._clock() - asked_mono_ns) / 1e9)
+
     def subscription(self, frame: bytes) -> None:
         """A topic of the metrics socket has its first subscriber (1, topic) or lost its last one (0, topic)."""
         self._next_ns = None
@@ -307,6 +311,7 @@ class Front:
             message = ipc.decode_engine(frame)
         except (ValueError, RecursionError) as error:
             self._next_ns = None
+            self.serving.totals.unreadable["engine", "malformed"] += 1
             self.events.emit("warning", f"an unreadable message on the engine's socket: {error}", "error")
             return
         if isinstance(message, ipc.Step):

@@ -15,6 +15,7 @@ from rapidd.front.events import EventLog
 from rapidd.front.journal import Choice
 from rapidd.front.serving import Serving
 from rapidd.telemetry import snapshot as telemetry
+from rapidd.telemetry.histogram import BucketCounter
 from rapidd.telemetry.latency import LatencyRecorder
 from rapidd.telemetry.sensors import with_sensors
 from rapidd.telemetry.watch import DeviceWatch
@@ -57,7 +58,11 @@ class Publisher:
         self._latency = latency
         self._watch = watch
         self._life = life
+        self.loop_lag = BucketCounter()
         self._kv_trend = telemetry.KvTrend()
+        self._num_batches = 0
+        self._last_batch_ns: int | None = None
+        """When the engine first said that so many batches had ended."""
         self._started_ns = clock()
         self._published_ns = 0
         self._published_event = -1
@@ -108,10 +113,13 @@ class Publisher:
         state = self._link.state
         if state is not None:
             self._kv_trend.add(state.at_mono_ns, state.kv.blocks_used)
+            if (batches := sum(lane.batches_total for lane in state.lanes)) != self._num_batches:
+                self._num_batches, self._last_batch_ns = batches, state.at_mono_ns
 
     def engine_lost(self) -> None:
         """Its cache is gone."""
         self._kv_trend.clear()
+        self._num_batches = 0
 
     # --- views -------------------------------------------------------------------------------------------------
 
@@ -144,7 +152,12 @@ class Publisher:
             state=state,
             detail=detail,
             uptime_s=daemon_s,
-            process=wire.Process(pid=os.getpid(), restarts=note.front_restarts if note else 0, uptime_s=own_s),
+            process=wire.Process(
+                pid=os.getpid(),
+                restarts=note.front_restarts if note else 0,
+                uptime_s=own_s,
+                causes={**note.front_causes} if note else {},
+            ),
             supervisor=wire.Process(pid=note.supervisor_pid, uptime_s=daemon_s) if note else wire.Process(pid=None),
             clients=len(self._clients),
             slo=self._latency.slo,
@@ -156,11 +169,19 @@ class Publisher:
             rows_total=len(self._serving.journal.choices),
             cpu_s=time.process_time(),
             streamed_tokens_total=self._serving.totals.streamed_tokens,
+            loop_lag_s=self.loop_lag.counts() if note else None,
+            last_step_age_s=None if self._last_batch_ns is None else (now_ns - self._last_batch_ns) / 1e9,
+            unreadable=telemetry.by_socket(self._serving.totals.unreadable),
         )
 
     def _engine(self) -> telemetry.EngineView:
         link = self._link
-        process = wire.Process(pid=link.pid, restarts=link.note.engine_restarts if link.note else 0)
+        note = link.note
+        process = wire.Process(
+            pid=link.pid,
+            restarts=note.engine_restarts if note else 0,
+            causes={**note.engine_causes} if note else {},
+        )
         if link.hello is None:
             return telemetry.EngineView(process=process)
         sensors, device = self._watch.latest(), link.hello.device
@@ -191,11 +212,14 @@ class Publisher:
             waiting_tokens=journal.waiting_tokens,
             accepted_total=totals.accepted,
             finished_total=totals.finished,
-            failed_total=totals.failed,
+            failed_total=totals.failed.total(),
             cancelled_total=totals.cancelled,
-            refused_total=totals.refused,
+            refused_total=totals.refused.total(),
             hopeless_total=totals.hopeless,
             preempted_total=self._link.state.preempted_total if self._link.state else 0,
+            failed_by=dict(totals.failed),
+            refused_by=dict(totals.refused),
+            outputs_by=dict(totals.outputs),
         )
 
     def _row(self, choice: Choice, now_ns: int) -> wire.RequestRow:

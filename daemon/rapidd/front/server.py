@@ -220,7 +220,8 @@ class Server:
     def _read_channel(self, channel: ipc.Channel) -> None:
         for line in channel.lines():
             match ipc.decode_supervisor(line):
-                case ipc.Probe(number):
+                case ipc.Probe(number, asked_mono_ns):
+                    self.front.probed(asked_mono_ns)
                     channel.send(ipc.Pulse(number, self.front.num_left))
                 case ipc.Reload(number, config):
                     log.start(config.log, "front")

@@ -18,21 +18,11 @@ from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
 from rapidd.front.quarantine import Quarantine
+from rapidd.front.totals import Totals
 from rapidd.telemetry.histogram import Histogram
 from rapidd.telemetry.latency import LatencyRecorder, judge
 
 _MODES: Final = frozenset(get_args(wire.Mode))
-
-
-class Totals:
-    """Streams by how they ended, since the front's boot."""
-
-    __slots__ = ("accepted", "cancelled", "failed", "finished", "hopeless", "refused", "streamed_tokens")
-
-    def __init__(self) -> None:
-        self.accepted = self.finished = self.failed = self.cancelled = self.refused = self.streamed_tokens = 0
-        self.hopeless = 0
-        """Whose TTFT was predicted far beyond the objective when they came."""
 
 
 class Serving:
@@ -290,6 +280,9 @@ class Serving:
             slo_met = verdict.both
         self.totals.cancelled += cancelled
         self.totals.finished += not cancelled
+        self.totals.outputs.update(str(choice.finish_reason) for choice in stream.choices)
+        timing = _timing(stream, gaps, now_ns)
+        self._latency.phases(timing.queued_s, timing.prefill_s)
         mode = self._link.mode
         self._end(
             stream,
@@ -299,7 +292,7 @@ class Serving:
                 prompt_tokens=stream.prompt_tokens,
                 cached_tokens=stream.cached_tokens or 0,
                 output_tokens=stream.output_tokens,
-                timing=_timing(stream, gaps, now_ns),
+                timing=timing,
                 mode=mode if mode in _MODES else None,  # type: ignore[arg-type]
                 preemptions=stream.preemptions,
                 resubmissions=stream.resubmissions,
@@ -327,7 +320,7 @@ class Serving:
     def fail(self, stream: Stream, error: RequestError) -> None:
         """End a stream with an error."""
         self.abort(self.journal.remove(stream))
-        self.totals.failed += 1
+        self.totals.failed[error.code] += 1
         self._end(
             stream,
             wire.Failed(
@@ -345,15 +338,15 @@ class Serving:
         for stream in list(self.journal.streams.values()):
             self.fail(stream, error)
 
-    def abandon(self, client: Client) -> list[Stream]:
-        """Drop the streams of a client that cannot be told; returns them."""
+    def abandon(self, client: Client, why: str) -> list[Stream]:
+        """Drop the streams of a client that cannot be told; returns them. ``why``: see `Totals.failed`."""
         streams = [
             self.journal.streams[stream_id] for stream_id in client.stream_ids if stream_id in self.journal.streams
         ]
         streams = [stream for stream in streams if stream.client == client.identity]
         for stream in streams:
             self.abort(self.journal.remove(stream))
-            self.totals.failed += 1
+            self.totals.failed[why] += 1
         client.stream_ids.clear()
         return streams
 

@@ -6,7 +6,7 @@ Prometheus expects. ``vllm:`` names are given to a few of them on demand, for da
 
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -87,10 +87,23 @@ def _life(snapshot: wire.Snapshot) -> Iterator[Metric]:
     yield _gauge("rapidd_uptime_seconds", "Since the daemon's start.", snapshot.uptime_s)
     yield _counter("rapidd_front_cpu_seconds", "Processor time of the front.", snapshot.front_cpu_s)
     yield _gauge("rapidd_clients", "Connections on the request socket.", snapshot.clients)
-    yield _counter(
-        "rapidd_restarts", "Processes that were started again.", label="process",
-        front=snapshot.front.restarts, engine=snapshot.engine.restarts,
-    )  # fmt: skip
+    yield from _troubles(snapshot)
+
+
+def _troubles(snapshot: wire.Snapshot) -> Iterator[Metric]:
+    """What an operator is woken by."""
+    restarts = {
+        (process, cause): running.causes.get(cause, 0)
+        for process, running in (("front", snapshot.front), ("engine", snapshot.engine))
+        for cause in get_args(wire.RestartCause)
+    }
+    yield _table("rapidd_restarts", "Processes that were started again.", ("process", "cause"), restarts.items())
+    unreadable = {(socket, code): n for socket, codes in snapshot.unreadable.items() for code, n in codes.items()}
+    yield _table("rapidd_decode_errors", "Messages that were none.", ("socket", "code"), unreadable.items())
+    if snapshot.loop_lag_s is not None:
+        yield _histogram("rapidd_front_loop_lag_seconds", "What a message waits for the front.", snapshot.loop_lag_s)
+    if snapshot.last_step_age_s is not None:
+        yield _gauge("rapidd_last_step_age_seconds", "Since the last batch that ended.", snapshot.last_step_age_s)
 
 
 def _requests(snapshot: wire.Snapshot) -> Iterator[Metric]:
@@ -106,6 +119,9 @@ def _requests(snapshot: wire.Snapshot) -> Iterator[Metric]:
         finished=counts.finished_total, failed=counts.failed_total,
         cancelled=counts.cancelled_total, refused=counts.refused_total,
     )  # fmt: skip
+    yield _counter("rapidd_requests_failed", "Requests that ended with an error.", label="code", **counts.failed_by)
+    yield _counter("rapidd_requests_refused", "Requests that were not accepted.", label="code", **counts.refused_by)
+    yield _counter("rapidd_outputs", "Choices that ended without an error.", label="reason", **counts.outputs_by)
     yield _counter("rapidd_preemptions", "Choices that were taken off the device.", counts.preempted_total)
     yield _counter("rapidd_streamed_tokens", "Output tokens sent to clients.", snapshot.streamed_tokens_total)
 
@@ -117,6 +133,9 @@ def _latencies(totals: wire.LatencyTotals, slo: wire.Slo) -> Iterator[Metric]:
     yield _histogram("rapidd_inter_token_latency_seconds", "Between two output tokens of a choice.", totals.itl_s)
     yield _histogram("rapidd_time_per_output_token_seconds", "Mean of a choice's gaps, once a choice.", totals.tpot_s)
     yield _histogram("rapidd_request_duration_seconds", "From arrival to the end of a request.", totals.e2e_s)
+    if totals.queued_s is not None and totals.prefill_s is not None:
+        yield _histogram("rapidd_request_queue_seconds", "From arrival to the prompt's first chunk.", totals.queued_s)
+        yield _histogram("rapidd_request_prefill_seconds", "From there to the first output token.", totals.prefill_s)
     yield _gauge("rapidd_slo_inter_token_latency_seconds", "Objective for the p95 of a request's gaps.", slo.itl_s)
     yield _gauge(
         "rapidd_slo_time_to_first_token_seconds", "Objective for the first token of a short prompt.", slo.ttft_floor_s
@@ -153,14 +172,18 @@ def _lanes(snapshot: wire.Snapshot) -> Iterator[Metric]:
         label="lane",
         **{lane.lane: lane.tokens_total for lane in lanes},
     )
-    busy = CounterMetricFamily(
-        "rapidd_lane_busy_seconds", "Time a lane ran, by what was in the batch.", labels=("lane", "phase")
+    busy = {
+        (lane.lane, phase): seconds
+        for lane in lanes
+        for phase, seconds in (
+            ("decode", lane.busy_decode_s_total),
+            ("prefill", lane.busy_prefill_s_total),
+            ("mixed", lane.busy_mixed_s_total),
+        )
+    }
+    yield _table(
+        "rapidd_lane_busy_seconds", "Time a lane ran, by what was in the batch.", ("lane", "phase"), busy.items()
     )
-    for lane in lanes:
-        busy.add_metric((lane.lane, "decode"), lane.busy_decode_s_total)
-        busy.add_metric((lane.lane, "prefill"), lane.busy_prefill_s_total)
-        busy.add_metric((lane.lane, "mixed"), lane.busy_mixed_s_total)
-    yield busy
     yield _counter("rapidd_mode_seconds", "Time spent in each mode.", label="mode", **snapshot.mode_seconds)
     partition = snapshot.partition
     if partition is not None:
@@ -202,13 +225,20 @@ def _vllm(snapshot: wire.Snapshot, model: str) -> Iterator[Metric]:
     if totals is not None:
         counters["vllm:prompt_tokens"] = totals.prompt_tokens
         counters["vllm:generation_tokens"] = totals.output_tokens
+        success = {(reason, model): count for reason, count in counts.outputs_by.items()}
+        yield _table(
+            "vllm:request_success", "Alias of a rapidd metric.", ("finished_reason", "model_name"), success.items()
+        )
         for name, counts_ in {
             "vllm:time_to_first_token_seconds": totals.ttft_s,
             "vllm:inter_token_latency_seconds": totals.itl_s,
             "vllm:request_time_per_output_token_seconds": totals.tpot_s,
             "vllm:e2e_request_latency_seconds": totals.e2e_s,
+            "vllm:request_queue_time_seconds": totals.queued_s,
+            "vllm:request_prefill_time_seconds": totals.prefill_s,
         }.items():
-            yield _histogram(name, "Alias of a rapidd metric.", counts_, model_name=model)
+            if counts_ is not None:
+                yield _histogram(name, "Alias of a rapidd metric.", counts_, model_name=model)
     for name, value in gauges.items():
         yield _gauge(name, "Alias of a rapidd metric.", label="model_name", **{model: value})
     for name, value in counters.items():
@@ -226,6 +256,14 @@ def _gauge(name: str, text: str, value: float | None = None, /, label: str | Non
 def _counter(name: str, text: str, value: float | None = None, /, label: str | None = None, **values: float) -> Metric:
     """As `_gauge`; ``_total`` is added to the name."""
     return _fill(CounterMetricFamily(name, text, labels=(label,) if label else None), value, values)
+
+
+def _table(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+    """A counter with several labels."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for each, value in values:
+        family.add_metric(each, float(value))
+    return family
 
 
 def _fill(

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from rapidctl.wire import RestartCause
 from rapidd.config import Config
 
 
@@ -34,12 +35,18 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     engine_restarts: int
     front_restarts: int
     started_mono_ns: int | None = None
+    engine_causes: dict[RestartCause, int] = {}
+    front_causes: dict[RestartCause, int] = {}
 
 
 class Probe(Struct, tag_field="kind", tag="probe"):
-    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`."""
+    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`.
+
+    ``asked_mono_ns``: when it was asked, on the system's monotonic clock.
+    """
 
     number: int
+    asked_mono_ns: int
 
 
 class Pulse(Struct, tag_field="kind", tag="pulse"):

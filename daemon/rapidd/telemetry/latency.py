@@ -73,7 +73,7 @@ class _Totals:
     """Everything since the start."""
 
     def __init__(self) -> None:
-        self.ttft, self.itl, self.tpot, self.e2e = (BucketCounter() for _ in range(4))
+        self.ttft, self.itl, self.tpot, self.e2e, self.queued, self.prefill = (BucketCounter() for _ in range(6))
         self.prompt_tokens = 0
         self.output_tokens = 0
 
@@ -141,6 +141,13 @@ class LatencyRecorder:
         self._itl_met.add(verdict.itl, now_ns)
         self._both_met.add(verdict.both, now_ns)
 
+    def phases(self, queued_s: float | None, prefill_s: float | None) -> None:
+        """Of a request that ended: from arrival to its first chunk, and on to its first token; as far as it came."""
+        if queued_s is not None:
+            self._totals.queued.add(queued_s)
+        if prefill_s is not None:
+            self._totals.prefill.add(prefill_s)
+
     def windows(self, now_ns: int) -> list[LatencyWindow]:
         """The published windows, shortest first; the longer ones are worked out once a second, which is their grain."""
         self.sort_in()
@@ -159,6 +166,8 @@ class LatencyRecorder:
             itl_s=totals.itl.counts(),
             tpot_s=totals.tpot.counts(),
             e2e_s=totals.e2e.counts(),
+            queued_s=totals.queued.counts(),
+            prefill_s=totals.prefill.counts(),
             prompt_tokens=totals.prompt_tokens,
             output_tokens=totals.output_tokens,
         )

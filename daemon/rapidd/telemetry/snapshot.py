@@ -1,7 +1,7 @@
 """Assembling `wire.Snapshot` and `wire.Status` from what the front knows. Pure: no clocks, no sockets, no sensors."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -77,6 +77,9 @@ class FrontView(Struct, frozen=True):
     rows_total: int
     cpu_s: float
     streamed_tokens_total: int
+    loop_lag_s: wire.BucketCounts | None
+    last_step_age_s: float | None
+    unreadable: dict[str, dict[str, int]]
 
 
 def assemble(seq: int, at_unix_s: float, at_mono_ns: int, front: FrontView, engine: EngineView) -> wire.Snapshot:
@@ -112,6 +115,9 @@ def assemble(seq: int, at_unix_s: float, at_mono_ns: int, front: FrontView, engi
         streamed_tokens_total=front.streamed_tokens_total,
         scheduling_s=engine.scheduling_s,
         latency_totals=front.latency_totals,
+        loop_lag_s=front.loop_lag_s,
+        last_step_age_s=front.last_step_age_s,
+        unreadable=front.unreadable,
     )
 
 
@@ -124,6 +130,14 @@ def status(call: int, snapshot: wire.Snapshot, slo_met: bool | None) -> wire.Sta
 def with_headroom(kv: wire.KvStats, trend: KvTrend) -> wire.KvStats:
     """The engine's figures and the time until the cache is full."""
     return msgspec.structs.replace(kv, headroom_s=trend.headroom_s(kv.blocks_total))
+
+
+def by_socket(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Counts by socket and error code as they are published."""
+    found: dict[str, dict[str, int]] = {}
+    for (socket, code), count in counts.items():
+        found.setdefault(socket, {})[code] = count
+    return found
 
 
 def count_phases(phases: Iterable[wire.Phase]) -> dict[wire.Phase, int]:

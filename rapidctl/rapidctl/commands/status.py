@@ -159,6 +159,7 @@ def slo_text(slo: Slo, met: bool | None) -> str:
 def _processes(status: Status) -> str:
     parts = []
     for name, process in (("supervisor", status.supervisor), ("front", status.front), ("engine", status.engine)):
-        restarts = f" (restarted {process.restarts}×)" if process.restarts else ""
+        why = ", ".join(f"{count}× {cause}" for cause, count in sorted(process.causes.items()))
+        restarts = f" (restarted {why or f'{process.restarts}×'})" if process.restarts else ""
         parts.append(f"{name} {process.pid or UNKNOWN}{restarts}")
     return ", ".join(parts)

@@ -128,7 +128,7 @@ from rapidctl.wire.snapshots import (
     RequestRow,
     Snapshot,
 )
-from rapidctl.wire.terms import DaemonState, ErrorCode, FinishReason, Mode, Phase, SloClass
+from rapidctl.wire.terms import DaemonState, ErrorCode, FinishReason, Mode, Phase, RestartCause, SloClass
 
 __all__ = [
     "EVENT_TOPIC", "HEARTBEAT_MS", "LATENCY_EDGES_S", "LEASE_INTERVAL_S", "LEASE_MISSES", "MAX_CHOICES",
@@ -142,8 +142,8 @@ __all__ = [
     "LaneStats", "LatencyTotals", "LatencyWindow", "Limits", "Mode", "ModelInfo", "OverrideBounds", "OverrideInfo",
     "PartitionInfo", "Phase", "PhaseWork", "Ping", "Placement", "PlanInfo", "PlanRequest", "Pong", "PredictPartition",
     "Prediction", "Process", "ProfileReply", "Quantiles", "ReleasePartition", "Reload", "Reply", "Request",
-    "RequestCounts", "RequestList", "RequestRow", "Sampling", "SetPartition", "SetPolicy", "Slo", "SloClass",
-    "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup", "Welcome",
-    "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
+    "RequestCounts", "RequestList", "RequestRow", "RestartCause", "Sampling", "SetPartition", "SetPolicy", "Slo",
+    "SloClass", "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup",
+    "Welcome", "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
     "decode_snapshot", "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
 ]  # fmt: skip

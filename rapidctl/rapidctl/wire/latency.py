@@ -56,6 +56,10 @@ class LatencyTotals(Struct, kw_only=True):
     e2e_s: BucketCounts
     prompt_tokens: int
     output_tokens: int
+    queued_s: BucketCounts | None = None
+    """From arrival to the first chunk of the prompt, and from there to the first token, of requests that ended well or
+    were cancelled; null: an older daemon."""
+    prefill_s: BucketCounts | None = None
 
 
 class Slo(Struct, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from rapidctl.wire.latency import LatencyTotals, LatencyWindow, Quantiles, Slo
+from rapidctl.wire.latency import BucketCounts, LatencyTotals, LatencyWindow, Quantiles, Slo
 from rapidctl.wire.partition import PartitionInfo, Placement
 from rapidctl.wire.protocol import SCHEMA_VERSION
 from rapidctl.wire.terms import DaemonState, Phase, SloClass
@@ -83,6 +83,12 @@ class RequestCounts(Struct, kw_only=True):
     preempted_total: int = 0
     hopeless_total: int = 0
     """Requests whose TTFT was predicted far beyond the objective when they came; refused only if configured so."""
+    failed_by: dict[str, int] = {}
+    """``failed_total`` by error code; ``client_lost``: nobody was there to be told."""
+    refused_by: dict[str, int] = {}
+    """``refused_total`` by error code."""
+    outputs_by: dict[str, int] = {}
+    """Choices that ended well or were cancelled, by finish reason."""
 
 
 class RequestRow(Struct, kw_only=True):
@@ -177,6 +183,8 @@ class Process(Struct, kw_only=True):
     restarts: int = 0
     uptime_s: float | None = None
     """Of the running process; null where nobody counts it."""
+    causes: dict[str, int] = {}
+    """``restarts`` by `RestartCause`; empty: none, or an older daemon."""
 
 
 class Snapshot(Struct, kw_only=True):
@@ -223,6 +231,12 @@ class Snapshot(Struct, kw_only=True):
     """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
     latency_totals: LatencyTotals | None = None
     """Null from a daemon that does not count them."""
+    loop_lag_s: BucketCounts | None = None
+    """How long a message waited until the front's loop came to it, asked once a second; null without a supervisor."""
+    last_step_age_s: float | None = None
+    """Since the last batch that ended, to the grain of the engine's reports; null before the first one."""
+    unreadable: dict[str, dict[str, int]] = {}
+    """Messages that were none, by socket (requests, engine) and error code, since the front's start."""
 
 
 class Event(Struct, kw_only=True):

@@ -6,6 +6,12 @@ Mode = Literal["serial", "hybrid", "shared", "split"]
 Phase = Literal["waiting", "prefilling", "decoding"]
 SloClass = Literal["interactive", "batch"]
 DaemonState = Literal["starting", "serving", "draining", "drained", "engine_lost"]
+RestartCause = Literal[
+    "exit",  # it ended, or was killed, after it had been ready
+    "start",  # it ended before it was ready
+    "hang",  # its loop did not answer, or no batch ended
+    "device",  # a device fault that a new process mends
+]
 FinishReason = Literal["stop", "length", "cancelled"]
 ErrorCode = Literal[
     "malformed",  # the frame is no message: truncated, invalid UTF-8, too deep, random bytes

@@ -254,3 +254,61 @@ def test_without_a_supervisor_the_uptime_is_the_fronts(rig: Rig) -> None:
     peer, _ = rig.ready()
     rig.clock.advance(2.0)
     assert snapshot_of(peer).uptime_s == 2.0
+
+
+def test_failures_refusals_and_outputs_are_counted_by_why(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    for stream_id, finish in (("a", "stop"), ("b", "length")):
+        peer.generate(stream_id)
+        engine.say(engine.submitted().rid, "ok", finish)  # type: ignore[arg-type]
+        peer.stream()
+    peer.generate("c")
+    engine.send(ipc.Dropped(engine.submitted().rid, "out_of_memory", "no memory"))
+    assert peer.fails().code == "out_of_memory"
+    peer.send(wire.Generate(id="d", prompt=""))
+    assert peer.fails().code == "empty_prompt"
+    gone = Peer(rig)
+    gone.hello()
+    gone.generate("e")
+    engine.submitted()
+    gone.vanish()
+    rig.until(lambda: not rig.front.serving.journal.streams, meanwhile=lambda: rig.pass_time(0.5))
+    counts = snapshot_of(peer).requests
+    assert counts.outputs_by == {"stop": 1, "length": 1}
+    assert counts.failed_by == {"out_of_memory": 1, "client_lost": 1}
+    assert counts.refused_by == {"empty_prompt": 1}
+    assert (counts.failed_total, counts.refused_total) == (2, 1)
+
+
+def test_messages_that_are_none_are_counted_by_socket(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.socket.send(b"\xc1")
+    assert peer.fails().code == "malformed"
+    peer.socket.send_multipart([b"a", b"b"])
+    assert peer.fails().code == "malformed"
+    engine.socket.send(b"\xc1")
+    rig.until(lambda: rig.front.serving.totals.unreadable["engine", "malformed"] == 1)
+    assert snapshot_of(peer).unreadable == {"requests": {"malformed": 2}, "engine": {"malformed": 1}}
+
+
+def test_how_long_the_loop_let_the_supervisor_wait_is_published_once_there_is_one(rig: Rig) -> None:
+    peer, _ = rig.ready()
+    assert snapshot_of(peer).loop_lag_s is None
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 1, 0, engine_causes={"hang": 1}))
+    rig.supervisor.send(ipc.Probe(1, rig.clock() - 40_000_000))
+    rig.until(lambda: rig.front.publisher.loop_lag.counts().n == 1)
+    snapshot = snapshot_of(peer)
+    assert snapshot.loop_lag_s is not None
+    assert snapshot.loop_lag_s.counts[wire.LATENCY_EDGES_S.index(0.04)] == 1
+    assert snapshot.engine.causes == {"hang": 1}
+
+
+def test_the_age_of_the_last_step_goes_by_the_batches_that_the_engine_reports(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    assert snapshot_of(peer).last_step_age_s is None
+    engine.state()
+    rig.until(lambda: snapshot_of(peer).last_step_age_s == 0.0)
+    rig.clock.advance(3.0)
+    engine.state()  # as many batches as before
+    rig.until(lambda: rig.front.link.state is not None and rig.front.link.state.at_mono_ns == rig.clock())
+    assert snapshot_of(peer).last_step_age_s == 3.0

@@ -138,6 +138,12 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
     assert (counts[0], counts[1], counts[-1]) == (0, 1, 3)
     assert [sample.value for sample in histogram if sample.name.endswith("_sum")] == [0.9]
     assert [sample.value for sample in families["rapidd_up"].samples] == [1]
+    restarts = {
+        (found.labels["process"], found.labels["cause"]): found.value for found in families["rapidd_restarts"].samples
+    }
+    assert (restarts["engine", "hang"], restarts["engine", "exit"], restarts["front", "hang"]) == (1, 0, 0)
+    (unreadable,) = families["rapidd_decode_errors"].samples
+    assert (unreadable.labels, unreadable.value) == ({"socket": "requests", "code": "malformed"}, 2)
     (alias,) = families["vllm:num_requests_waiting"].samples
     assert (alias.labels, alias.value) == ({"model_name": samples.MODEL.path}, samples.COUNTS.waiting)
 

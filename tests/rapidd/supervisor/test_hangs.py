@@ -14,7 +14,7 @@ def test_a_hung_engine_is_aborted_its_stacks_are_kept_and_another_started(daemon
     daemon.until_ready()
     front, hung = daemon.pid("front"), daemon.pid("engine")
     back = daemon.until("front", "note", lambda got: got["note"]["engine_pid"] not in (None, hung))
-    assert (back["pid"], back["note"]["engine_restarts"]) == (front, 1)
+    assert (back["pid"], back["note"]["engine_causes"]) == (front, {"hang": 1})
     daemon.until_ready()
     daemon.signal(signal.SIGTERM)
     status, said = daemon.end()
@@ -55,7 +55,7 @@ def test_a_device_that_must_be_reset_ends_the_daemon_for_good(daemon: Daemon) ->
 def test_a_device_fault_that_a_new_process_mends_replaces_the_engine(daemon: Daemon) -> None:
     daemon.start("faulty")
     back = daemon.until("front", "note", lambda got: got["note"]["engine_restarts"] == 1)
-    assert back["note"]["front_restarts"] == 0
+    assert (back["note"]["front_restarts"], back["note"]["engine_causes"]) == (0, {"device": 1})
     daemon.until_ready()
     daemon.signal(signal.SIGTERM)
     assert "device fault: Xid 1; replacing the engine" in daemon.end()[1]

@@ -70,6 +70,8 @@ def test_a_dead_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> N
         "percent": None,
         "engine_restarts": 0,
         "front_restarts": 1,
+        "engine_causes": {},
+        "front_causes": {"exit": 1},
     }
 
 
@@ -96,6 +98,7 @@ def test_early_failures_are_forgiven(daemon: Daemon) -> None:
     daemon.start(front="1,1,serve")
     ready = daemon.until_ready()
     assert ready["note"]["front_restarts"] == 2
+    assert ready["note"]["front_causes"] == {"start": 2}
 
 
 def test_garbage_from_a_child_is_skipped(daemon: Daemon) -> None:
