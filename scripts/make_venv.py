@@ -41,7 +41,7 @@ def main() -> int:
         own = own_torch(folder)
         if own is None:
             extras = "daemon,http,dev,aot"
-            say("installing the packages and the pinned torch (about 800 MB, a minute or two)")
+            say("installing the packages and the pinned torch: 800 MB, or several GB if pip's index has no CPU build")
         else:
             version, site, is_cuda = own
             extras = "daemon,http,dev,nvidia" if is_cuda else "daemon,http,dev"
@@ -55,22 +55,41 @@ def main() -> int:
         ]  # fmt: skip
         if subprocess.run(command, check=False).returncode != 0:
             return fail("pip could not install the packages: its message is above")
+        if own is None and (advice := large_torch(str(python))):
+            say(advice)
     return 0
 
 
 def own_torch(folder: Path) -> tuple[str, Path, bool] | None:
-    """Of the torch that this interpreter imports, unless it is the environment's own: version, site directory, and
-    whether it is built for CUDA."""
-    probe = subprocess.run([sys.executable, "-P", "-c", PROBE], capture_output=True, text=True, check=False)
-    if probe.returncode != 0:
+    """`torch_of` this interpreter, unless it is the environment's own or too old."""
+    own = torch_of(sys.executable)
+    if own is None or folder in own[1].resolve().parents:
         return None
-    version, site, cuda = probe.stdout.splitlines()
-    if folder in Path(site).resolve().parents:
-        return None
+    version, site, _ = own
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
         say(f"not using torch {version} of {site}: too old")
         return None
+    return own
+
+
+def torch_of(python: str) -> tuple[str, Path, bool] | None:
+    """Of the torch that an interpreter imports: version, site directory, and whether it is built for CUDA."""
+    probe = subprocess.run([python, "-P", "-c", PROBE], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        return None
+    version, site, cuda = probe.stdout.splitlines()
     return version, Path(site), bool(cuda)
+
+
+def large_torch(python: str) -> str | None:
+    """What to do about an environment whose pinned torch came as a CUDA build; null where it is none."""
+    found = torch_of(python)
+    if found is None or not found[2]:
+        return None
+    return (
+        f"torch {found[0]} is a CUDA build of several GB: pip's index has no other. It works without a GPU too. "
+        "For the CPU build: make clean, then make setup with PIP_EXTRA_INDEX_URL set to PyTorch's index of CPU builds"
+    )
 
 
 def say(line: str) -> None:
