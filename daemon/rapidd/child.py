@@ -34,7 +34,7 @@ class Child:
         """Latest of the running process."""
         self.channel: Channel | None = None
         self.ever_ready = False
-        self.causes: Counter[RestartCause] = Counter()
+        self.causes: Counter[str] = Counter()
         """Of restarts."""
         self.ended_by: RestartCause | None = None
         """Why the running process was ended by us; null: it was not."""

@@ -156,7 +156,7 @@ class Publisher:
                 pid=os.getpid(),
                 restarts=note.front_restarts if note else 0,
                 uptime_s=own_s,
-                causes={**note.front_causes} if note else {},
+                causes=dict(note.front_causes) if note else {},
             ),
             supervisor=wire.Process(pid=note.supervisor_pid, uptime_s=daemon_s) if note else wire.Process(pid=None),
             clients=len(self._clients),
@@ -180,7 +180,7 @@ class Publisher:
         process = wire.Process(
             pid=link.pid,
             restarts=note.engine_restarts if note else 0,
-            causes={**note.engine_causes} if note else {},
+            causes=dict(note.engine_causes) if note else {},
         )
         if link.hello is None:
             return telemetry.EngineView(process=process)

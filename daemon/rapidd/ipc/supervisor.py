@@ -9,7 +9,6 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from rapidctl.wire import RestartCause
 from rapidd.config import Config
 
 
@@ -25,6 +24,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     """The supervisor's line to the front: what the other processes are doing.
 
     ``started_mono_ns``: when the daemon started, on the system's monotonic clock, which all its processes share.
+    The causes are of restarts, `rapidctl.wire.RestartCause`.
     """
 
     supervisor_pid: int
@@ -35,8 +35,8 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     engine_restarts: int
     front_restarts: int
     started_mono_ns: int | None = None
-    engine_causes: dict[RestartCause, int] = {}
-    front_causes: dict[RestartCause, int] = {}
+    engine_causes: dict[str, int] = {}
+    front_causes: dict[str, int] = {}
 
 
 class Probe(Struct, tag_field="kind", tag="probe"):

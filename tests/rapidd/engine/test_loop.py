@@ -381,10 +381,10 @@ def test_a_profile_of_another_model_is_refused_with_a_warning(tmp_path_factory: 
 def test_a_probe_of_the_supervisor_is_answered_by_the_loop_with_its_progress(bench: Bench) -> None:
     """Batches are counted, so that a loop that turns while its device hangs is not taken for a healthy one."""
     supervisor = ipc.Channel(bench.ours)
-    bench.engine._supervised(ipc.Probe(1))
+    bench.engine._supervised(ipc.Probe(1, 0))
     bench.submit(71, [1, 400, 401], max_tokens=3)
     bench.until(ipc.Step)
-    bench.engine._supervised(ipc.Probe(2))
+    bench.engine._supervised(ipc.Probe(2, 0))
     pulses = [pulse for line in supervisor.lines() if isinstance(pulse := ipc.decode_child(line), ipc.Pulse)]
     assert [pulse.number for pulse in pulses] == [1, 2]
     assert (pulses[0].requests, pulses[1].requests) == (0, 1)
