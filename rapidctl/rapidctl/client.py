@@ -11,13 +11,13 @@ It knows nothing of snapshots: see `rapidctl.feed`.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, overload
 
 from msgspec.structs import replace
 
-from rapidctl import wire
+from rapidctl import generation, wire
 from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
 from rapidctl.feed import Feed
 from rapidctl.link import Link, wait
@@ -217,30 +217,15 @@ class Client:
         self.streams[stream.id] = stream
         return stream
 
-    def generate(self, request: Generate, *, resume: bool = False) -> Iterator[Accepted | wire.Delta | Finished]:
+    def generate(
+        self, request: Generate, *, resume: bool = False, on_silence: Callable[[], None] | None = None
+    ) -> Iterator[Accepted | wire.Delta | Finished]:
         """Open a stream and yield its events up to `Finished`; a stream that fails raises `Refused` with its output.
 
         The daemon has ``timeout_s`` to accept it, else `TimedOut`. Leaving the iterator early cancels the stream.
+        ``on_silence`` is called whenever nothing came for `generation.SILENCE_S`; it may ask the daemon why.
         """
-        stream = self.submit(request, resume=resume)
-        accept_by = self._now() + self.timeout_s
-        try:
-            while True:
-                while stream.events:
-                    event = stream.events.popleft()
-                    if isinstance(event, Failed):
-                        raise refusal(event, stream.output_ids)
-                    yield event
-                    if isinstance(event, Finished):
-                        return
-                if stream.accepted is None and self.connected and self._now() >= accept_by:
-                    if stream.refused is not None:
-                        raise refusal(stream.refused)
-                    raise TimedOut(f"{self.endpoint} did not accept the request within {self.timeout_s:g} s")
-                self.poll(self.timeout_s)
-        finally:
-            if self.streams.get(stream.id) is stream:
-                self.abandon(stream.id)
+        return generation.events(self, request, resume, on_silence)
 
     def cancel(self, id: str) -> wire.ControlReply:  # noqa: A002
         """Cancel a request and wait for the answer; its stream still ends by itself. Raises as `call` does."""

@@ -63,6 +63,8 @@ class Out:
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self._styled = _wants_color(color, self._stdout)
+        self._between = ""
+        """What goes before the next thing that is shown."""
 
     def document(self, body: Mapping[str, object]) -> None:
         """One JSON document on one line."""
@@ -72,7 +74,7 @@ class Out:
 
     def text(self, text: str, end: str = "\n") -> None:
         """Text for people, shown at once. Styles must come from `style`, on pieces that went through `safe_line`."""
-        self._stdout.write(text + end)
+        self._stdout.write(self._take_between() + text + end)
         self._stdout.flush()
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -94,8 +96,15 @@ class Out:
             self.text(self.style(line, "dim") if index == 0 else line)
 
     def clear(self) -> None:
-        """Between two pictures of a watch: clear a terminal, else leave a blank line."""
-        self.text("\x1b[H\x1b[2J" if self._stdout.isatty() else "\n", end="")
+        """Between two pictures of a watch: clear a terminal, else leave a blank line, once there is the next one.
+
+        Who waits for it goes on looking at the one before.
+        """
+        self._between = "\x1b[H\x1b[2J" if self._stdout.isatty() else "\n"
+
+    def _take_between(self) -> str:
+        between, self._between = self._between, ""
+        return between
 
     def note(self, text: str) -> None:
         """Something that is not data."""
@@ -107,6 +116,8 @@ class Out:
         self._say(f"rapidctl: {message}" + (f"\n  {hint}" if hint else ""))
 
     def _say(self, text: str) -> None:
+        if self._between:
+            self.text("", end="")
         print(safe_text(text), file=self._stderr, flush=True)
 
     def style(self, text: str, *names: str) -> str:

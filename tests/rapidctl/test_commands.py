@@ -1,5 +1,6 @@
 """What single commands promise: their keys, what they send, and what they say."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -63,6 +64,22 @@ def test_status_says_since_when_it_counts_once_the_front_was_restarted(peer: Pee
     said = rapidctl("status").stdout
     assert "up 1h02m" in said
     assert "preempted in the 3m00s since the front was restarted\n" in said
+
+
+@pytest.mark.parametrize(
+    ("causes", "said"),
+    [
+        ({"hang": 3}, "engine 12 (restarted 3×: hang)"),
+        ({"hang": 2, "exit": 1}, "engine 12 (restarted 3×: 1 exit, 2 hang)"),
+        ({}, "engine 12 (restarted 3×)"),
+    ],
+)
+def test_status_says_why_a_process_was_restarted(
+    causes: dict[str, int], said: str, peer: Peer, rapidctl: Rapidctl
+) -> None:
+    status = replace(samples.STATUS, engine=wire.Process(pid=12, restarts=3, causes=causes))
+    peer.script[wire.GetStatus] = lambda ask: [replace(status, call=ask.call)]
+    assert said in rapidctl("status").stdout
 
 
 def test_status_and_partition_show_tell_of_memory_that_ran_out(peer: Peer, rapidctl: Rapidctl) -> None:
@@ -214,6 +231,41 @@ def test_an_idle_daemon_lists_no_requests(peer: Peer, rapidctl: Rapidctl) -> Non
 def test_watch_repeats_so_many_times(peer: Peer, rapidctl: Rapidctl) -> None:
     ran = rapidctl("status", "--json", "--watch", "10ms", "-n", "3")
     assert [document["state"] for document in ran.documents] == ["serving"] * 3
+
+
+@pytest.mark.parametrize("code", ["engine_lost", "starting"])
+def test_a_watch_goes_on_when_the_engine_comes_back(code: wire.ErrorCode, peer: Peer, rapidctl: Rapidctl) -> None:
+    """It ended with the first answer that there was no engine."""
+    lost = wire.Failed(code=code, message="no engine")
+    answers: Iterator[wire.PartitionInfo | wire.Failed] = iter([samples.PARTITION, lost, samples.PARTITION])
+    peer.script[wire.GetPartition] = lambda ask: [replace(next(answers), call=ask.call)]
+    ran = rapidctl("partition", "show", "--json", "--watch", "10ms", "-n", "3")
+    assert (ran.code, len(ran.documents)) == (0, 2)
+    assert ran.stderr == "rapidctl: no engine\n  still trying\n"
+
+
+def test_a_watch_goes_on_after_an_answer_that_did_not_come(peer: Peer, rapidctl: Rapidctl) -> None:
+    answers = iter([[samples.STATUS], None, [samples.STATUS]])
+    peer.script[wire.GetStatus] = lambda ask: (found := next(answers)) and [replace(found[0], call=ask.call)]
+    ran = rapidctl("status", "--json", "--timeout", "100ms", "--watch", "10ms", "-n", "3")
+    assert (ran.code, len(ran.documents)) == (0, 2)
+    assert "within 0.1 s\n  still trying" in ran.stderr
+
+
+def test_a_watch_that_ends_while_nobody_answers_is_no_success(peer: Peer, rapidctl: Rapidctl) -> None:
+    answers = iter([[samples.STATUS]])
+    peer.script[wire.GetStatus] = lambda ask: [replace(one, call=ask.call) for one in next(answers, [])]
+    ran = rapidctl("status", "--json", "--timeout", "100ms", "--watch", "10ms", "-n", "2")
+    assert (ran.code, len(ran.documents)) == (4, 1)
+
+
+def test_a_watch_ends_with_a_no_that_stays_one(peer: Peer, rapidctl: Rapidctl) -> None:
+    gone = wire.Failed(code="not_found", message="no request r-1 is running")
+    answers: Iterator[wire.RequestList | wire.Failed] = iter([wire.RequestList(call=0, rows=[samples.ROW]), gone])
+    peer.script[wire.GetRequests] = lambda ask: [replace(next(answers), call=ask.call)]
+    ran = rapidctl("requests", "ls", "--json", "--watch", "10ms", "-n", "5")
+    assert (ran.code, len(ran.documents)) == (1, 1)
+    assert "not_found" in ran.stderr
 
 
 def test_wait_idle_waits_for_the_last_request(peer: Peer, rapidctl: Rapidctl) -> None:

@@ -108,3 +108,20 @@ def test_a_share_of_nothing_is_unknown() -> None:
 )
 def test_rates(value: float | None, text: str) -> None:
     assert out.rate(value, "B") == text
+
+
+@pytest.mark.parametrize(("terminal", "between"), [(True, "\x1b[H\x1b[2J"), (False, "\n")])
+def test_a_picture_stays_until_the_next_one_is_there(
+    terminal: bool, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch cleared the screen before it asked: nothing was there while a daemon came back."""
+    stream, errors = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    shown = Out(json=False, color="never", stdout=stream, stderr=errors)
+    shown.text("one")
+    shown.clear()
+    assert stream.getvalue() == "one\n"
+    shown.text("two")
+    shown.clear()
+    shown.error("away")
+    assert (stream.getvalue(), errors.getvalue()) == (f"one\n{between}two\n{between}", "rapidctl: away\n")

@@ -1,8 +1,14 @@
 """`rapidctl run`: what is sent, and the answer as text and as JSON lines."""
 
+from itertools import count
+
+import pytest
 from msgspec.structs import replace
 
-from rapidctl import wire
+from rapidctl import generation, wire
+from rapidctl.client import Client
+from rapidctl.commands.run import Silence
+from rapidctl.out import Out
 from rapidctl.wire import Accepted, Deltas, Failed, Generate
 from support import samples
 from support.command import Rapidctl
@@ -114,3 +120,43 @@ def test_a_run_that_fails_keeps_what_it_had(peer: Peer, rapidctl: Rapidctl) -> N
     assert "the engine died" in ran.stderr
     lines = rapidctl("run", "Hi", "--json").documents
     assert lines[-1].items() >= {"type": "failed", "code": "engine_lost", "output_tokens": 2}.items()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("engine_lost", "\nrapidctl: waiting: engine lost\n"),
+        ("serving", ""),  # a long prompt takes its time
+    ],
+)
+def test_run_says_why_nothing_comes_when_it_is_not_the_model(
+    state: wire.DaemonState, said: str, peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that waited for the next engine looked like a command that hung."""
+    monkeypatch.setattr(generation, "SILENCE_S", 0.05)
+    peer.script[wire.Generate] = lambda ask: [
+        Accepted(id=ask.id, prompt_tokens=14, seed=42), Deltas(items=[replace(samples.DELTA, id=ask.id)])
+    ]  # fmt: skip
+    status = replace(samples.STATUS, state=state)
+    asked = count(1)
+    peer.script[wire.GetStatus] = lambda ask: [
+        replace(status, call=ask.call), *([replace(samples.FINISHED, id="mine")] if next(asked) == 3 else [])
+    ]  # fmt: skip
+    ran = rapidctl("run", "--id", "mine", "Hi")
+    assert ran.code == 0
+    assert ran.stdout == samples.DELTA.text + "\n"
+    before, _, _ = ran.stderr.partition("[")
+    assert before == said, "once, however long it lasts"
+
+
+def test_a_daemon_that_is_away_is_told_and_not_asked(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Out(json=False, color="never")
+    with Client(peer.endpoint) as client:
+        silence = Silence(client, out, lambda: False)
+        silence()
+        peer.stop()
+        while client.connected:
+            client.poll(1.0)
+        silence()
+        silence()
+    assert capsys.readouterr().err == "rapidctl: waiting: the daemon is away\n"

@@ -125,7 +125,8 @@ class Front:
         if self.calls.draining or self.calls.stopping:
             return ("draining", f"{left} requests left") if left else ("drained", "")
         life, note = self.link.life, self.link.note
-        detail = note.detail if note and life != "serving" else ""
+        # Of an engine that is ready, and only not greeted yet by a front that just started, the note names the model.
+        detail = note.detail if note and life != "serving" and note.engine_state != "ready" else ""
         if detail and note and note.percent is not None:
             detail += f" {note.percent:.0f} %"
         return life, detail

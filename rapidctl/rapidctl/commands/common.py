@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
-from rapidctl.errors import TimedOut, Unreachable, UsageError
+from rapidctl.errors import Refused, TimedOut, Unreachable, UsageError
 from rapidctl.out import Out, safe_line
 from rapidctl.wire import check_client_endpoint
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Run = Callable[[argparse.Namespace, Out], int]
 """A command: arguments and streams in, exit code out."""
 
+PASSING: Final = frozenset({"starting", "engine_lost"})
+"""Refusals of a daemon whose engine is on its way: the same question is answered later."""
 OUTCOME_TIMEOUT_S: Final = 60.0
 """How long commands that wait for an outcome wait unless told."""
 VALUE_OPTIONS: Final = ("--endpoint", "-c", "--context", "--gpu", "--timeout", "--color")
@@ -219,9 +221,9 @@ def outcome_deadline_s(args: argparse.Namespace) -> float:
 
 
 def watch(args: argparse.Namespace, out: Out, client: Client | None, show: Callable[[], int]) -> int:
-    """Show once, or again and again under ``--watch``; then a daemon that went away is waited for.
+    """Show once, or again and again under ``--watch``; then a daemon that went away, or its engine, is waited for.
 
-    ``client``: whose connection is kept alive between two times.
+    ``client``: whose connection is kept alive between two times. The exit code is that of the last time.
     """
     code = show()
     shown = 1
@@ -234,8 +236,11 @@ def watch(args: argparse.Namespace, out: Out, client: Client | None, show: Calla
             out.clear()
         try:
             code = show()
-        except Unreachable as error:
+        except (Unreachable, TimedOut, Refused) as error:
+            if isinstance(error, Refused) and error.code not in PASSING:
+                raise
             out.error(error.message, "still trying")
+            code = error.exit_code
         shown += 1
     return code
 

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from rapidctl.client import new_id
 from rapidctl.commands import common
-from rapidctl.errors import Refused, UsageError
+from rapidctl.errors import Refused, TimedOut, Unreachable, UsageError
 from rapidctl.out import Out, safe_text, seconds
-from rapidctl.wire import Accepted, ChatMessage, Delta, Finished, Generate, Sampling, unpack_ids
+from rapidctl.wire import Accepted, ChatMessage, Delta, Finished, Generate, GetStatus, Sampling, unpack_ids
 
 if TYPE_CHECKING:
     import argparse
     from argparse import Namespace
+    from collections.abc import Callable
+
+    from rapidctl.client import Client
 
 _SAMPLING = (
     ("--max-tokens", common.integer, "most output tokens (what the context leaves)"),
@@ -67,7 +70,8 @@ def run(args: Namespace, out: Out) -> int:
         if client.welcome and client.welcome.has_chat_template is False and send_raw(request):
             out.note("this model has no chat template: the prompt is sent as it is (as with --no-chat)")
         try:
-            for event in client.generate(request, resume=not args.no_resume):
+            silence = Silence(client, out, lambda: printer.in_line)
+            for event in client.generate(request, resume=not args.no_resume, on_silence=silence):
                 printer.show(event)
         except Refused as error:
             printer.failed(error)
@@ -131,18 +135,49 @@ def _check_utf8(text: str) -> None:
         raise UsageError("an argument is not valid UTF-8") from error
 
 
+class Silence:
+    """Says why nothing comes, where that is not the model's doing: each reason once, in a line of its own.
+
+    ``in_line``: whether the cursor is behind a part of the answer.
+    """
+
+    def __init__(self, client: Client, out: Out, in_line: Callable[[], bool]) -> None:
+        self._client = client
+        self._out = out
+        self._in_line = in_line
+        self._said = ""
+
+    def __call__(self) -> None:
+        """Nothing came for a while."""
+        why = self._why()
+        if why and why != self._said:
+            break_line = "\n" if self._in_line() and not self._said else ""
+            self._out.note(f"{break_line}rapidctl: waiting: {why}")
+        self._said = why
+
+    def _why(self) -> str:
+        if not self._client.connected:
+            return "the daemon is away"
+        try:
+            status = self._client.call(GetStatus(call=0), timeout_s=1.0)
+        except (TimedOut, Unreachable):
+            return "the daemon does not answer"
+        return "" if status.state in ("serving", "draining") else status.state.replace("_", " ")
+
+
 class _Text:
     """The answer as it comes; several choices one after the other at the end."""
 
     def __init__(self, out: Out, choices: int) -> None:
         self._out = out
         self._live = choices == 1
-        self._open = False  # the last line has no newline yet
+        self.in_line = False
+        """The last line has no newline yet."""
 
     def show(self, event: Accepted | Delta | Finished) -> None:
         if isinstance(event, Delta) and self._live and event.text:
             self._out.text(safe_text(event.text), end="")
-            self._open = not event.text.endswith("\n")
+            self.in_line = not event.text.endswith("\n")
         elif isinstance(event, Finished):
             if not self._live:
                 for choice in event.choices:
@@ -154,9 +189,9 @@ class _Text:
         self._close()
 
     def _close(self) -> None:
-        if self._open:
+        if self.in_line:
             self._out.text("")
-            self._open = False
+            self.in_line = False
 
 
 def summary(finished: Finished) -> str:
@@ -174,6 +209,8 @@ def summary(finished: Finished) -> str:
 
 class _Lines:
     """A JSON line an event; the last one has type ``finished`` or ``failed``."""
+
+    in_line = False
 
     def __init__(self, out: Out) -> None:
         self._out = out

@@ -156,10 +156,17 @@ def slo_text(slo: Slo, met: bool | None) -> str:
     return f"{verdict}  (ITL {seconds(slo.itl_s)}, TTFT {ttft})"
 
 
+def _why(process: Process) -> str:
+    """Causes of restarts, with how often each where there are several."""
+    counted = sorted(process.causes.items())
+    if len(counted) < 2:
+        return "".join(f": {cause}" for cause, _ in counted)
+    return ": " + ", ".join(f"{count} {cause}" for cause, count in counted)
+
+
 def _processes(status: Status) -> str:
     parts = []
     for name, process in (("supervisor", status.supervisor), ("front", status.front), ("engine", status.engine)):
-        why = ", ".join(f"{count}× {cause}" for cause, count in sorted(process.causes.items()))
-        restarts = f" (restarted {why or f'{process.restarts}×'})" if process.restarts else ""
+        restarts = f" (restarted {process.restarts}×{_why(process)})" if process.restarts else ""
         parts.append(f"{name} {process.pid or UNKNOWN}{restarts}")
     return ", ".join(parts)

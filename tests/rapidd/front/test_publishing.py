@@ -312,3 +312,12 @@ def test_the_age_of_the_last_step_goes_by_the_batches_that_the_engine_reports(ri
     engine.state()  # as many batches as before
     rig.until(lambda: rig.front.link.state is not None and rig.front.link.state.at_mono_ns == rig.clock())
     assert snapshot_of(peer).last_step_age_s == 3.0
+
+
+def test_a_front_that_has_not_met_a_ready_engine_yet_does_not_say_that_it_starts_a_model(rig: Rig) -> None:
+    """A restarted front said "starting SmolLM2, 2 cores of cpu, float32" for a moment."""
+    peer = Peer(rig)
+    peer.hello()
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "SmolLM2, 2 cores of cpu", None, 0, 1))
+    status = peer.ask(wire.GetStatus(call=1), wire.Status)
+    assert (status.state, status.detail) == ("starting", "")
