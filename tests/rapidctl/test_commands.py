@@ -91,6 +91,12 @@ def test_status_and_partition_show_tell_of_memory_that_ran_out(peer: Peer, rapid
         assert "ran out: a batch holds at most 512 prompt tokens until a restart" in rapidctl(*command).stdout
 
 
+def test_stats_tells_how_the_front_and_the_engine_get_along(peer: Peer, rapidctl: Rapidctl) -> None:
+    (document,) = rapidctl("stats", "--json").documents
+    assert (document["work"]["last_step_age_s"], document["work"]["front_loop_lag_s"]["n"]) == (0.25, 3)
+    assert document["queue"]["failed_by"] == {"out_of_memory": 1}
+
+
 def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "show", "--json").documents
     expected = {

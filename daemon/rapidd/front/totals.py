@@ -22,4 +22,4 @@ class Totals:
         self.outputs: Counter[str] = Counter()
         """Choices that ended by themselves or were cancelled, by finish reason."""
         self.unreadable: Counter[tuple[str, str]] = Counter()
-        """Messages that were none, by socket and code."""
+        """Messages that could not be read, by socket and error code."""

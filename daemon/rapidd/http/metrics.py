@@ -99,7 +99,7 @@ def _troubles(snapshot: wire.Snapshot) -> Iterator[Metric]:
     }
     yield _table("rapidd_restarts", "Processes that were started again.", ("process", "cause"), restarts.items())
     unreadable = {(socket, code): n for socket, codes in snapshot.unreadable.items() for code, n in codes.items()}
-    yield _table("rapidd_decode_errors", "Messages that were none.", ("socket", "code"), unreadable.items())
+    yield _table("rapidd_decode_errors", "Messages that could not be read.", ("socket", "code"), unreadable.items())
     if snapshot.loop_lag_s is not None:
         yield _histogram("rapidd_front_loop_lag_seconds", "What a message waits for the front.", snapshot.loop_lag_s)
     if snapshot.last_step_age_s is not None:

@@ -66,6 +66,8 @@ def _document(snapshot: Snapshot, sections: tuple[str, ...]) -> dict[str, object
             "lanes": {lane.lane: lane.work for lane in snapshot.lanes},
             "peak_flops_per_s": snapshot.device.peak_flops_per_s if snapshot.device else None,
             "peak_bytes_per_s": snapshot.device.peak_bytes_per_s if snapshot.device else None,
+            "last_step_age_s": snapshot.last_step_age_s,
+            "front_loop_lag_s": snapshot.loop_lag_s,
             "scheduling_s": snapshot.scheduling_s,
             "enqueue_s": {lane.lane: lane.enqueue_s for lane in snapshot.lanes},
             "switch_s": {lane.lane: lane.switch_s for lane in snapshot.lanes},

@@ -236,7 +236,7 @@ class Snapshot(Struct, kw_only=True):
     last_step_age_s: float | None = None
     """Since the last batch that ended, to the grain of the engine's reports; null before the first one."""
     unreadable: dict[str, dict[str, int]] = {}
-    """Messages that were none, by socket (requests, engine) and error code, since the front's start."""
+    """Messages that could not be read, by socket (requests, engine) and error code, since the front's start."""
 
 
 class Event(Struct, kw_only=True):
