@@ -59,7 +59,7 @@ def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, 
 
 def test_status_says_since_when_it_counts_once_the_front_was_restarted(peer: Peer, rapidctl: Rapidctl) -> None:
     assert "preempted\n" in rapidctl("status").stdout
-    status = replace(samples.STATUS, front=wire.Process(pid=11, restarts=1, uptime_s=180.0))
+    status = replace(samples.STATUS, front=wire.Process(pid=11, restarts=1), front_uptime_s=180.0)
     peer.script[wire.GetStatus] = lambda ask: [replace(status, call=ask.call)]
     said = rapidctl("status").stdout
     assert "up 1h02m" in said

@@ -65,6 +65,8 @@ class FrontView(Struct, frozen=True):
     state: wire.DaemonState
     detail: str
     uptime_s: float
+    """The daemon's."""
+    own_uptime_s: float
     process: wire.Process
     supervisor: wire.Process
     clients: int
@@ -94,6 +96,7 @@ def assemble(seq: int, at_unix_s: float, at_mono_ns: int, front: FrontView, engi
         detail=front.detail,
         version=front.version,
         uptime_s=front.uptime_s,
+        front_uptime_s=front.own_uptime_s,
         endpoint=front.endpoint,
         model=engine.model,
         device=engine.device,

@@ -45,6 +45,7 @@ def document(status: Status) -> dict[str, object]:
         "version": status.version,
         "endpoint": status.endpoint,
         "uptime_s": status.uptime_s,
+        "front_uptime_s": status.front_uptime_s,
         "model": status.model.name if status.model else None,
         "model_info": status.model,
         "device": status.device.kind if status.device else None,
@@ -138,15 +139,15 @@ def _totals(status: Status) -> str:
     counts = status.requests
     return (
         f"{counts.finished_total} finished, {counts.failed_total} failed, {counts.cancelled_total} cancelled, "
-        f"{counts.refused_total} refused, {counts.preempted_total} preempted{_counting(status.front)}"
+        f"{counts.refused_total} refused, {counts.preempted_total} preempted{_counting(status)}"
     )
 
 
-def _counting(front: Process) -> str:
+def _counting(status: Status) -> str:
     """Since when requests are counted, where that is not the daemon's start."""
-    if not front.restarts or front.uptime_s is None:
+    if not status.front.restarts or status.front_uptime_s is None:
         return ""
-    return f" in the {duration(front.uptime_s)} since the front was restarted"
+    return f" in the {duration(status.front_uptime_s)} since the front was restarted"
 
 
 def slo_text(slo: Slo, met: bool | None) -> str:

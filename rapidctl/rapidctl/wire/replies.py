@@ -159,6 +159,7 @@ class Status(_Reply):
     requests: RequestCounts
     slo: Slo
     slo_met: bool | None
+    front_uptime_s: float | None = None
 
 
 class SnapshotReply(_Reply):

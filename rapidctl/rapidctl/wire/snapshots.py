@@ -181,8 +181,6 @@ class Process(Struct, kw_only=True):
 
     pid: int | None
     restarts: int = 0
-    uptime_s: float | None = None
-    """Of the running process; null where nobody counts it."""
     causes: dict[str, int] = {}
     """``restarts`` by `RestartCause`; empty: none, or an older daemon."""
 
@@ -231,6 +229,8 @@ class Snapshot(Struct, kw_only=True):
     """Host time of a pass of the engine's loop that launched batches, policy to last enqueue; the last 256."""
     latency_totals: LatencyTotals | None = None
     """Null from a daemon that does not count them."""
+    front_uptime_s: float | None = None
+    """Since the front's start, from which requests are counted; null: an older daemon."""
     loop_lag_s: BucketCounts | None = None
     """How long a message waited until the front's loop came to it, asked once a second; null without a supervisor."""
     last_step_age_s: float | None = None
