@@ -39,13 +39,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns: int) -> State:
     """The state at ``now_ns``."""
     prompts = scheduler.prompts[:PROMPTS_SEEN]
-    num_decoding = scheduler.num_decoding
     return State(
         units_total=control.table.units_total,
         splits=control.table.splits,
-        num_decoding=num_decoding,
-        num_prefilling=len(scheduler.running) - num_decoding,
-        num_waiting=len(scheduler.waiting),
+        num_decoding=scheduler.num_decoding,
         prefill_tokens=scheduler.prefill_tokens,
         running=control.plan,
         running_age_s=(now_ns - control.place_since_ns) / 1e9,

@@ -77,8 +77,6 @@ class State(Struct, frozen=True, kw_only=True):
     splits: tuple[int, ...]
     """Legal decode units of split mode; empty when the device cannot be partitioned."""
     num_decoding: int
-    num_prefilling: int
-    num_waiting: int
     prefill_tokens: int
     """Prompt tokens still to compute, of requests that are prefilling or waiting."""
     running: Plan | None
