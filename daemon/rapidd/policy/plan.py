@@ -1,11 +1,15 @@
 """The currency of the policy: a `Plan`, and the `State` it is made from. Plain frozen data."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from rapidctl.wire import Mode
 
+TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
+"""Modes in which only one lane runs at a time."""
+WorkKind = Literal["decode", "prefill", "mixed"]
+"""Of a batch: rows that decode, prompt tokens, or both."""
 Chunk = int | Literal["all"] | None
 """Prompt tokens a batch; "all": a whole prompt without a decode step between (serial); None: bounded by time only;
 0: none."""

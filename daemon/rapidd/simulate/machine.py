@@ -21,7 +21,7 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import ALONE, BESIDE, kind, load_of
+from rapidd.engine.timing import ALONE, BESIDE, load_of
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
@@ -281,7 +281,7 @@ class Machine:
         if ALONE < share < BESIDE:
             return
         predicted_s = first.predicted_beside_s if share >= BESIDE else first.predicted_alone_s
-        self.correction.observe(first.batch.mode, kind(first.batch), predicted_s, lane.ran_s - first.start_s)
+        self.correction.observe(first.batch.mode, first.batch.kind, predicted_s, lane.ran_s - first.start_s)
 
     def _predicted(self, batch: Batch) -> tuple[float, float]:
         """Seconds alone, and beside the other lane."""
