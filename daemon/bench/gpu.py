@@ -20,10 +20,10 @@ from typing import Any
 
 from bench import gpu_alone, gpu_deaths, gpu_sharing
 from bench.figures import SCHEMA_VERSION, Figure, table
-from bench.gpu_alone import say
 from bench.gpu_setup import Setup
 from bench.gpu_sizes import SMALL, Sizes
 from bench.processes import daemon
+from bench.progress import say
 
 SERVED: dict[str, Callable[[Setup], list[Figure]]] = {
     "prefill": gpu_alone.prefill,
