@@ -230,8 +230,8 @@ class Machine:
             self._decode.pass_s(seconds, both)
         if prefill:
             self._prefill.pass_s(seconds, both)
-        running = [lane[0].batch if lane else None for lane in (decode, prefill)]
-        self._places[place(*running, self._setup.table.units_total)] += seconds
+        first, second = decode[0].batch if decode else None, prefill[0].batch if prefill else None
+        self._places[place(first, second, self._setup.table.units_total)] += seconds
 
     # --- batches
 
