@@ -13,7 +13,6 @@ from rapidd.engine.request import Request
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.override import Control
 from rapidd.policy.plan import State
-from rapidd.telemetry.latency import ttft_limit_s
 
 SOON_S: Final = 0.01
 """Less time than this to a due time is too late."""
@@ -33,7 +32,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     def due_ns(self, arrival_ns: int, prompt_tokens: int) -> int:
         """When the first token of a request is due."""
-        return arrival_ns + int(ttft_limit_s(self.slo, prompt_tokens) * 1e9)
+        return arrival_ns + int(self.slo.ttft_limit_s(prompt_tokens) * 1e9)
 
 
 def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns: int) -> State:
