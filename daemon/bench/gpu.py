@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def main() -> int:
             if section in arguments.only:
                 with server.client() as client:  # whatever a section leaves behind ends with its client
                     setup.client = client
-                    results.run(section, lambda measure=measure: measure(setup))  # type: ignore[misc]
+                    results.run(section, partial(measure, setup))
     if "peer" in arguments.only:
         results.run("transformers", lambda: _peer(results.figures, sizes))
     print("\n" + table(results.figures))
