@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Literal
 
 from msgspec import Struct
 
 from rapidctl.wire import Mode
 from rapidd.engine.request import Lane, Request, SamplingParams
-
-WorkKind = Literal["decode", "prefill", "mixed"]
+from rapidd.policy.plan import WorkKind
 
 
 class Row(Struct, frozen=True, gc=False):

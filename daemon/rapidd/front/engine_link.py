@@ -149,14 +149,12 @@ class EngineLink:
         """When `tick` has something to do."""
         return self._next_ping_ns
 
-    def take_note(self, note: ipc.SupervisorNote) -> bool:
-        """Keep the supervisor's note; true when it tells that the greeted engine's process ended."""
+    def take_note(self, note: ipc.SupervisorNote) -> None:
+        """Keep the supervisor's note. The link is down when it tells that the greeted engine's process ended."""
         known = self.note.engine_pid if self.note else None
         self.note = note
-        ended = self._identity is not None and self.hello is not None and known == self.hello.pid != note.engine_pid
-        if ended:
+        if self._identity is not None and self.hello is not None and known == self.hello.pid != note.engine_pid:
             self.drop()
-        return ended
 
     def _is_watched(self) -> bool:
         return self._subscribed or self._clock() - self._asked_ns < ASKED_NS
