@@ -20,6 +20,7 @@ import msgspec
 
 from bench.figures import SCHEMA_VERSION
 from bench.processes import daemon
+from bench.progress import say
 from rapidctl.bench.compare import order
 from rapidctl.bench.daemon import set_policy, wait_until_idle
 from rapidctl.bench.records import RecordFile
@@ -242,11 +243,6 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     new = path.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(document) + b"\n")
     new.replace(path)
-
-
-def say(what: str) -> None:
-    """Progress, for people."""
-    print(f"bench: {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import gpu_alone, gpu_deaths, gpu_sharing
 from bench.figures import SCHEMA_VERSION, Figure, table
-from bench.gpu_alone import say
 from bench.gpu_setup import Setup
 from bench.gpu_sizes import SMALL, Sizes
 from bench.processes import daemon
+from bench.progress import say
 
 SERVED: dict[str, Callable[[Setup], list[Figure]]] = {
     "prefill": gpu_alone.prefill,
@@ -95,7 +96,7 @@ def main() -> int:
             if section in arguments.only:
                 with server.client() as client:  # whatever a section leaves behind ends with its client
                     setup.client = client
-                    results.run(section, lambda measure=measure: measure(setup))  # type: ignore[misc]
+                    results.run(section, partial(measure, setup))
     if "peer" in arguments.only:
         results.run("transformers", lambda: _peer(results.figures, sizes))
     print("\n" + table(results.figures))

@@ -2,20 +2,15 @@
 
 import re
 import statistics
-import sys
 import time
 
 from bench.figures import Figure
 from bench.gpu_setup import STATE_S, Setup, gaps_ms, lane_of, spent
 from bench.gpu_sizes import Decode
+from bench.progress import say
 from rapidctl.wire import PlanRequest, Quantiles, Snapshot
 
 GRAPHS = re.compile(r"(\d+) graphs in ([\d.]+) s, (\d+) MiB")
-
-
-def say(what: str) -> None:
-    """Progress, for people."""
-    print(f"bench: {what}", file=sys.stderr, flush=True)
 
 
 def peaks(snapshot: Snapshot) -> list[Figure]:

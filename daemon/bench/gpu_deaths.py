@@ -10,8 +10,8 @@ from typing import Final
 import psutil
 
 from bench.figures import Figure
-from bench.gpu_alone import say
 from bench.gpu_setup import Setup
+from bench.progress import say
 from bench.storm.deaths import ENGINE_S, FRONT_S, ORPHANS_S, child_pid, outlive, replace
 from rapidd.telemetry.nvidia import open_nvidia
 from rapidd.telemetry.sensors import Sensors

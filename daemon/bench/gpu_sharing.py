@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 
 from bench.figures import Figure
-from bench.gpu_alone import say
 from bench.gpu_setup import Setup, between, efficiency, gaps_ms, steady_rate
 from bench.gpu_sizes import Sharing
 from bench.load import Run, pump, start
+from bench.progress import say
 from rapidctl.wire import PlanRequest
 
 Point = tuple[int, float]

@@ -40,6 +40,7 @@ def load(dtype: torch.dtype) -> Any:
     if found.spec.tied_head:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
+    model.generation_config.eos_token_id = None  # an end may be chosen and ends nothing, as with `ignore_eos`
     return model
 
 
@@ -64,7 +65,7 @@ def _config(spec: ModelSpec) -> Any:
 
 @torch.inference_mode()
 def generate(model: Any, prompt: list[int], max_tokens: int) -> dict[str, Any]:
-    """Greedy, with a KV cache, and no end before ``max_tokens``."""
+    """Exactly ``max_tokens`` greedy tokens, with a KV cache."""
     stamps = _Stamps()
     ids = torch.tensor([prompt])
     out = model.generate(
@@ -73,7 +74,6 @@ def generate(model: Any, prompt: list[int], max_tokens: int) -> dict[str, Any]:
         do_sample=False,
         use_cache=True,
         max_new_tokens=max_tokens,
-        min_new_tokens=max_tokens,
         pad_token_id=0,
         streamer=stamps,
     )

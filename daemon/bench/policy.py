@@ -43,8 +43,6 @@ def loads(profile: Profile) -> list[State]:
             units_total=total,
             splits=profile.splits,
             num_decoding=rows,
-            num_prefilling=1,
-            num_waiting=4,
             prefill_tokens=tokens,
             running=Plan("hybrid", total, total, None),
             running_age_s=1.0,

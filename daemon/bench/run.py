@@ -20,6 +20,7 @@ from bench import scenarios
 from bench.figures import SCHEMA_VERSION, Figure, table
 from bench.load import Prompts
 from bench.processes import daemon, peer
+from bench.progress import say
 from rapidd.telemetry.cpu import others_cpu_s
 from rapidd.telemetry.device import cpu_info
 
@@ -114,11 +115,6 @@ def _commit() -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def say(what: str) -> None:
-    """Progress, for people."""
-    print(f"bench: {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

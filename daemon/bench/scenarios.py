@@ -85,7 +85,7 @@ def decode(client: Client, peer: Peer, prompts: Prompts, size: Size, dtype: str)
         Figure(f"decode, 1 stream, {dtype}", one, "tokens/s"),
         Figure(f"decode, transformers generate, {dtype}", theirs, "tokens/s"),
         ratios(f"decode, 1 stream / transformers, {dtype}", one, theirs, 1.2),
-        Figure(f"same greedy tokens as transformers, {dtype}", same, "share of runs"),
+        Figure(f"same greedy tokens as transformers, {dtype}", [sum(same) / len(same)], "share of runs"),
         Figure(f"decode, {NUM_STREAMS} streams, {dtype}", eight, "tokens/s"),
         ratios(f"decode, {NUM_STREAMS} streams / 1 stream, {dtype}", eight, one, 3.0),
         Figure(f"front CPU per streamed token, {NUM_STREAMS} streams, {dtype}", front_us, "us", "at most", 50.0),

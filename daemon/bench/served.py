@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from bench.processes import daemon
+from bench.progress import say
 
 READY_S = 30.0
 
@@ -27,7 +28,7 @@ def main() -> int:
         return 2
     at = arguments.index("--")
     with daemon(*arguments[:at]) as server:
-        print(f"bench: ready after {server.ready_s:.1f} s", file=sys.stderr, flush=True)
+        say(f"ready after {server.ready_s:.1f} s")
         with http_server(server.endpoint) as (url, _):
             places = {"{url}": url, "{endpoint}": server.endpoint}
             command = [places.get(word, word) for word in arguments[at + 1 :]]

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from bench.figures import SCHEMA_VERSION
 from bench.processes import daemon
+from bench.progress import say
 from bench.soak_checks import (
     Checked,
     Record,
@@ -283,11 +284,6 @@ def _greet(client: Recorder) -> tuple[ModelInfo, PartitionInfo]:
 
 def _snapshot(client: Recorder) -> Snapshot:
     return client.call(GetSnapshot(call=0)).snapshot
-
-
-def say(what: str) -> None:
-    """Progress, for people."""
-    print(f"bench: {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

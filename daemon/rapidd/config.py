@@ -4,9 +4,13 @@ Order of precedence: built-in < file < environment < command line. Unknown keys 
 reported at once, each with its file and key. "auto" is resolved into a new config, never in place.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
+
+from rapidd.errors import ConfigError
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -150,3 +154,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     log: LogConfig = LogConfig()
     tcp: TcpConfig = TcpConfig()
     faults: FaultsConfig = FaultsConfig()
+
+
+def read_resolved(path: Path) -> Config:
+    """What the supervisor wrote for its children. Raises `ConfigError`."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Config)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path}: {error}"]) from error

@@ -10,7 +10,7 @@ from typing import Final
 
 from rapidd.ipc import Probe, Pulse
 
-BEAT_S: Final = 1.0
+BEAT_S: Final = 2.0
 """Between two probes; also how often systemd's watchdog hears of the supervisor."""
 ABORT_S: Final = 5.0
 """What a hung child gets to write its stacks after SIGABRT, before SIGKILL."""

@@ -116,14 +116,6 @@ def load(
     return Loaded(config, origins)
 
 
-def read_resolved(path: Path) -> Config:
-    """What the supervisor wrote for its children. Raises `ConfigError`."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Config)
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{path}: {error}"]) from error
-
-
 def values_of(config: Config) -> Iterator[tuple[str, object]]:
     """Every "section.key" and its value, in the order of the structs."""
     for section in SECTIONS:

@@ -1,7 +1,7 @@
 """The supervisor: starts the front and the engine, watches them, starts them again, reloads, drains and ends them.
 
 Each child holds one end of a socketpair; end of file there tells it that the supervisor is gone, so that no orphan
-keeps device memory, however the supervisor ended. It sleeps in one `poll`, and wakes once a second to probe its
+keeps device memory, however the supervisor ended. It sleeps in one `poll`, and wakes every two seconds to probe its
 children's loops (`ladder`) and to tell systemd's watchdog that it did. It knows nothing of requests, models and ZeroMQ,
 and never imports torch.
 """

@@ -181,7 +181,7 @@ class Client:
         self._call += 1
         number = self._call
         request = replace(request, call=number)
-        if isinstance(request, wire.SetPartition | wire.ReleasePartition | wire.SetPolicy | wire.UndoPartition):
+        if isinstance(request, Change):
             request.deadline_unix_s = request.deadline_unix_s or time.time() + timeout_s
         self._waiting.add(number)
         try:

@@ -18,19 +18,10 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from rapidctl.client import Call, Client, Feed, Reply, Stream, StreamEvent, wait
+from rapidctl.client import Call, Change, Client, Feed, Reply, Stream, StreamEvent, wait
 from rapidctl.errors import ProtocolMismatch, RapidctlError
 from rapidctl.tape import Exchange
-from rapidctl.wire import (
-    Event,
-    Generate,
-    ReleasePartition,
-    SetPartition,
-    SetPolicy,
-    Snapshot,
-    UndoPartition,
-    WireError,
-)
+from rapidctl.wire import Event, Generate, Snapshot, WireError
 
 NAP_S: Final = 1.0
 """Longest sleep of the thread: leases are renewed every 2 s, and messages wake it at once."""
@@ -185,10 +176,7 @@ class LiveSource:
 
     def ask(self, request: Call, *, control: bool = False) -> int:  # noqa: D102
         self._ticket += 1
-        if (
-            isinstance(request, SetPartition | ReleasePartition | SetPolicy | UndoPartition)
-            and request.deadline_unix_s is None
-        ):
+        if isinstance(request, Change) and request.deadline_unix_s is None:
             # Counted from here: a command that waited behind another one must not come as a surprise.
             request = replace(request, deadline_unix_s=time.time() + CALL_TIMEOUT_S)
         (self._commander if control else self._reader).ask(self._ticket, request)

@@ -66,11 +66,13 @@ def test_a_bad_frame_gets_its_code_and_the_next_request_is_served(daemon: Daemon
     assert last.output_tokens == 2
 
 
-def test_a_frame_over_the_limit_only_costs_its_sender_the_connection(daemon: Daemon) -> None:
-    client = RawClient(daemon.endpoint)
-    client.socket.send(b"\x00" * (wire.MAX_FRAME_BYTES + 1))
+def test_a_frame_over_the_limit_only_costs_its_sender_the_connection(daemon: Daemon, raw: RawClient) -> None:
+    monitor = raw.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    raw.socket.send(b"\x00" * (wire.MAX_FRAME_BYTES + 1))
+    assert monitor.poll(int(WAIT_S * 1000)), "the connection was not cut"
+    raw.socket.disable_monitor()
+    monitor.close()
     daemon.check_serves()
-    client.socket.close()
 
 
 def test_a_thousand_random_frames(daemon: Daemon, raw: RawClient) -> None:

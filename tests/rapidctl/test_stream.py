@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidctl.stream import Stream
-from rapidctl.wire import Accepted, Delta, Generate, TokenLogprob, pack_ids, unpack_ids
+from rapidctl.wire import Accepted, Delta, Failed, Generate, TokenLogprob, pack_ids, unpack_ids
 
 
 @given(st.lists(st.integers(0, 99), max_size=30), st.data())
@@ -34,7 +34,8 @@ def test_text_without_ids_passes() -> None:
 def test_an_unknown_choice_ends_the_stream() -> None:
     stream = Stream(Generate(id="r", prompt="x", n=2), resume=False)
     stream.extend(Delta(id="r", choice=2, index=0, token_ids=b""))
-    assert stream.ended is not None
+    assert isinstance(stream.ended, Failed)
+    assert stream.ended.code == "internal_error"
 
 
 def test_a_resubmission_asks_only_for_the_rest() -> None:

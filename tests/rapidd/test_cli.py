@@ -25,12 +25,6 @@ def empty(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short enough for socket paths, unlike ``tmp_path`` under a long test name."""
-    return tmp_path_factory.mktemp("d")
-
-
 def test_version() -> None:
     assert rapidd("version").stdout == f"rapidd {__version__}\n"
     answer = rapidd("version", "--json").stdout

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidd import settings
-from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig, SloConfig
+from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig, SloConfig, read_resolved
 from rapidd.errors import ConfigError
 
 
@@ -171,10 +171,10 @@ def test_what_the_children_read_is_what_was_resolved(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(path="~/modèles/ein Modell"), engine=EngineConfig(max_chunk_s=0.25))
     path = tmp_path / "config.json"
     path.write_bytes(msgspec.json.encode(config))
-    assert settings.read_resolved(path) == config
+    assert read_resolved(path) == config
     path.write_bytes(b"{")
     with pytest.raises(ConfigError, match=r"config\.json"):
-        settings.read_resolved(path)
+        read_resolved(path)
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -17,11 +17,6 @@ Examine = Callable[..., dict[str, Finding]]
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("d")
-
-
-@pytest.fixture
 def examine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
     """Findings by check, for a device as torch describes it and a device as configured."""
 

@@ -14,12 +14,6 @@ from rapidd.paths import RuntimeDir, profile_dir, state_dir
 NOBODY = 65534
 
 
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short enough for socket paths, unlike ``tmp_path`` under a long test name."""
-    return tmp_path_factory.mktemp("d")
-
-
 def runtime_dir(folder: Path) -> RuntimeDir:
     return RuntimeDir(f"ipc://{folder}/run/request.sock")
 

@@ -62,8 +62,10 @@ class Bench:
             self.engine.turn()
             while self.socket.poll(1):
                 message = ipc.decode_engine(self.socket.recv_multipart()[1])
-                if isinstance(message, kind):
-                    return message
+                parts = [message, message.state] if isinstance(message, ipc.Step) else [message]
+                for part in parts:
+                    if isinstance(part, kind):
+                        return part
         raise AssertionError(f"the engine never said {kind}")
 
     def greet(self, boot_id: str = "front-1", epoch: int = 0, policy: str | None = None) -> ipc.EngineState:

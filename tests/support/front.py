@@ -177,8 +177,8 @@ class ScriptedEngine(Party[ipc.FrontMessage]):
     def submitted(self) -> ipc.Submit:
         return self.expect(ipc.Submit)
 
-    def step(self, *tokens: ipc.Token) -> None:
-        self.send(ipc.Step(self.rig.clock(), "hybrid", list(tokens)))
+    def step(self, *tokens: ipc.Token, state: ipc.EngineState | None = None) -> None:
+        self.send(ipc.Step(self.rig.clock(), "hybrid", list(tokens), state))
 
     def say(self, rid: int, text: str, finish: Literal["stop", "length"] | None = None) -> None:
         """One step for each byte of ``text``; ``finish`` goes with the last."""
@@ -186,20 +186,21 @@ class ScriptedEngine(Party[ipc.FrontMessage]):
         for i, byte in enumerate(data):
             self.step(ipc.Token(rid, byte, finish if i == len(data) - 1 else None))
 
-    def state(self, requests: Sequence[ipc.RequestState] = (), **fields: Any) -> None:
-        self.send(
-            ipc.EngineState(
-                at_mono_ns=self.rig.clock(),
-                partition=fields.get("partition", replace(samples.PARTITION, override=None)),
-                lanes=list(samples.SNAPSHOT.lanes),
-                kv=fields.get("kv", KV),
-                preempted_total=0,
-                mode_seconds={"hybrid": 1.0},
-                requests=list(requests),
-                memory_used_bytes=None,
-                prefill_tokens_per_s=fields.get("prefill_tokens_per_s"),
-            )
+    def make_state(self, requests: Sequence[ipc.RequestState] = (), **fields: Any) -> ipc.EngineState:
+        return ipc.EngineState(
+            at_mono_ns=self.rig.clock(),
+            partition=fields.get("partition", replace(samples.PARTITION, override=None)),
+            lanes=list(samples.SNAPSHOT.lanes),
+            kv=fields.get("kv", KV),
+            preempted_total=0,
+            mode_seconds={"hybrid": 1.0},
+            requests=list(requests),
+            memory_used_bytes=None,
+            prefill_tokens_per_s=fields.get("prefill_tokens_per_s"),
         )
+
+    def state(self, requests: Sequence[ipc.RequestState] = (), **fields: Any) -> None:
+        self.send(self.make_state(requests, **fields))
 
     def die(self) -> None:
         self.socket.close()

@@ -7,7 +7,6 @@ show as a wrong output.
 from array import array
 from collections import deque
 from hashlib import blake2b
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -101,7 +100,6 @@ class Machine:
         self.table = [[-1] * (max_model_len + 4) for _ in range(max_running + 1)]
         self.outputs: dict[int, list[int]] = {}
         self.finished: set[int] = set()
-        self.max_in_flight = 0
 
     def launch(self, plan: Plan) -> list[Batch]:
         """Enqueue what the scheduler forms for the lanes that have room."""
@@ -156,31 +154,3 @@ class Machine:
             if not launched and not any(worked):
                 break
         assert not list(self.scheduler.requests), "requests are left but nothing runs"
-
-
-def busy_machine(plan: Plan, kv_blocks: int = 60, **options: Any) -> Machine:
-    """One request decoding, then a prompt of 20 tokens arrives."""
-    machine = Machine(kv_blocks, **options)
-    machine.scheduler.add(make_request(1, [1, 2, 3], 30))
-    while not machine.scheduler.num_decoding:
-        machine.launch(plan)
-        machine.complete("prefill")
-        machine.complete("decode")
-    machine.scheduler.add(make_request(2, list(range(10, 30)), 3))
-    return machine
-
-
-def kinds(machine: Machine, plan: Plan, turns: int = 40) -> list[str]:
-    """What ran, batch by batch, when each batch ends before the next turn."""
-    seen: list[str] = []
-    for _ in range(turns):
-        seen += [batch.kind for batch in machine.launch(plan)]
-        for lane in LANES:
-            machine.complete(lane)
-    return seen
-
-
-def first_rows(machine: Machine, plan: Plan) -> list[int]:
-    """Whose prompts the next batch holds, when nothing else runs."""
-    (batch,) = machine.launch(plan)
-    return [row.request.rid for row in batch.rows if row.known_ids]

@@ -7,10 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
-import msgspec
-
 from rapidd import faults, log, stacks
-from rapidd.config import Config
+from rapidd.config import LogConfig, read_resolved
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
 from rapidd.paths import RuntimeDir
@@ -24,19 +22,20 @@ def main() -> int:
     arguments = parser.parse_args()
     channel = Channel(socket.socket(fileno=arguments.channel))
     exit_with_supervisor(channel)
-    config = msgspec.json.decode(arguments.config.read_bytes(), type=Config)
-    assert config.server.listen is not None, "the supervisor resolves the endpoint"
-    directory = RuntimeDir(config.server.listen)
-    stacks.catch(directory.private, "engine")
-    log.start(config.log, "engine")
-    log.adopt_crashes()
-    faults.arm(config.faults.points, directory.private, "loader")
+    log.start(LogConfig(), "engine")
 
     def report(detail: str, percent: float | None) -> None:
         channel.send(ChildReport("loading", detail, percent))
 
-    report("starting the engine", None)
     try:
+        config = read_resolved(arguments.config)
+        assert config.server.listen is not None, "the supervisor resolves the endpoint"
+        directory = RuntimeDir(config.server.listen)
+        stacks.catch(directory.private, "engine")
+        log.start(config.log, "engine")
+        log.adopt_crashes()
+        faults.arm(config.faults.points, directory.private, "loader")
+        report("starting the engine", None)
         from rapidd.engine.build import build  # imports torch: after the first report
 
         engine = build(config, directory, channel, report)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
 from rapidctl.wire import Mode
 from rapidd.engine.request import Lane, Request, SamplingParams
+from rapidd.policy.plan import WorkKind
 
-WorkKind = Literal["decode", "prefill", "mixed"]
 CPU_ALLOCATOR: Final = "DefaultCPUAllocator: can't allocate memory"
 """Of torch's message when a CPU's memory is out, which has no type of its own."""
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rapidctl.wire import LanePlacement, LaneStats, Mode
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.meter import WINDOW_NS, Meter
 from rapidd.engine.request import Lane
-
-TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
-"""Modes in which only one lane runs at a time."""
+from rapidd.policy.plan import TURNS
 
 
 class Done(Protocol):

@@ -174,16 +174,17 @@ class Engine:
         return not all(lane.idle for lane in self._lanes.values())
 
     def _timeout_ms(self) -> int:
-        # Behind a step the front is awake, its caches warm: nobody is woken for a state alone before twice its period.
-        period = 2 * self._busy_period_ns if self.busy else self._idle_period_ns
-        return max(1, (self._state_ns + period - self._clock()) // 1_000_000)
+        return max(1, (self._state_ns + self._lone_period_ns - self._clock()) // 1_000_000)
 
     @property
     def _busy_period_ns(self) -> int:
         return STATE_BUSY_NS if self._watched else STATE_IDLE_NS
 
     @property
-    def _idle_period_ns(self) -> int:
+    def _lone_period_ns(self) -> int:
+        """With a step the front is awake, its caches warm: a state alone wakes it after twice the period only."""
+        if self.busy:
+            return 2 * self._busy_period_ns
         return STATE_SETTLED_NS if self._state_is_busy else STATE_IDLE_NS
 
     # --- the front
@@ -195,8 +196,6 @@ class Engine:
                 self._watched = watched
                 if number == 0 or self._front is None:
                     self._link.send(self._hello)
-                else:
-                    self._link.send(ipc.Pong(number, self._front))
             case ipc.FrontHello(front_boot_id):
                 if front_boot_id != self._front:
                     self._forget_requests()
@@ -266,7 +265,8 @@ class Engine:
                     self._notice("out_of_memory", "warn", _limited(batch, self._scheduler.chunk_limit), None)
                 if done.outcomes:
                     tokens = [to_token(outcome) for outcome in done.outcomes]
-                    self._link.send(ipc.Step(result.ended_ns, batch.mode, tokens))
+                    state = self._new_state(now) if now - self._state_ns >= self._busy_period_ns else None
+                    self._link.send(ipc.Step(result.ended_ns, batch.mode, tokens, state))
                 for drop in done.drops:
                     self._dropped(drop)
                     if drop.code == "out_of_memory":
@@ -353,12 +353,11 @@ class Engine:
 
     def _publish_state(self) -> None:
         now = self._clock()
-        busy = self.busy
-        if now - self._state_ns < (self._busy_period_ns if busy else self._idle_period_ns):
+        if now - self._state_ns < self._lone_period_ns:
             return
-        self._state_ns, self._state_is_busy = now, busy
-        self._placement = placement(self._lanes, transition=self._applying)
-        self._link.send(self._state(now))
+        busy = self.busy
+        self._link.send(self._new_state(now))
+        self._state_is_busy = busy
         if self._front is not None and not self._is_ready:
             # Before it knew of this engine the front would have refused every request, and shown no partition.
             self._is_ready = True
@@ -368,8 +367,10 @@ class Engine:
             self._scheduler.check()
             give_back()
 
-    def _state(self, now: int) -> ipc.EngineState:
+    def _new_state(self, now: int) -> ipc.EngineState:
         scheduler = self._scheduler
+        self._state_ns, self._state_is_busy = now, True
+        self._placement = placement(self._lanes, transition=self._applying)
         return ipc.EngineState(
             at_mono_ns=now,
             partition=partition_info(self._control, self._calibration, self._placement, scheduler.chunk_limit, now),

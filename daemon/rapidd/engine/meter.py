@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from rapidctl.wire import PhaseWork, Quantiles
-from rapidd.engine.batch import Batch, BatchResult, WorkKind
+from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.work import Costs, Work
+from rapidd.policy.plan import WorkKind
 from rapidd.telemetry.recent import Recent
 
 WINDOW_NS: Final = 1_000_000_000

@@ -13,7 +13,6 @@ from rapidd.engine.request import Request
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.override import Control
 from rapidd.policy.plan import State
-from rapidd.telemetry.latency import ttft_limit_s
 
 SOON_S: Final = 0.01
 """Less time than this to a due time is too late."""
@@ -33,19 +32,16 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     def due_ns(self, arrival_ns: int, prompt_tokens: int) -> int:
         """When the first token of a request is due."""
-        return arrival_ns + int(ttft_limit_s(self.slo, prompt_tokens) * 1e9)
+        return arrival_ns + int(self.slo.ttft_limit_s(prompt_tokens) * 1e9)
 
 
 def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns: int) -> State:
     """The state at ``now_ns``."""
     prompts = scheduler.prompts[:PROMPTS_SEEN]
-    num_decoding = scheduler.num_decoding
     return State(
         units_total=control.table.units_total,
         splits=control.table.splits,
-        num_decoding=num_decoding,
-        num_prefilling=len(scheduler.running) - num_decoding,
-        num_waiting=len(scheduler.waiting),
+        num_decoding=scheduler.num_decoding,
         prefill_tokens=scheduler.prefill_tokens,
         running=control.plan,
         running_age_s=(now_ns - control.place_since_ns) / 1e9,

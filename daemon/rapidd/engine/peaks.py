@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
@@ -60,7 +61,7 @@ def _reads(data: torch.Tensor, units: int) -> list[Callable[[], object]]:
     from rapid_kernels.gpu.read import READ_TILES, read_all
 
     out = torch.empty(units * max(tile[-1] for tile in READ_TILES), dtype=torch.int32, device=data.device)
-    return [lambda tile=tile: read_all(data, out, units, tile) for tile in READ_TILES]  # type: ignore[misc]
+    return [partial(read_all, data, out, units, tile) for tile in READ_TILES]
 
 
 def _best(work: Callable[[], object]) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rapid_kernels import KVCache, Ragged, make_ragged
 from rapidd import faults
@@ -86,10 +85,6 @@ class Runner:
         lengths = [row.start + row.count for row in rows]
         blocks = [row.blocks for row in rows]
         return make_ragged([1] * len(rows), lengths, blocks, self._cache.layout.block_tokens, units)
-
-    def token_table(self) -> Tensor:
-        """For tests: [slots, max_len] int32."""
-        return self._tokens
 
 
 def sampling_row(row: Row) -> SamplingRow:

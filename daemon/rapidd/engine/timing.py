@@ -10,7 +10,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import Lane
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.calibration import Calibration
-from rapidd.policy.cost import CostModel, Kind
+from rapidd.policy.cost import CostModel
 from rapidd.policy.pace import Load
 
 BESIDE: Final = 0.9
@@ -36,7 +36,7 @@ def learn(
     beside = share >= BESIDE
     other = load_of(scheduler) if beside and batch.lane == "prefill" else Load()
     predicted = predict(calibration.cost, batch, beside, other)
-    calibration.correction.observe(batch.mode, kind(batch), predicted, (result.ended_ns - result.started_ns) / 1e9)
+    calibration.correction.observe(batch.mode, batch.kind, predicted, (result.ended_ns - result.started_ns) / 1e9)
 
 
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
@@ -51,13 +51,6 @@ def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
     if rows:
         return cost.hybrid_s(rows, kv_tokens, tokens, context)
     return cost.prefill_s(tokens, context, batch.units, beside, other.rows, other.kv_tokens)
-
-
-def kind(batch: Batch) -> Kind:
-    """As `Batch.kind`, typed."""
-    if not batch.num_prefill_tokens:
-        return "decode"
-    return "mixed" if batch.num_decode else "prefill"
 
 
 def load_of(scheduler: Scheduler) -> Load:

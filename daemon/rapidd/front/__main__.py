@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from rapidctl import wire
 from rapidd import faults, ipc, limits, log, stacks
-from rapidd.config import Config, LogConfig
+from rapidd.config import Config, LogConfig, read_resolved
 from rapidd.errors import EXIT_CONFIG, RapiddError
 from rapidd.front.admission import TextModel
 from rapidd.front.server import Server
@@ -38,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     channel = None if options.channel is None else ipc.Channel(socket.socket(fileno=options.channel))
     log.start(LogConfig(), "front")
     try:
-        config = msgspec.json.decode(options.config.read_bytes(), type=Config)
+        config = read_resolved(options.config)
         log.start(config.log, "front")
         log.adopt_crashes()
         limits.raise_descriptors()
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         faults.arm(config.faults.points, runtime.private, "front.")
         text = load_text(config)
         server = Server(config, runtime, text, channel)
-    except (RapiddError, wire.EndpointError, msgspec.ValidationError) as error:
+    except (RapiddError, wire.EndpointError) as error:
         hint = getattr(error, "hint", "")
         log.error(f"{error}{f' ({hint})' if hint else ''}")
         return EXIT_CONFIG

@@ -19,7 +19,6 @@ from rapidd.front.journal import Choice, Journal, Stream
 from rapidd.front.streams import OutputText
 from rapidd.model.chat import ChatTemplate
 from rapidd.model.tokenizer import Tokenizer
-from rapidd.telemetry.latency import ttft_limit_s
 
 _INSTEAD: Final = {
     "response_format": "leave it out and parse the text, or stop the output with `stop`",
@@ -116,7 +115,7 @@ def hopeless_wait_s(slo: wire.Slo, prompt_len: int, waiting_tokens: int, tokens_
     """
     if not tokens_per_s:
         return None
-    limit_s = ttft_limit_s(slo, prompt_len)
+    limit_s = slo.ttft_limit_s(prompt_len)
     ttft_s = (waiting_tokens + prompt_len) / tokens_per_s
     return None if ttft_s <= HOPELESS * limit_s else min(max(ttft_s - limit_s, MIN_RETRY_S), MAX_RETRY_S)
 

@@ -319,11 +319,14 @@ class Front:
             if self.link.is_from_engine(identity):
                 self.link.heard()
                 self.serving.step(message)
+                if message.state is not None:
+                    self._engine_state(message.state)
         else:
             self._next_ns = None
             if isinstance(message, ipc.EngineHello):
                 self._engine_hello(identity, message)
             elif self.link.is_from_engine(identity):
+                self.link.heard()
                 self._engine_message(message)
         self._aftermath()
 
@@ -352,16 +355,8 @@ class Front:
 
     def _engine_message(self, message: ipc.EngineMessage) -> None:
         match message:
-            case ipc.Pong():
-                self.link.heard()
             case ipc.EngineState():
-                self.link.state = message
-                self.link.saw_epoch(message.partition.epoch)
-                self.link.policy = message.partition.policy
-                self.link.override = message.partition.override
-                self.link.override_mono_ns = message.at_mono_ns
-                self.serving.engine_state(message)
-                self.publisher.engine_state()
+                self._engine_state(message)
             case ipc.Dropped():
                 self.serving.dropped(message)
             case ipc.Notice():
@@ -370,6 +365,15 @@ class Front:
                 self.control.done(message)
             case ipc.Predicted() | ipc.ProfileAnswer():
                 self.control.answered(message)
+
+    def _engine_state(self, state: ipc.EngineState) -> None:
+        self.link.state = state
+        self.link.saw_epoch(state.partition.epoch)
+        self.link.policy = state.partition.policy
+        self.link.override = state.partition.override
+        self.link.override_mono_ns = state.at_mono_ns
+        self.serving.engine_state(state)
+        self.publisher.engine_state()
 
     def _notice(self, notice: ipc.Notice) -> None:
         self.link.saw_epoch(notice.epoch)

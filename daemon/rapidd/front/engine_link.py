@@ -1,8 +1,8 @@
 """The engine as the front sees it: who it is, whether it lives, and what it last said about itself.
 
 An engine is there from its `ipc.EngineHello` until a send finds it gone, the supervisor says that its process ended,
-or another boot takes its place. One that does not answer pings is called lost but keeps its requests: it may only be
-slow, and killing it is the supervisor's business. Knows no streams.
+or another boot takes its place. One that says nothing behind pings is called lost but keeps its requests: it may only
+be slow, and killing it is the supervisor's business. Knows no streams.
 """
 
 from typing import Final, Literal
@@ -17,7 +17,7 @@ PING_NS: Final = int(ipc.PING_INTERVAL_S * 1e9)
 SEEK_NS: Final = 200_000_000
 """How often a front without an engine asks for one: a restarted front must serve again within a second."""
 SILENT_NS: Final = 10_000_000_000
-"""A loop that answers no ping for so long is called lost; a batch takes at most about a second."""
+"""A loop that says nothing for so long is called lost; a batch takes at most about a second."""
 
 ASKED_NS: Final = 1_000_000_000
 """Whoever asks for requests' rows again and again wants to see their phases: the engine is watched for so long."""
@@ -149,14 +149,12 @@ class EngineLink:
         """When `tick` has something to do."""
         return self._next_ping_ns
 
-    def take_note(self, note: ipc.SupervisorNote) -> bool:
-        """Keep the supervisor's note; true when it tells that the greeted engine's process ended."""
+    def take_note(self, note: ipc.SupervisorNote) -> None:
+        """Keep the supervisor's note. The link is down when it tells that the greeted engine's process ended."""
         known = self.note.engine_pid if self.note else None
         self.note = note
-        ended = self._identity is not None and self.hello is not None and known == self.hello.pid != note.engine_pid
-        if ended:
+        if self._identity is not None and self.hello is not None and known == self.hello.pid != note.engine_pid:
             self.drop()
-        return ended
 
     def _is_watched(self) -> bool:
         return self._subscribed or self._clock() - self._asked_ns < ASKED_NS

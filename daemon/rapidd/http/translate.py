@@ -92,8 +92,9 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | bytes]:
     """Texts as they are, token ids as the wire takes them."""
     if isinstance(prompt, str):
         return [prompt]
-    if prompt and all(isinstance(item, int) for item in prompt):
-        return [pack_ids(prompt)]  # type: ignore[arg-type]
+    ids = [item for item in prompt if isinstance(item, int)]
+    if ids and len(ids) == len(prompt):
+        return [pack_ids(ids)]
     if len(prompt) > MAX_PROMPTS:
         raise invalid(f"{len(prompt)} prompts in one body; at most {MAX_PROMPTS}", "prompt")
     prompts: list[str | bytes] = []

@@ -30,9 +30,9 @@ BUILD: Final = __version__
 """What both ends must have in common: `EngineHello.build`."""
 ENGINE_IDENTITY: Final = b"engine"
 """Routing id of the engine's DEALER, so that a front that just started can ask for it (`Ping` 0)."""
-PING_INTERVAL_S: Final = 1.0
+PING_INTERVAL_S: Final = 2.0
 """The front pings the engine this often."""
-FRONT_LOST_S: Final = 5.0
+FRONT_LOST_S: Final = 6.0
 """An engine that hears nothing from the front for so long drops its requests (a new front drops them at once)."""
 
 
@@ -95,7 +95,8 @@ class Abort(_Message):
 
 
 class Ping(_Message):
-    """Goes through the engine's main loop and comes back as `Pong`: liveness of the loop, not of a thread.
+    """The front is there. Its answer is the next `EngineState`, which comes once a second unless a batch takes longer:
+    liveness of the engine's loop, not of a thread, and no wake-up of the front's for a message that says nothing else.
 
     ``number`` 0 comes from a front that has not heard of this engine: the answer is `EngineHello`.
     ``watched``: somebody looks at snapshots or requests, and wants an `EngineState` four times a second.
@@ -194,27 +195,12 @@ class Token(Struct, array_like=True, gc=False):
     prefill_start_mono_ns: int | None = None
 
 
-class Step(_Message):
-    """What one batch produced. ``at_mono_ns``: when its results were seen on the host."""
-
-    at_mono_ns: int
-    mode: str
-    tokens: list[Token]
-
-
 class Dropped(_Message):
     """The engine ended this choice without a last token."""
 
     rid: int
     code: ErrorCode
     message: str
-
-
-class Pong(_Message):
-    """Answer to `Ping`."""
-
-    number: int
-    front_boot_id: str
 
 
 class RequestState(Struct, array_like=True):
@@ -232,7 +218,7 @@ class RequestState(Struct, array_like=True):
 class EngineState(_Message):
     """The engine's share of a snapshot; at most 4 a second while working and watched, 1 a second otherwise.
 
-    Sooner after a `Notice`.
+    Part of a `Step`, if one comes in time. Sooner after a `Notice`.
     """
 
     at_mono_ns: int
@@ -246,6 +232,18 @@ class EngineState(_Message):
     prefill_tokens_per_s: float | None = None
     """What the plan in force is predicted to compute; null without a profile."""
     scheduling_s: Quantiles | None = None
+
+
+class Step(_Message):
+    """What one batch produced. ``at_mono_ns``: when its results were seen on the host.
+
+    ``state`` is there when one is due: by itself it would wake the front up, which costs more than the tokens do.
+    """
+
+    at_mono_ns: int
+    mode: str
+    tokens: list[Token]
+    state: EngineState | None = None
 
 
 NoticeKind = Literal[
@@ -303,7 +301,7 @@ class ProfileAnswer(_Message):
     knee: list[KneeRow]
 
 
-EngineMessage = EngineHello | Step | Dropped | Pong | EngineState | Notice | ControlDone | Predicted | ProfileAnswer
+EngineMessage = EngineHello | Step | Dropped | EngineState | Notice | ControlDone | Predicted | ProfileAnswer
 
 encode = msgspec.msgpack.Encoder().encode
 decode_front = msgspec.msgpack.Decoder(FrontMessage).decode

@@ -17,11 +17,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from rapidctl.wire import Mode
 from rapidd.policy.options import ITL_SHARE, SHORT_SHARE, Option, Outlook, Predictor
-from rapidd.policy.plan import Plan, State
+from rapidd.policy.plan import TURNS, Plan, State
 
-TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
 ENTER: Final = ITL_SHARE
 STAY: Final = 0.95
 """Of the ITL objective that a plan's prediction may reach: less to be entered than to be stayed in."""

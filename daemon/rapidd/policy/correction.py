@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from rapidctl.wire import Mode
-from rapidd.policy.cost import Kind
+from rapidd.policy.plan import WorkKind
 
 WEIGHT: Final = 0.05
 """Of a new batch once there are many: the last twenty or so count."""
@@ -24,7 +24,7 @@ class Corrected(Struct, frozen=True):
     """One mean. ``error``: of corrected predictions, |predicted / measured - 1|, as a moving mean."""
 
     mode: Mode
-    kind: Kind
+    kind: WorkKind
     factor: float
     error: float
     n: int
@@ -39,11 +39,11 @@ class Correction:
     """
 
     def __init__(self) -> None:
-        self._means: dict[tuple[Mode, Kind], tuple[float, float, int, int]] = {}
+        self._means: dict[tuple[Mode, WorkKind], tuple[float, float, int, int]] = {}
         """Factor, error, batches seen, and `_seen` when the last of them was."""
         self._seen = 0
 
-    def observe(self, mode: Mode, kind: Kind, predicted_s: float, measured_s: float) -> None:
+    def observe(self, mode: Mode, kind: WorkKind, predicted_s: float, measured_s: float) -> None:
         """Take a finished batch's time. Times that are not positive say nothing."""
         if predicted_s <= 0.0 or measured_s <= 0.0:
             return
@@ -54,15 +54,15 @@ class Correction:
         self._seen += 1
         self._means[mode, kind] = factor + weight * (ratio - factor), error + weight * (miss - error), n + 1, self._seen
 
-    def factor(self, mode: Mode, kind: Kind) -> float:
+    def factor(self, mode: Mode, kind: WorkKind) -> float:
         """By which a prediction is to be multiplied."""
         return self._now(mode, kind)[0]
 
-    def error(self, mode: Mode, kind: Kind) -> float:
+    def error(self, mode: Mode, kind: WorkKind) -> float:
         """Mean relative error of corrected predictions; 0 until something was seen."""
         return self._now(mode, kind)[1]
 
-    def _now(self, mode: Mode, kind: Kind) -> tuple[float, float, int]:
+    def _now(self, mode: Mode, kind: WorkKind) -> tuple[float, float, int]:
         """Factor, error and batches seen, faded by how many of other kinds were seen since."""
         mean = self._means.get((mode, kind))
         if mean is None:

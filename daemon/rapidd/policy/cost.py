@@ -45,8 +45,6 @@ SAME: Final = 1e-9
 MIN_AFFINE: Final = 3
 """Samples below which a slowdown is one factor, without a second coefficient."""
 
-Kind = Literal["decode", "prefill", "mixed"]
-"""Of a batch, as `Batch.kind`."""
 Sample = DecodeSample | PrefillSample | HybridSample
 S = TypeVar("S", DecodeSample, PrefillSample)
 Part = Literal["decode", "prefill", "hybrid", "decode beside", "prefill beside"]

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from rapidctl.wire import Mode
 from rapidd.policy.cost import CostModel
-from rapidd.policy.plan import Plan, PromptTime, State
+from rapidd.policy.plan import TURNS, Plan, PromptTime, State, WorkKind
 from rapidd.policy.tiles import beside_rows, whole_tiles
 
 ITL_SHARE: Final = 0.92
@@ -26,8 +26,7 @@ SHORT_SHARE: Final = 0.05
 """Share of short outputs from which theirs counts, and the gap before the second token."""
 MIN_CHUNK: Final = 64
 """Prompt tokens: a hybrid batch with fewer costs more than it brings."""
-Kind = Literal["decode", "prefill", "mixed"]
-Factor = Callable[[Mode, Kind], float]
+Factor = Callable[[Mode, WorkKind], float]
 """Of a mode and kind of batch, what the engine learnt online: measured over predicted seconds, or a mean error."""
 
 
@@ -41,8 +40,6 @@ class Option(Struct, frozen=True):
     """Longest but for a twentieth, between two tokens of a row while prompts are computed; 0 without rows."""
     tokens_per_s: float
     """Prompt tokens a second."""
-    efficiency: float
-    """Share of the lone decode rate plus share of the lone prefill rate; 1 is time slicing."""
 
     def plan(self, units_total: int, reason: str) -> Plan:
         """As the lanes get it."""
@@ -56,11 +53,11 @@ class Option(Struct, frozen=True):
         return plan.paused == (self.mode == "hybrid" and self.chunk == 0)
 
 
-def _no_correction(mode: Mode, kind: Kind) -> float:
+def _no_correction(mode: Mode, kind: WorkKind) -> float:
     return 1.0
 
 
-def _no_error(mode: Mode, kind: Kind) -> float:
+def _no_error(mode: Mode, kind: WorkKind) -> float:
     return 0.0
 
 
@@ -82,7 +79,7 @@ class Predictor:
         """Predictions at this state."""
         return Outlook(self, state)
 
-    def gap_factor(self, mode: Mode, kind: Kind, short_share: float) -> float:
+    def gap_factor(self, mode: Mode, kind: WorkKind, short_share: float) -> float:
         """For gaps, of which the slowest counts where outputs are short, else the slowest twentieth."""
         return self.factor(mode, kind) * allowance(self.error(mode, kind), short_share)
 
@@ -113,7 +110,7 @@ class Outlook:
 
     def paused(self) -> Option:
         """Decode alone, prompts wait."""
-        return Option("hybrid", self._state.units_total, 0, self.step_s, 0.0, 1.0)
+        return Option("hybrid", self._state.units_total, 0, self.step_s, 0.0)
 
     def turns(self, mode: Literal["hybrid", "serial"], step_s: float) -> Option | None:
         """The longest chunk whose batch with the decode rows (serial: and the step before it) takes ``step_s``."""
@@ -137,7 +134,7 @@ class Outlook:
         rows, kv_tokens, cost, factor = self._rows, self._kv_tokens, self._cost, self._factor
         context = self._state.context
         step_s = 0.0
-        if mode in ("shared", "split"):
+        if mode not in TURNS:
             prefill_units = _prefill_units(mode, units, self._state.units_total)
             if rows:
                 step_s = cost.decode_s(rows, kv_tokens, units, True) * self._gap_factor(mode, "decode")
@@ -148,9 +145,7 @@ class Outlook:
         else:
             seconds = self.step_s + cost.prefill_s(chunk, context, units) * factor(mode, "prefill")
             step_s = seconds * self._allowance(mode, "prefill") if rows else 0.0
-        rate = chunk / seconds
-        efficiency = rate / self.lone_tokens_per_s + (self.step_s / step_s if rows else 0.0)
-        return Option(mode, units, chunk, step_s, rate, efficiency)
+        return Option(mode, units, chunk, step_s, chunk / seconds)
 
     def prompt_time(self, tokens_per_s: float) -> PromptTime | None:
         """What prompts take where the next chunk's tokens are computed at this rate; null where none are."""
@@ -167,17 +162,17 @@ class Outlook:
         if plan.mode == "hybrid" and plan.chunk is None and self._rows:
             option = self.turns("hybrid", ITL_SHARE * self._state.itl_slo_s)
             return option or self.of("hybrid", plan.decode_units, MIN_CHUNK)
-        chunk = self._longest(plan.prefill_units, beside=plan.mode in ("shared", "split"))
+        chunk = self._longest(plan.prefill_units, beside=plan.mode not in TURNS)
         if isinstance(plan.chunk, int):
             chunk = max(1, min(plan.chunk, chunk))
         if plan.mode == "hybrid" and self._rows:
             chunk = beside_rows(chunk, self._rows)
         return self.of(plan.mode, plan.decode_units, chunk)
 
-    def _gap_factor(self, mode: Mode, kind: Kind) -> float:
+    def _gap_factor(self, mode: Mode, kind: WorkKind) -> float:
         return self._predict.gap_factor(mode, kind, self._state.short_share)
 
-    def _allowance(self, mode: Mode, kind: Kind) -> float:
+    def _allowance(self, mode: Mode, kind: WorkKind) -> float:
         return allowance(self._error(mode, kind), self._state.short_share)
 
     def _longest(self, units: int, *, beside: bool) -> int:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.options import ITL_SHARE, allowance
-from rapidd.policy.plan import Plan
+from rapidd.policy.plan import TURNS, Plan
 from rapidd.policy.tiles import beside_rows, whole_tiles
 
 WEIGHT = 0.3
@@ -111,7 +111,7 @@ class Pace:
         if plan.mode == "hybrid" and load.rows:
             limit = seconds / factor("hybrid", "mixed")
             return cost.chunk_for(limit, context, units, False, load.rows, load.kv_tokens)
-        beside = plan.mode in ("shared", "split") and load.rows > 0
+        beside = plan.mode not in TURNS and load.rows > 0
         rows, kv_tokens = (load.rows, load.kv_tokens) if beside else (0, 0)
         return cost.chunk_for(seconds / factor(plan.mode, "prefill"), context, units, beside, rows, kv_tokens)
 

@@ -1,11 +1,15 @@
 """The currency of the policy: a `Plan`, and the `State` it is made from. Plain frozen data."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from rapidctl.wire import Mode
 
+TURNS: Final[frozenset[Mode]] = frozenset({"serial", "hybrid"})
+"""Modes in which only one lane runs at a time."""
+WorkKind = Literal["decode", "prefill", "mixed"]
+"""Of a batch: rows that decode, prompt tokens, or both."""
 Chunk = int | Literal["all"] | None
 """Prompt tokens a batch; "all": a whole prompt without a decode step between (serial); None: bounded by time only;
 0: none."""
@@ -77,8 +81,6 @@ class State(Struct, frozen=True, kw_only=True):
     splits: tuple[int, ...]
     """Legal decode units of split mode; empty when the device cannot be partitioned."""
     num_decoding: int
-    num_prefilling: int
-    num_waiting: int
     prefill_tokens: int
     """Prompt tokens still to compute, of requests that are prefilling or waiting."""
     running: Plan | None

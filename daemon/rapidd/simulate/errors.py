@@ -14,7 +14,8 @@ from typing import Final, get_args
 from msgspec import Struct
 
 from rapidctl.wire import Mode
-from rapidd.engine.batch import Batch, WorkKind
+from rapidd.engine.batch import Batch
+from rapidd.policy.plan import WorkKind
 
 ALL: Final = "all"
 NORMAL: Final = NormalDist()

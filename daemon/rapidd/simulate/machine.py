@@ -21,7 +21,7 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import ALONE, BESIDE, kind, load_of
+from rapidd.engine.timing import ALONE, BESIDE, load_of
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
@@ -230,7 +230,8 @@ class Machine:
             self._decode.pass_s(seconds, both)
         if prefill:
             self._prefill.pass_s(seconds, both)
-        self._places[_place(decode[0].batch if decode else None, prefill[0].batch if prefill else None)] += seconds
+        first, second = decode[0].batch if decode else None, prefill[0].batch if prefill else None
+        self._places[place(first, second, self._setup.table.units_total)] += seconds
 
     # --- batches
 
@@ -281,7 +282,7 @@ class Machine:
         if ALONE < share < BESIDE:
             return
         predicted_s = first.predicted_beside_s if share >= BESIDE else first.predicted_alone_s
-        self.correction.observe(first.batch.mode, kind(first.batch), predicted_s, lane.ran_s - first.start_s)
+        self.correction.observe(first.batch.mode, first.batch.kind, predicted_s, lane.ran_s - first.start_s)
 
     def _predicted(self, batch: Batch) -> tuple[float, float]:
         """Seconds alone, and beside the other lane."""
@@ -301,12 +302,14 @@ class Machine:
         return alone_s, alone_s * cost.decode_s(rows, kv_tokens, total, True) / cost.decode_s(rows, kv_tokens, total)
 
 
-def _place(decode: Batch | None, prefill: Batch | None) -> str:
-    """In words, what runs: the realised placement, whatever the plan's label is."""
+def place(decode: Batch | None, prefill: Batch | None, units_total: int) -> str:
+    """In words, what runs on the lanes: the realised placement, whatever the plan's label is."""
     if decode is None:
         return "idle" if prefill is None else "prefill alone"
     if prefill is None:
         return {"decode": "decode alone", "prefill": "prefill alone", "mixed": "hybrid"}[decode.kind]
-    if decode.mode == prefill.mode and decode.units == decode.units:
-        return "shared" if decode.mode == "shared" else f"{decode.mode} {decode.units}"
+    if decode.mode == prefill.mode == "shared":
+        return "shared"
+    if decode.mode == prefill.mode == "split" and decode.units + prefill.units == units_total:
+        return f"split {decode.units}"
     return "transition"

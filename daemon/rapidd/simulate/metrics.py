@@ -13,9 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from rapidctl.wire import Quantiles, Slo
+from rapidctl.wire import MIN_GAPS_FOR_P95, Quantiles, Slo
 from rapidd.simulate.machine import Record, Run
-from rapidd.telemetry.latency import MIN_GAPS_FOR_P95, ttft_limit_s
 
 P95: Final = 0.95
 
@@ -59,7 +58,7 @@ def summarize(run: Run, slo: Slo, warmup_s: float = 0.0) -> Summary:
     for record, wait_s in zip(served, ttft, strict=True):
         own = gaps_of(record)
         gaps += own
-        in_time = wait_s <= ttft_limit_s(slo, record.prompt_tokens)
+        in_time = wait_s <= slo.ttft_limit_s(record.prompt_tokens)
         steady = judged_gap(own) <= slo.itl_s
         ttft_met += in_time
         itl_met += steady

@@ -11,12 +11,11 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from rapidctl.wire import Slo
+from rapidctl.wire import GOODPUT_SHARE, Slo
 from rapidd.policy.calibration import Calibration
 from rapidd.simulate.load import Item
 from rapidd.simulate.machine import Machine, Record, Setup
 from rapidd.simulate.metrics import gaps_of, judged_gap
-from rapidd.telemetry.latency import GOODPUT_SHARE, ttft_limit_s
 
 STEP: Final = 1.04
 """Between two scales of the grid."""
@@ -38,7 +37,7 @@ class Tally:
 
     def first_token(self, record: Record) -> None:
         """See `Watch`."""
-        if record.token_s[0] - record.arrival_s > ttft_limit_s(self._slo, record.prompt_tokens):
+        if record.token_s[0] - record.arrival_s > self._slo.ttft_limit_s(record.prompt_tokens):
             self._late.add(id(record))
             self._miss(range(len(self.missed)))
 

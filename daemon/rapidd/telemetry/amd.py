@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 
 from msgspec import structs
 
-from rapidctl.wire import DeviceInfo
 from rapidd.telemetry.kfd import SYS, AmdProcess, KfdNode, find_node, processes, read_int, read_text
 from rapidd.telemetry.sensors import Reading
 
@@ -63,23 +62,6 @@ class AmdSensors:
         amdsmi, self._amdsmi = self._amdsmi, None
         if amdsmi is not None:
             amdsmi.shut_down()
-
-
-def hip_info(name: str, units: int, sample: AmdSample, pci_bus_id: str | None = None) -> DeviceInfo:
-    """The device for the wire; ``name`` is its architecture where the host does not know its marketing name."""
-    return DeviceInfo(
-        kind="hip",
-        name=name,
-        units=units,
-        unit_name="CU",
-        memory_total_bytes=sample.memory_total_bytes,
-        memory_used_bytes=sample.memory_used_bytes,
-        utilization=sample.utilization,
-        power_w=sample.power_w,
-        temperature_c=sample.temperature_c,
-        clock_hz=sample.clock_hz,
-        pci_bus_id=pci_bus_id,
-    )
 
 
 class _Amdsmi:

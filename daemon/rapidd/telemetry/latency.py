@@ -1,4 +1,4 @@
-"""Latency objectives and the windows of what requests experienced, as DESIGN's "Measurement" defines them.
+"""Latency objectives, and the windows of what requests experienced.
 
 A request meets its SLO when TTFT <= max(floor, s x prompt tokens / 1000) and the p95 of its own gaps (the largest,
 when there are fewer than 20) <= the ITL SLO. Knows no sockets and no requests: callers say what happened and when.
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from rapidctl.wire import LatencyTotals, LatencyWindow, Slo
+from rapidctl.wire import GOODPUT_SHARE, MIN_GAPS_FOR_P95, LatencyTotals, LatencyWindow, Slo
 from rapidd.config import SloConfig
 from rapidd.telemetry.histogram import (
     SLICE_NS,
@@ -20,9 +20,6 @@ from rapidd.telemetry.histogram import (
 )
 
 WINDOWS_S: Final = (10, 60, 300)
-MIN_GAPS_FOR_P95: Final = 20
-GOODPUT_SHARE: Final = 0.9
-"""Serving meets its SLO while this share of the finished requests does."""
 
 _CPU: Final = Slo(itl_s=0.3, ttft_floor_s=2.0, ttft_per_1k_s=10.0)
 _GPU: Final = Slo(itl_s=0.05, ttft_floor_s=0.25, ttft_per_1k_s=1.0)
@@ -50,15 +47,10 @@ def resolve_slo(config: SloConfig, kind: Literal["cpu", "cuda", "hip"]) -> Slo:
     )
 
 
-def ttft_limit_s(slo: Slo, prompt_tokens: int) -> float:
-    """TTFT objective of a prompt of this length."""
-    return max(slo.ttft_floor_s, slo.ttft_per_1k_s * prompt_tokens / 1000)
-
-
 def judge(slo: Slo, prompt_tokens: int, ttft_s: float, gaps: list[Histogram]) -> Verdict:
     """Judge a finished request; ``gaps`` holds each choice's inter-token gaps in seconds."""
     return Verdict(
-        ttft=ttft_s <= ttft_limit_s(slo, prompt_tokens),
+        ttft=ttft_s <= slo.ttft_limit_s(prompt_tokens),
         itl=all(_judged_gap(gap) <= slo.itl_s for gap in gaps),
     )
 
@@ -108,7 +100,7 @@ class LatencyRecorder:
         self._ttft.record(ttft_s, now_ns)
         self._totals.ttft.add(ttft_s)
         self._totals.prompt_tokens += prompt_tokens
-        self._ttft_ratio.record(ttft_s / ttft_limit_s(self.slo, prompt_tokens), now_ns)
+        self._ttft_ratio.record(ttft_s / self.slo.ttft_limit_s(prompt_tokens), now_ns)
         self._prompt_tokens.add(prompt_tokens, now_ns)
 
     def step(self, tokens: int, gaps: dict[int, int], now_ns: int) -> None:

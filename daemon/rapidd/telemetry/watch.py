@@ -1,4 +1,4 @@
-"""Reads the device's sensors every other second in a thread of its own, and keeps the latest reading for whoever asks.
+"""Reads the device's sensors every few seconds in a thread of its own, and keeps the latest reading for whoever asks.
 
 It lives in the front: it sees an engine hang or die, and costs the engine's loop nothing. A driver that blocks stops
 only this thread; its last reading soon counts for nothing, and unknown is shown. Imports no torch.
@@ -15,14 +15,15 @@ from rapidd.telemetry.hip import HipSensors
 from rapidd.telemetry.nvidia import open_nvidia
 from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Remedy, Sensors
 
-PERIOD_S: Final = 2.0
-FRESH_NS: Final = 5_000_000_000
+Kind = Literal["cpu", "cuda", "hip"]
+PERIODS_S: Final[dict[Kind, float]] = {"cpu": 4.0, "cuda": 2.0, "hip": 2.0}
+"""A processor has no faults to tell, and its time is what it is there to give."""
+FRESH_NS: Final = 10_000_000_000
 """A reading older than this says nothing about now."""
 STOP_S: Final = 1.0
 """How long `DeviceWatch.stop` waits for a driver."""
 ORDINAL: Final = 0
 """The engine runs on the first device that it sees."""
-Kind = Literal["cpu", "cuda", "hip"]
 Emit = Callable[[str, str, str], None]
 """Kind, text and level of a `wire.Event`."""
 
@@ -83,7 +84,7 @@ class DeviceWatch:
         return remedy
 
     def start(self) -> None:
-        """Read every `PERIOD_S` from now on."""
+        """Read every one of `PERIODS_S` from now on."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -109,7 +110,7 @@ class DeviceWatch:
             self._remedy = sensors.remedy, "; ".join(sensors.faults)
 
     def _run(self) -> None:
-        while not self._stopping.wait(PERIOD_S):
+        while not self._stopping.wait(PERIODS_S[self._wanted.kind if self._wanted else "cuda"]):
             self.poll()
         self._close()
 

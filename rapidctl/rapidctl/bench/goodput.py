@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from rapidctl.bench.metrics import GOODPUT_SHARE
+from rapidctl.wire import GOODPUT_SHARE
 
 WIDEST: Final = 2.0**10
 """No search goes further from its first scale than this factor."""

@@ -134,7 +134,7 @@ class HttpTarget:
         except OSError as error:
             raise Unreachable(f"{server.host} has no address: {error.strerror}", "check the URL") from error
         self._family: int = found[0][0]
-        self._address: object = found[0][4]
+        self._address: tuple[object, ...] = found[0][4]
 
     def close(self) -> None:
         """Give up what is open, and the selector."""
@@ -208,9 +208,9 @@ class _Exchange:
         """The whole request has left."""
         return not self._left
 
-    def connect(self, address: object) -> None:
+    def connect(self, address: tuple[object, ...]) -> None:
         """Begin to; an error that is not there yet shows when writing."""
-        number = self.socket.connect_ex(address)  # type: ignore[arg-type]
+        number = self.socket.connect_ex(address)
         if number not in (0, errno.EINPROGRESS):
             self._fail("refused", errno.errorcode.get(number, str(number)))
 

@@ -8,16 +8,12 @@ finish misses both. Percentiles are nearest ranks over all values at once, never
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from rapidctl.bench.records import Record
-from rapidctl.wire import Slo
-
-MIN_GAPS_FOR_P95: Final = 20
-GOODPUT_SHARE: Final = 0.9
-"""Share of the requests offered that must meet both objectives for a rate to count as goodput."""
+from rapidctl.wire import MIN_GAPS_FOR_P95, Slo
 
 
 class Percentiles(Struct, frozen=True):
@@ -57,11 +53,6 @@ class Verdict(NamedTuple):
         return self.ttft and self.itl
 
 
-def ttft_limit_s(slo: Slo, prompt_tokens: int) -> float:
-    """TTFT objective of a prompt of this length."""
-    return max(slo.ttft_floor_s, slo.ttft_per_1k_s * prompt_tokens / 1000)
-
-
 def judge(record: Record, slo: Slo) -> Verdict:
     """Judge one request by what its client saw."""
     ttft_s = record.ttft_s
@@ -71,7 +62,7 @@ def judge(record: Record, slo: Slo) -> Verdict:
     judged = 0.0
     if gaps:
         judged = gaps[-1] if len(gaps) < MIN_GAPS_FOR_P95 else gaps[rank(95, len(gaps))]
-    return Verdict(ttft_s <= ttft_limit_s(slo, record.request.prompt_tokens), judged <= slo.itl_s)
+    return Verdict(ttft_s <= slo.ttft_limit_s(record.request.prompt_tokens), judged <= slo.itl_s)
 
 
 def has_missed(record: Record, slo: Slo, now_s: float) -> bool:
@@ -79,7 +70,7 @@ def has_missed(record: Record, slo: Slo, now_s: float) -> bool:
     if record.outcome not in ("open", "finished"):
         return True
     until = record.stamps[0] if record.stamps else now_s
-    return until - record.sent_s > ttft_limit_s(slo, record.request.prompt_tokens)
+    return until - record.sent_s > slo.ttft_limit_s(record.request.prompt_tokens)
 
 
 class Summary(Struct, frozen=True, kw_only=True):

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from rapidctl.bench.daemon import DaemonTarget, Observer, Realised, Sample, wait_until_idle
 from rapidctl.bench.http import HttpTarget, Server
-from rapidctl.bench.metrics import GOODPUT_SHARE, Summary, has_missed, summarize
+from rapidctl.bench.metrics import Summary, has_missed, summarize
 from rapidctl.bench.records import Record, RecordFile
 from rapidctl.bench.replay import MAX_LATENESS_S, Generator, Replay, Warmup, replay
 from rapidctl.bench.trace import Prompts, Trace
 from rapidctl.client import Client
-from rapidctl.wire import Slo
+from rapidctl.wire import GOODPUT_SHARE, Slo
 
 SAMPLE_SPACING_S: Final = 1.0
 """Of the samples in a JSON line; a picture has all of them."""

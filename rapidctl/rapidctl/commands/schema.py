@@ -47,8 +47,9 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "status": {
         "state": wire.DaemonState, "detail": str, "boot_id": Text, "front_boot_id": str, "version": str,
         "endpoint": str, "uptime_s": float, "front_uptime_s": float | None, "model": Text,
-        "model_info": wire.ModelInfo | None, "device": Text, "device_info": wire.DeviceInfo | None, "engine": wire.Process, "front": wire.Process,
-        "supervisor": wire.Process, "mode": wire.Mode | None, "policy": Text, "epoch": int | None,
+        "model_info": wire.ModelInfo | None, "device": Text, "device_info": wire.DeviceInfo | None,
+        "engine": wire.Process, "front": wire.Process, "supervisor": wire.Process,
+        "mode": wire.Mode | None, "policy": Text, "epoch": int | None,
         "decode_units": int | None, "prefill_units": int | None, "chunk_limit": int | None, "kv": wire.KvStats | None,
         "requests": wire.RequestCounts, "slo": wire.Slo, "slo_met": bool | None,
     },

@@ -99,9 +99,7 @@ class Run:
 
     def ttft_slo_s(self, slo: Slo) -> float | None:
         """This prompt's TTFT SLO; null until its length is known."""
-        if self.accepted is None:
-            return None
-        return max(slo.ttft_floor_s, slo.ttft_per_1k_s * self.accepted.prompt_tokens / 1000)
+        return None if self.accepted is None else slo.ttft_limit_s(self.accepted.prompt_tokens)
 
     @property
     def tokens(self) -> int:

@@ -194,7 +194,7 @@ class Load:
             if job.computed >= job.prompt:
                 job.first_s, job.out = self.now_s - dt_s * budget / capacity, 1.0
                 ttft = job.first_s - job.arrived_s
-                self._ttft.append((self.now_s, ttft, ttft <= _ttft_slo(job)))
+                self._ttft.append((self.now_s, ttft, ttft <= SLO.ttft_limit_s(job.prompt)))
         self.prefill_busy = 1.0 - budget / capacity if capacity else 0.0
 
     def _decode(self, dt_s: float, mode: Mode, units: int) -> None:
@@ -218,7 +218,7 @@ class Load:
         self.finished += 1
         self.evicted += job.blocks // 40
         assert job.first_s is not None
-        in_time = job.first_s - job.arrived_s <= _ttft_slo(job)
+        in_time = job.first_s - job.arrived_s <= SLO.ttft_limit_s(job.prompt)
         smooth = job.gap_s is None or job.gap_s <= SLO.itl_s
         self._ends.append((self.now_s, self.now_s - job.arrived_s, in_time, smooth))
 
@@ -241,7 +241,3 @@ def quantiles(weighted: list[tuple[float, int]]) -> Quantiles:
 
 def _share(verdicts: list[bool]) -> float | None:
     return sum(verdicts) / len(verdicts) if verdicts else None
-
-
-def _ttft_slo(job: Job) -> float:
-    return max(SLO.ttft_floor_s, SLO.ttft_per_1k_s * job.prompt / 1000)

@@ -32,7 +32,16 @@ from rapidctl.wire.endpoints import (
     default_endpoint,
     metrics_endpoint,
 )
-from rapidctl.wire.latency import LATENCY_EDGES_S, BucketCounts, LatencyTotals, LatencyWindow, Quantiles, Slo
+from rapidctl.wire.latency import (
+    GOODPUT_SHARE,
+    LATENCY_EDGES_S,
+    MIN_GAPS_FOR_P95,
+    BucketCounts,
+    LatencyTotals,
+    LatencyWindow,
+    Quantiles,
+    Slo,
+)
 from rapidctl.wire.partition import (
     CalibrationInfo,
     CorrectionInfo,
@@ -131,9 +140,11 @@ from rapidctl.wire.snapshots import (
 from rapidctl.wire.terms import DaemonState, ErrorCode, FinishReason, Mode, Phase, RestartCause, SloClass
 
 __all__ = [
-    "EVENT_TOPIC", "HEARTBEAT_MS", "LATENCY_EDGES_S", "LEASE_INTERVAL_S", "LEASE_MISSES", "MAX_CHOICES",
+    "EVENT_TOPIC", "GOODPUT_SHARE", "HEARTBEAT_MS", "LATENCY_EDGES_S", "LEASE_INTERVAL_S", "LEASE_MISSES",
+    "MAX_CHOICES",
     "MAX_CHUNK_TOKENS", "MAX_DEPTH", "MAX_ENDPOINT_BYTES", "MAX_FRAME_BYTES", "MAX_ID_CHARS", "MAX_LOGPROBS",
     "MAX_MESSAGES", "MAX_PROMPT_CHARS", "MAX_STOP_CHARS", "MAX_STOP_STRINGS", "MAX_STOP_TOKENS", "MAX_TTL_S",
+    "MIN_GAPS_FOR_P95",
     "PROTOCOL_MAX", "PROTOCOL_MIN", "SCHEMA_VERSION", "SNAPSHOT_TOPIC", "UNSUPPORTED_FIELDS", "Accepted",
     "BucketCounts", "CalibrationInfo", "Cancel", "ChatMessage", "ChoiceResult", "ControlReply", "CorrectionInfo",
     "DaemonState", "Decision", "Delta", "Deltas", "DeviceInfo", "DeviceProcess", "Drain", "EndpointError", "ErrorCode",

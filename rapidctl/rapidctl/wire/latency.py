@@ -9,6 +9,10 @@ LATENCY_EDGES_S: Final = (
     0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 )  # fmt: skip
 """Upper ends (inclusive) of the buckets of `BucketCounts`: finest where objectives are, 10 to 50 ms and 0.1 to 2 s."""
+MIN_GAPS_FOR_P95: Final = 20
+"""Of a request's own gaps between tokens: of fewer the largest is held against the objective, not the p95."""
+GOODPUT_SHARE: Final = 0.9
+"""Share of the requests that must meet both objectives for a load to count as served."""
 
 
 class Quantiles(Struct, kw_only=True):
@@ -63,8 +67,12 @@ class LatencyTotals(Struct, kw_only=True):
 
 
 class Slo(Struct, kw_only=True):
-    """TTFT SLO of a request = max(``ttft_floor_s``, ``ttft_per_1k_s`` x prompt tokens / 1000)."""
+    """What a request should experience: see `ttft_limit_s`; ``itl_s`` is for its gaps (`MIN_GAPS_FOR_P95`)."""
 
     itl_s: float
     ttft_floor_s: float
     ttft_per_1k_s: float
+
+    def ttft_limit_s(self, prompt_tokens: int) -> float:
+        """TTFT objective of a prompt of this length."""
+        return max(self.ttft_floor_s, self.ttft_per_1k_s * prompt_tokens / 1000)

@@ -43,12 +43,6 @@ def rapidd_calibrate(folder: Path, *options: str, **environ: str) -> subprocess.
     return subprocess.Popen(command, env=environment(**environ), stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short enough for socket paths, unlike ``tmp_path`` under a long test name."""
-    return tmp_path_factory.mktemp("c")
-
-
 def test_the_state_directory_has_a_profile_that_the_next_engine_uses(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

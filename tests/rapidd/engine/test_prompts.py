@@ -6,20 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.storm.machine import (
-    DUE,
-    HYBRID,
-    PAUSED,
-    Machine,
-    busy_machine,
-    expected_output,
-    first_rows,
-    kinds,
-    make_request,
-)
+from bench.storm.machine import DUE, HYBRID, PAUSED, Machine, expected_output, make_request
 from rapidd.engine.prompts import GIVE_WAY_NS
 from rapidd.engine.request import BATCH_PATIENCE_NS
 from rapidd.policy.plan import Plan, PromptTime
+from support.machine import busy_machine, first_rows, kinds
 
 
 def test_prompts_are_computed_in_order_of_arrival_unless_the_plan_says_of_due_times() -> None:

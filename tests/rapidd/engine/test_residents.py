@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.storm.machine import BLOCK_TOKENS, HYBRID, SHARED, Machine, busy_machine, expected_output, make_request
+from bench.storm.machine import BLOCK_TOKENS, HYBRID, SHARED, Machine, expected_output, make_request
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.request import LANES
 from rapidd.errors import RequestError
 from rapidd.policy.plan import Plan
+from support.machine import busy_machine
 
 
 def test_a_request_that_can_never_fit_is_refused() -> None:

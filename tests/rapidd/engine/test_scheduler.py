@@ -9,14 +9,12 @@ from bench.storm.machine import (
     SPLIT,
     VOCAB,
     Machine,
-    busy_machine,
     expected_output,
-    first_rows,
-    kinds,
     make_request,
 )
 from rapidd.engine.scheduler import SHORT_TOKENS
 from rapidd.policy.plan import Plan
+from support.machine import busy_machine, first_rows, kinds
 
 
 def test_serial_gives_one_decode_step_after_each_chunk() -> None:

@@ -191,6 +191,17 @@ def test_kv_headroom_is_told_while_the_cache_fills(rig: Rig) -> None:
     assert kv.headroom_s == pytest.approx((63 - 20) / 5)
 
 
+def test_a_state_that_comes_with_a_step_is_taken(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.generate(n=2)
+    first, second = engine.submitted(), engine.submitted()
+    state = engine.make_state([ipc.RequestState(second.rid, "prefilling", 0, 4, 1, 0, rig.clock())])
+    engine.step(ipc.Token(first.rid, 97), state=state)
+    assert peer.expect(wire.Deltas).items[0].text == "a"
+    rows = peer.ask(wire.GetRequests(call=1), wire.RequestList).rows
+    assert [row.phase for row in rows] == ["decoding", "prefilling"]
+
+
 def test_without_an_engine_its_figures_are_null(rig: Rig) -> None:
     peer, engine = rig.ready()
     engine.state()

@@ -77,7 +77,7 @@ def test_a_driver_that_answers_no_more_leaves_no_old_values(rig: Rig, script: Sc
     script.reading = DeviceSensors(temperature_c=61.0)
     poll(rig)
     assert status(peer).temperature_c == 61.0
-    rig.clock.advance(5.1)
+    rig.clock.advance(10.1)
     assert status(peer).temperature_c == engine.hello_message.device.temperature_c != 61.0
 
 

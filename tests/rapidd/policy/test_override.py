@@ -20,8 +20,6 @@ def state() -> State:
         units_total=4,
         splits=(1, 2, 3),
         num_decoding=0,
-        num_prefilling=0,
-        num_waiting=0,
         prefill_tokens=0,
         running=None,
         running_age_s=0,

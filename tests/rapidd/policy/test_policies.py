@@ -12,8 +12,6 @@ def state(units_total: int = 8, splits: tuple[int, ...] = (2, 4, 6)) -> State:
         units_total=units_total,
         splits=splits,
         num_decoding=3,
-        num_prefilling=1,
-        num_waiting=0,
         prefill_tokens=100,
         running=None,
         running_age_s=0.0,

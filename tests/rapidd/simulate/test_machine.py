@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from rapidctl.wire import Mode
+from rapidd.engine.batch import Batch
 from rapidd.engine.observe import SOON_S
 from rapidd.simulate.load import Item
-from rapidd.simulate.machine import Machine
+from rapidd.simulate.machine import Machine, place
 from rapidd.simulate.metrics import gaps_of, summarize
 from support.h100 import TOTAL, calibration, cost_model
 from support.simulated import load, serve, setup
@@ -139,3 +141,31 @@ def test_of_more_prompts_than_can_be_in_time_most_are() -> None:
     assert spared.ttft_met > 0.8
     assert by_arrival.ttft_met < 0.5
     assert spared.longest_wait_s < spared.seconds
+
+
+def step(mode: Mode, units: int) -> Batch:
+    return Batch(1, "decode", units, mode, [], 1, 0, 0)
+
+
+def chunk(mode: Mode, units: int) -> Batch:
+    return Batch(1, "prefill", units, mode, [], 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill", "name"),
+    [
+        (None, None, "idle"),
+        (step("split", 24), None, "decode alone"),
+        (Batch(1, "decode", TOTAL, "hybrid", [], 1, 1, 0), None, "hybrid"),
+        (None, chunk("split", TOTAL - 24), "prefill alone"),
+        (step("split", 24), chunk("split", TOTAL - 24), "split 24"),
+        (step("shared", TOTAL), chunk("shared", TOTAL), "shared"),
+        (step("split", 32), chunk("split", TOTAL - 24), "transition"),
+        (step("shared", TOTAL), chunk("split", TOTAL - 24), "transition"),
+    ],
+)
+def test_what_runs_is_named_by_the_units_that_both_lanes_have(
+    decode: Batch | None, prefill: Batch | None, name: str
+) -> None:
+    """A chunk of an older split is no placement of the new one: the lanes overlap until it has ended."""
+    assert place(decode, prefill, TOTAL) == name

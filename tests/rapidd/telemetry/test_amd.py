@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rapidd.telemetry.amd import AmdSample, AmdSensors, hip_info
+from rapidd.telemetry.amd import AmdSample, AmdSensors
 from support.amd import BUS_ID, GPU_ID, PCI, PROC, write, write_gpu
 from support.process import WAIT_S, environment
 
@@ -178,12 +178,3 @@ def test_processes_are_those_of_this_gpu(tmp_path: Path) -> None:
     write(tmp_path, {f"{PROC}/7/vram_{GPU_ID}": "4096", f"{PROC}/8/vram_1": "4096"})
     sample = AmdSensors(BUS_ID, root=tmp_path, kfd_device=tmp_path / "kfd").read()
     assert [process.pid for process in sample.processes] == [7]
-
-
-def test_the_wire_gets_the_device_in_its_units(tmp_path: Path) -> None:
-    write_gpu(tmp_path)
-    sample = AmdSensors(BUS_ID, root=tmp_path, kfd_device=tmp_path / "kfd").read()
-    info = hip_info("gfx942", 304, sample)
-    assert (info.kind, info.unit_name, info.units) == ("hip", "CU", 304)
-    assert (info.utilization, info.power_w, info.temperature_c, info.clock_hz) == (0.37, 312.0, 61.0, 2.1e9)
-    assert (info.memory_total_bytes, info.memory_used_bytes) == (206141652992, 53687091200)

@@ -51,6 +51,14 @@ def test_a_quantile_is_within_half_a_bucket_of_the_exact_one(recorded: list[floa
         assert histogram.quantile(1) == max(recorded)
 
 
+@given(values, values)
+def test_many_values_count_as_they_would_one_by_one(first: list[float], second: list[float]) -> None:
+    together, one_by_one = histogram_of(first), histogram_of(first + second)
+    together.record_all(second)
+    assert (together.counts, together.n, together.max) == (one_by_one.counts, one_by_one.n, one_by_one.max)
+    assert together.total == pytest.approx(one_by_one.total)
+
+
 @given(values)
 def test_quantiles_ascend_up_to_the_exact_maximum(recorded: list[float]) -> None:
     summary = histogram_of(recorded).summary()

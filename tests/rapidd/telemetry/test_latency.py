@@ -5,7 +5,7 @@ import pytest
 from rapidctl.wire import Slo
 from rapidd.config import SloConfig
 from rapidd.telemetry.histogram import Histogram
-from rapidd.telemetry.latency import LatencyRecorder, Verdict, judge, resolve_slo, ttft_limit_s
+from rapidd.telemetry.latency import LatencyRecorder, Verdict, judge, resolve_slo
 from rapidd.telemetry.snapshot import KvTrend
 
 SLO = Slo(itl_s=0.1, ttft_floor_s=1.0, ttft_per_1k_s=2.0)
@@ -26,8 +26,8 @@ def test_defaults_follow_the_device_and_settings_win() -> None:
 
 
 def test_the_ttft_objective_grows_with_the_prompt_above_its_floor() -> None:
-    assert ttft_limit_s(SLO, 100) == 1.0
-    assert ttft_limit_s(SLO, 3000) == 6.0
+    assert SLO.ttft_limit_s(100) == 1.0
+    assert SLO.ttft_limit_s(3000) == 6.0
     assert judge(SLO, 3000, 5.9, []).ttft
     assert not judge(SLO, 3000, 6.1, []).ttft
 

@@ -49,7 +49,7 @@ def ahead(row: RequestRow, rows: Sequence[RequestRow]) -> int:
 def details(row: RequestRow, queued_behind: int | None, slo: Slo | None, width: int) -> list[Content]:
     """The lines."""
     prefill, output = share(row.computed_tokens, row.prompt_tokens), share(row.output_tokens, row.max_tokens)
-    limit = None if slo is None else max(slo.ttft_floor_s, slo.ttft_per_1k_s * row.prompt_tokens / 1000)
+    limit = None if slo is None else slo.ttft_limit_s(row.prompt_tokens)
     queue = "" if queued_behind is None else f"  {queued_behind} wait before it"
     first_row = (
         f"client   {row.client or UNKNOWN}   class {row.slo_class}   priority {row.priority}   "
