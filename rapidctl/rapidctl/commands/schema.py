@@ -49,7 +49,7 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
         "endpoint": str, "uptime_s": float, "model": Text, "model_info": wire.ModelInfo | None, "device": Text,
         "device_info": wire.DeviceInfo | None, "engine": wire.Process, "front": wire.Process,
         "supervisor": wire.Process, "mode": wire.Mode | None, "policy": Text, "epoch": int | None,
-        "decode_units": int | None, "prefill_units": int | None, "kv": wire.KvStats | None,
+        "decode_units": int | None, "prefill_units": int | None, "unsupported": Text, "kv": wire.KvStats | None,
         "requests": wire.RequestCounts, "slo": wire.Slo, "slo_met": bool | None,
     },
     "stats": {"at_unix_s": float, "boot_id": Text, "state": wire.DaemonState,

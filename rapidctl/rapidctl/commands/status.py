@@ -57,6 +57,7 @@ def document(status: Status) -> dict[str, object]:
         "epoch": status.partition.epoch if status.partition else None,
         "decode_units": plan.decode_units if plan else None,
         "prefill_units": plan.prefill_units if plan else None,
+        "unsupported": status.partition.unsupported if status.partition else None,
         "kv": status.kv,
         "requests": status.requests,
         "slo": status.slo,
@@ -76,6 +77,7 @@ def _show(status: Status, out: Out) -> None:
         ("device", device.describe(status.device) if status.device else UNKNOWN),
         *_sensors(status),
         ("mode", plan_text(status.partition)),
+        *_no_split(status.partition),
         ("kv", _kv(status)),
         ("requests", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
         ("since boot", _totals(status)),
@@ -99,6 +101,13 @@ def _sensors(status: Status) -> list[tuple[str, str]]:
     if status.device is None or not (parts := device.sensor_parts(status.device)):
         return []
     return [("sensors", ", ".join([*parts, f"memory {device.memory(status.device)}"]))]
+
+
+def _no_split(partition: PartitionInfo | None) -> list[tuple[str, str]]:
+    """One line where the lanes cannot be kept apart."""
+    if partition is None or partition.unsupported is None:
+        return []
+    return [("splits", f"none: {partition.unsupported}")]
 
 
 def plan_text(partition: PartitionInfo | None) -> str:
