@@ -67,6 +67,13 @@ def test_status_says_why_the_lanes_cannot_be_kept_apart(peer: Peer, rapidctl: Ra
     assert f"none: {why}" in rapidctl("partition", "show").stdout
 
 
+def test_partition_show_can_have_the_placement_measured_now(peer: Peer, rapidctl: Rapidctl) -> None:
+    rapidctl("partition", "show")
+    assert not peer.hear(wire.GetPartition).probe
+    rapidctl("partition", "show", "--probe")
+    assert peer.hear(wire.GetPartition).probe
+
+
 def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "show", "--json").documents
     expected = {

@@ -192,7 +192,11 @@ class GpuBackend:
         own = {
             name: {
                 units: DeviceStream(
-                    f"{name}-{units}", TorchQueue(stream), self._placement(stream), self._on_done, launchers[name]
+                    f"{name}-{units}",
+                    TorchQueue(stream),
+                    partial(self._placement, stream),
+                    self._on_done,
+                    launchers[name],
                 )
                 for units, stream in raw[name].items()
             }

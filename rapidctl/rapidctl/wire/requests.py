@@ -137,9 +137,10 @@ class GetEvents(_Request):
 
 
 class GetPartition(_Request):
-    """Answered by `PartitionInfo`."""
+    """Answered by `PartitionInfo`. ``probe``: measure first where the lanes run, which takes control rights."""
 
     call: int
+    probe: bool = False
 
 
 class PredictPartition(_Request):
