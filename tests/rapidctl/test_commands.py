@@ -59,11 +59,12 @@ def test_status_is_1_unless_serving_and_unknown_is_null(state: str, peer: Peer, 
 def test_status_says_why_the_lanes_cannot_be_kept_apart(peer: Peer, rapidctl: Rapidctl) -> None:
     assert "splits" not in rapidctl("status").stdout
     why = "the driver refuses CU masks"
-    whole = replace(samples.STATUS, partition=replace(samples.PARTITION, splits=[], unsupported=why))
-    peer.script[wire.GetStatus] = lambda ask: [replace(whole, call=ask.call)]
+    partition = replace(samples.PARTITION, splits=[], unsupported=why)
+    status = replace(samples.STATUS, partition=partition)
+    peer.script[wire.GetStatus] = lambda ask: [replace(status, call=ask.call)]
     assert f"none: {why}" in rapidctl("status").stdout
     assert rapidctl("status", "--json").documents[0]["unsupported"] == why
-    peer.script[wire.GetPartition] = lambda ask: [replace(whole.partition, call=ask.call)]
+    peer.script[wire.GetPartition] = lambda ask: [replace(partition, call=ask.call)]
     assert f"none: {why}" in rapidctl("partition", "show").stdout
 
 

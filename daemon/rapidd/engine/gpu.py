@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -32,6 +32,8 @@ from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
 from rapidd.errors import ConfigError
 from rapidd.model.llama import Llama
+from rapidd.partition.hip import CDNA_WAVE
+from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 
 DEPTH: Final = 2
@@ -57,8 +59,7 @@ class GpuBackend:
         self.table = self._streams.table
         torch.cuda.set_stream(self._streams.decode[self.table.units_total])
         properties = torch.cuda.get_device_properties(self._device)
-        self._units_of_device = properties.multi_processor_count
-        self._probes = kind == "cuda" and find_spec("triton") is not None
+        self._probe = _probe_of(kind, properties, self._streams.decode[self.table.units_total], self.table)
         self.info = DeviceInfo(
             kind=kind,
             name=properties.name,
@@ -207,12 +208,29 @@ class GpuBackend:
         return {name: LaneExecutor(name, own[name], whole, runner.launch, DEPTH) for name in LANES}
 
     def _placement(self, stream: torch.cuda.Stream) -> list[int]:
-        """Units that the probe sees the stream run on; empty where there is no probe (HIP)."""
-        if not self._probes:
-            return []
+        """Units that the probe sees the stream run on; none where there is no probe."""
+        return [] if self._probe is None else self._probe(stream)
+
+
+def _probe_of(
+    kind: GpuKind, properties: Any, whole: torch.cuda.Stream, table: PartitionTable
+) -> Callable[[torch.cuda.Stream], list[int]] | None:
+    """The placement probe, if this device has one. It is no reason not to serve."""
+    if find_spec("triton") is None:
+        return None
+    if kind == "cuda":
         from rapid_kernels.gpu.probe import unit_ids
 
-        return unit_ids(stream, self._units_of_device)
+        return partial(unit_ids, device_units=properties.multi_processor_count)
+    if properties.warp_size != CDNA_WAVE:
+        return None  # RDNA keeps its place in other registers
+    from rapidd.partition.hip_probe import HipProbe
+
+    try:
+        return HipProbe(whole, table.units_total, properties.gcnArchName.partition(":")[0])
+    except Exception as error:  # a kernel that no such device has run yet
+        log.warning(f"placement is not measured: {error}")
+        return None
 
 
 @contextmanager
