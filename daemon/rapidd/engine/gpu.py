@@ -30,7 +30,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
-from rapidd.errors import ConfigError
+from rapidd.errors import ConfigError, is_out_of_memory
 from rapidd.model.llama import Llama
 from rapidd.partition.hip import CDNA_WAVE
 from rapidd.partition.table import PartitionTable
@@ -238,7 +238,10 @@ def _config_errors(advice: str) -> Iterator[None]:
     """At start, running out of memory is a matter of settings, and so is what the kernels refuse."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise ConfigError([f"{advice} ({str(error).partition('. GPU')[0]})"]) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).splitlines()[0].partition(". GPU")[0]
+        raise ConfigError([f"{advice} ({said})"]) from error
     except ValueError as error:
         raise ConfigError([f"the GPU's kernels cannot serve this: {error}"]) from error

@@ -20,6 +20,7 @@ from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import LOOKAHEAD, Residents
+from rapidd.errors import is_out_of_memory
 from rapidd.policy.plan import Plan
 from rapidd.policy.tiles import beside_rows, whole_tiles
 
@@ -381,7 +382,7 @@ def _still_valid(rows: list[Row]) -> list[Row]:
 
 
 def _explain(error: BaseException) -> tuple[ErrorCode, str]:
-    """A batch that failed as a whole, for its clients. OutOfMemoryError is torch's, or Python's own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    """A batch that failed as a whole, for its clients."""
+    if is_out_of_memory(error):
         return "out_of_memory", "the device ran out of memory in this request's batch"
     return "internal_error", f"the forward pass failed: {type(error).__name__}"

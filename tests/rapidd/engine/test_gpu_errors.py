@@ -1,11 +1,22 @@
 """At start, what a GPU has no memory for, or its kernels no code for, is an error of a setting that says which."""
 
+import socket
+from pathlib import Path
+
 import pytest
 import torch
 
 from rapid_kernels import CacheLayout
+from rapidd import ipc
+from rapidd.config import Config, EngineConfig, ModelConfig
+from rapidd.engine.batch import BatchResult
+from rapidd.engine.build import build
 from rapidd.engine.gpu import _config_errors
+from rapidd.engine.runner import Runner
 from rapidd.errors import ConfigError
+from rapidd.paths import RuntimeDir
+
+STORIES = Path(__file__).parents[2] / "data" / "stories260K_hf"
 
 NO_MEMORY = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 16.00 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1 GiB is free."
@@ -18,6 +29,44 @@ def test_a_gpu_without_enough_memory_says_what_was_needed_and_what_to_do() -> No
     assert error.value.problems == [
         "model.path: serve a smaller model (CUDA out of memory. Tried to allocate 16.00 GiB)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", "CUDA error: out of memory"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUBLAS_STATUS_ALLOC_FAILED"),
+        ("Triton Error [CUDA]: out of memory", "Triton Error [CUDA]: out of memory"),
+        ("HIP error: out of memory", "HIP error: out of memory"),
+    ],
+)
+def test_memory_that_torch_does_not_count_runs_out_in_other_words(text: str, said: str) -> None:
+    """Graphs, kernels and workspaces are the driver's: the engine used to end with a traceback, and to be restarted."""
+    with pytest.raises(ConfigError) as error, _config_errors("engine.kv-blocks: lower --kv-blocks"):
+        raise RuntimeError(text)
+    (problem,) = error.value.problems
+    assert problem.startswith("engine.kv-blocks: lower --kv-blocks (")
+    assert said in problem
+    assert "\n" not in problem
+
+
+def test_other_errors_of_the_device_are_no_matter_of_settings() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), _config_errors("engine.kv-blocks: lower it"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_memory_that_runs_out_in_the_warm_up_is_a_matter_of_settings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when --kv-blocks takes all there is."""
+    monkeypatch.setattr(Runner, "run", lambda self, batch: BatchResult(error=NO_MEMORY))
+    directory = RuntimeDir(f"ipc://{tmp_path}/request.sock")
+    directory.prepare()
+    config = Config(model=ModelConfig(path=str(STORIES)), engine=EngineConfig(device="cpu", kv_blocks=64))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ConfigError) as error:
+        build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
+    assert "engine.kv-blocks: the warm-up ran out of memory: lower --kv-blocks" in error.value.problems[0]
 
 
 def test_a_head_size_that_the_kernels_do_not_have() -> None:
