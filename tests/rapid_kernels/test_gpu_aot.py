@@ -237,9 +237,10 @@ def compiled(job: Job, target: GPUTarget) -> Any:
 
 def spilled_bytes(binary: Any, target: GPUTarget, folder: Path) -> int:
     if target.backend == "hip":
-        counts = r"\.(?:vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size):\s+(\d+)"
+        # Scalars are spilled to lanes of vector registers; what goes to memory is counted.
+        counts = r"\.(?:vgpr_spill_count|private_segment_fixed_size):\s+(\d+)"
         found = re.findall(counts, binary.asm["amdgcn"])
-        assert len(found) == 3  # of the kernel's metadata
+        assert len(found) == 2  # of the kernel's metadata
         return sum(map(int, found))
     cubin = folder / f"{binary.hash}.cubin"
     cubin.write_bytes(binary.asm["cubin"])
@@ -328,7 +329,8 @@ def test_hopper_other_kernels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
 def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
-    jobs = matmul_jobs(tuning.AMD, gated=True) + attention_jobs(tuning.AMD_DECODE, 8, 4, 128)
+    jobs = matmul_jobs(tuning.AMD, gated=True)
+    jobs += [job for shape in ((8, 4, 128), (1, 16, 256)) for job in attention_jobs(tuning.AMD_DECODE, *shape)]
     jobs += other_jobs(chained=False) + merge_jobs(tuning.PROMPT.queries) + read_jobs()
     check(jobs + prompt_jobs(tuning.PROMPT), target, tmp_path)
 
