@@ -62,7 +62,7 @@ class GpuBackend:
         self._probe = _probe_of(kind, properties, self._streams.decode[self.table.units_total], self.table)
         self.info = DeviceInfo(
             kind=kind,
-            name=properties.name,
+            name=_name(kind, properties),
             units=self.table.units_total,
             unit_name=self.table.unit_name,
             memory_total_bytes=properties.total_memory,
@@ -212,6 +212,16 @@ class GpuBackend:
         return [] if self._probe is None else self._probe(stream)
 
 
+def _name(kind: GpuKind, properties: Any) -> str:
+    """For people and profiles. HIP's comes from a file of the host's, without which all AMD GPUs have the same."""
+    return str(properties.name) if kind == "cuda" else f"{properties.name} ({_architecture(properties)})"
+
+
+def _architecture(properties: Any) -> str:
+    """``gfx942``, without its feature flags."""
+    return str(properties.gcnArchName).partition(":")[0]
+
+
 def _probe_of(
     kind: GpuKind, properties: Any, whole: torch.cuda.Stream, table: PartitionTable
 ) -> Callable[[torch.cuda.Stream], list[int]] | None:
@@ -227,7 +237,7 @@ def _probe_of(
     from rapidd.partition.hip_probe import HipProbe
 
     try:
-        return HipProbe(whole, table.units_total, properties.gcnArchName.partition(":")[0])
+        return HipProbe(whole, table.units_total, _architecture(properties))
     except Exception as error:  # a kernel that no such device has run yet
         log.warning(f"placement is not measured: {error}")
         return None

@@ -1,7 +1,12 @@
-"""At start, what a GPU has no memory for, or its kernels no code for, is an error of a setting that says which."""
+"""At start, what a GPU has no memory for, or its kernels no code for, is an error of a setting that says which.
+
+A placement probe that does not work is a warning.
+"""
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +16,10 @@ from rapidd import ipc
 from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
-from rapidd.engine.gpu import _config_errors
+from rapidd.engine.gpu import _config_errors, _name, _probe_of
 from rapidd.engine.runner import Runner
 from rapidd.errors import ConfigError
+from rapidd.partition.table import PartitionTable
 from rapidd.paths import RuntimeDir
 
 STORIES = Path(__file__).parents[2] / "data" / "stories260K_hf"
@@ -77,3 +83,32 @@ def test_a_head_size_that_the_kernels_do_not_have() -> None:
     (problem,) = error.value.problems
     assert problem.startswith("the GPU's kernels cannot serve this: ")
     assert "head sizes up to 256, not 288" in problem
+
+
+# --- the placement probe of an AMD GPU ----------------------------------------------------------------------------
+
+TABLE = PartitionTable(units_total=304, unit_name="CU", splits=())
+
+
+def amd(wave: int) -> Any:
+    """What torch tells of a device."""
+    return SimpleNamespace(warp_size=wave, gcnArchName="gfx942:sramecc+:xnack-")
+
+
+def test_a_probe_that_fails_is_no_reason_not_to_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    """No such GPU has run it. Here the stream is none."""
+    pytest.importorskip("triton", reason="triton is not installed: there is no probe")
+    stream: Any = SimpleNamespace()
+    assert _probe_of("hip", amd(64), stream, TABLE) is None
+    assert "placement is not measured: " in capsys.readouterr().err
+
+
+def test_rdna_keeps_its_place_in_other_registers() -> None:
+    stream: Any = None
+    assert _probe_of("hip", amd(32), stream, TABLE) is None
+
+
+def test_amd_gpus_are_told_apart_on_a_host_that_does_not_know_their_names() -> None:
+    properties = SimpleNamespace(name="AMD Radeon Graphics", gcnArchName="gfx942:sramecc+:xnack-")
+    assert _name("hip", properties) == "AMD Radeon Graphics (gfx942)"
+    assert _name("cuda", SimpleNamespace(name="NVIDIA H200")) == "NVIDIA H200"
