@@ -70,11 +70,11 @@ class RequestError(RapiddError):
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Python's own error, torch's, or the driver's word for it through torch, cuBLAS or Triton.
+    """Python's own error, torch's of a GPU, its words of a CPU, or the driver's through torch, cuBLAS or Triton.
 
     The driver's come where memory is taken that torch does not count: for graphs, kernels and workspaces.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    words = "out of memory", "STATUS_ALLOC_FAILED"
+    words = "out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory"
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -11,7 +11,7 @@ import ctypes
 from typing import Final
 
 from rapidd.errors import DeviceError
-from rapidd.partition.hip_runtime import STREAM_NON_BLOCKING, HipError, HipRuntime
+from rapidd.partition.hip_runtime import STREAM_NON_BLOCKING, HipRuntime
 
 _UNITS: Final = 1
 """hipDevResourceTypeSm."""
@@ -80,7 +80,7 @@ class HipContexts:
                 raise DeviceError(
                     f"HIP made a stream on {seen.sm.units} units where {resource.sm.units} were asked for"
                 )
-        except (DeviceError, HipError):
+        except DeviceError:
             self._runtime.destroy_stream(handle)
             raise
         return handle

@@ -18,7 +18,7 @@ from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
 from rapidd.engine.gpu import _config_errors, _name, _probe_of
 from rapidd.engine.runner import Runner
-from rapidd.errors import ConfigError
+from rapidd.errors import ConfigError, is_out_of_memory
 from rapidd.partition.table import PartitionTable
 from rapidd.paths import RuntimeDir
 
@@ -54,6 +54,12 @@ def test_memory_that_torch_does_not_count_runs_out_in_other_words(text: str, sai
     assert problem.startswith("engine.kv-blocks: lower --kv-blocks (")
     assert said in problem
     assert "\n" not in problem
+
+
+def test_a_cpu_runs_out_of_memory_in_words_of_its_own() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(error.value)
 
 
 def test_other_errors_of_the_device_are_no_matter_of_settings() -> None:
