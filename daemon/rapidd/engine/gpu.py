@@ -15,8 +15,9 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
+from msgspec.structs import replace
 
-from rapidctl.wire import DeviceInfo
+from rapidctl.wire import DeviceInfo, UnitGroup
 from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
@@ -59,7 +60,10 @@ class GpuBackend:
         self.table = self._streams.table
         torch.cuda.set_stream(self._streams.decode[self.table.units_total])
         properties = torch.cuda.get_device_properties(self._device)
-        self._probe = _probe_of(kind, properties, self._streams.decode[self.table.units_total], self.table)
+        whole = self._streams.decode[self.table.units_total]
+        self._probe = _probe_of(kind, properties, whole, self.table)
+        if kind == "cuda" and self._probe is not None:
+            self.table = _numbered(self.table, properties.multi_processor_count, partial(self._probe, whole))
         self.info = DeviceInfo(
             kind=kind,
             name=_name(kind, properties),
@@ -220,6 +224,13 @@ def _name(kind: GpuKind, properties: Any) -> str:
 def _architecture(properties: Any) -> str:
     """``gfx942``, without its feature flags."""
     return str(properties.gcnArchName).partition(":")[0]
+
+
+def _numbered(table: PartitionTable, units_of_device: int, probe: Callable[[], list[int]]) -> PartitionTable:
+    """Fewer SMs than the device has are not its first ones by number: the table says which they are."""
+    if table.units_total == units_of_device:
+        return table
+    return replace(table, groups=(UnitGroup(name="SMs in use", units=tuple(probe())),))
 
 
 def _probe_of(

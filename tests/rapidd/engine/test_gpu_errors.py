@@ -16,7 +16,7 @@ from rapidd import ipc
 from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
-from rapidd.engine.gpu import _config_errors, _name, _probe_of
+from rapidd.engine.gpu import _config_errors, _name, _numbered, _probe_of
 from rapidd.engine.runner import Runner
 from rapidd.errors import ConfigError, is_out_of_memory
 from rapidd.partition.table import PartitionTable
@@ -118,3 +118,11 @@ def test_amd_gpus_are_told_apart_on_a_host_that_does_not_know_their_names() -> N
     properties = SimpleNamespace(name="AMD Radeon Graphics", gcnArchName="gfx942:sramecc+:xnack-")
     assert _name("hip", properties) == "AMD Radeon Graphics (gfx942)"
     assert _name("cuda", SimpleNamespace(name="NVIDIA H200")) == "NVIDIA H200"
+
+
+def test_fewer_sms_than_the_device_has_are_known_by_their_own_numbers() -> None:
+    """A lane on SM 130 of 64 was shown as running nowhere."""
+    table = PartitionTable(units_total=3, unit_name="SM", splits=())
+    assert _numbered(table, 3, list) is table
+    (group,) = _numbered(table, 132, lambda: [0, 66, 130]).groups or ()
+    assert group.units == (0, 66, 130)
