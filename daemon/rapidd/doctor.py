@@ -1,7 +1,7 @@
 """`rapidd doctor`: what this machine can serve with, and what to do about what is missing.
 
-Looks without changing anything: makes no directory, binds no socket, loads no weights. torch is asked in a process
-of its own, because importing it takes seconds and may crash on a broken driver.
+Looks without changing anything: makes no directory, binds no socket, loads no weights. torch and the GPU's driver are
+asked in a process of their own (`partition.look`).
 """
 
 import importlib.metadata
@@ -20,6 +20,7 @@ from msgspec import Struct
 from rapidctl import wire
 from rapidd.config import Config
 from rapidd.errors import RapiddError
+from rapidd.partition.look import GpuView, TorchView
 from rapidd.paths import RuntimeDir
 
 PACKAGES: Final = ("rapid-serve", "torch", "numpy", "pyzmq", "msgspec", "tokenizers", "safetensors", "gguf", "jinja2")
@@ -39,25 +40,6 @@ class Finding(Struct, frozen=True):
     level: Level
     text: str
     hint: str = ""
-
-
-class TorchView(Struct):
-    """What torch sees, as printed by `_PROBE`."""
-
-    version: str
-    cuda: str | None
-    hip: str | None
-    devices: list[str]
-
-
-_PROBE: Final = """
-import json, torch
-count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-print(json.dumps({
-    "version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
-    "devices": [torch.cuda.get_device_name(i) for i in range(count)],
-}))
-"""
 
 
 def examine(config: Config) -> list[Finding]:
@@ -131,7 +113,7 @@ def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 def _device(config: Config) -> Iterator[Finding]:
     wanted = config.engine.device
-    torch = ask_torch()
+    torch = ask_torch(config.engine.compute_units)
     if isinstance(torch, str):
         yield Finding("device", "fail", f"torch does not work: {torch}", INSTALL_HINT)
         return
@@ -145,13 +127,38 @@ def _device(config: Config) -> Iterator[Finding]:
         yield Finding("device", "warn", f"{text}: the CPU will serve", "check the driver and the device's rights")
     else:
         yield Finding("device", "ok", text)
+        if wanted != "cpu" and torch.gpu is not None:
+            yield from _gpu(torch.gpu)
 
 
-def ask_torch() -> TorchView | str:
+def _gpu(gpu: GpuView) -> Iterator[Finding]:
+    """Whether its units can be divided, and whether it can be watched."""
+    if gpu.table is None:
+        yield Finding("partition", "fail", gpu.problem or "the GPU cannot be opened", gpu.hint or "see dmesg")
+        return
+    units = f"{gpu.table.units_total} {gpu.table.unit_name}s"
+    if gpu.table.unsupported is not None:
+        yield Finding(
+            "partition",
+            "warn",
+            f"{units}, mode split is not available: {gpu.table.unsupported}",
+            "shared, hybrid and serial work; for split update the driver, or give this process the right",
+        )
+    else:
+        yield Finding("partition", "ok", f"{units}; decode may get {', '.join(map(str, gpu.table.splits))}")
+    if gpu.no_sensors is not None:
+        yield Finding("sensors", "warn", gpu.no_sensors, "the daemon serves without, and does not hear of faults")
+
+
+def ask_torch(compute_units: int | None) -> TorchView | str:
     """What torch sees, or why it cannot be asked."""
+    units = [] if compute_units is None else [str(compute_units)]
     try:
         answer = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE], capture_output=True, timeout=PROBE_TIMEOUT_S, check=False
+            [sys.executable, "-P", "-m", "rapidd.partition.look", *units],
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {PROBE_TIMEOUT_S:g} s"

@@ -67,3 +67,14 @@ class RequestError(RapiddError):
         super().__init__(message, hint)
         self.code: ErrorCode = code
         self.retry_after_s = retry_after_s
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Python's own error, torch's of a GPU, its words of a CPU, or the driver's through torch, cuBLAS or Triton.
+
+    The driver's come where memory is taken that torch does not count: for graphs, kernels and workspaces.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = "out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory"
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -25,6 +25,14 @@ def test_a_launch_lands_on_the_queue_of_its_lanes_mask(found: dict[str, Any]) ->
         assert seen["created"] == []
 
 
+def test_the_placement_probe_runs_on_the_queue_of_the_lane_that_it_asks_about(found: dict[str, Any]) -> None:
+    for lane, seen in found["probed"].items():
+        ((queue, programs),) = [packet for packet in seen["packets"] if packet[1]]
+        assert programs == 7
+        assert [queue] == [packet[0] for packet in found["seen"][lane]["packets"] if packet[1]]
+        assert seen["created"] == []
+
+
 def test_shared_memory_is_refused_by_the_chip_that_lacks_it(found: dict[str, Any]) -> None:
     """A configuration of 128 KiB compiles for both and loads on one: they are pruned by architecture."""
     if found["chip"] == "mi300x":

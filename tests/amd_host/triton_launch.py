@@ -18,6 +18,7 @@ from triton.backends.amd.driver import HIPDriver
 from amd_host.kernel import mark_kernel, tile_kernel
 from amd_host.shim import Log
 from rapidd.partition.hip import HipStreams, describe, hip_table
+from rapidd.partition.hip_probe import place_kernel
 from rapidd.partition.hip_runtime import LIBRARY_NAMES, HipRuntime
 
 LIMIT_S = 40
@@ -56,13 +57,16 @@ def main() -> dict[str, Any]:
     library = ctypes.CDLL(LIBRARY_NAMES[0])
     library.hipStreamSynchronize.argtypes = (ctypes.c_void_p,)
     buffer = Buffer(library)
-    seen = {}
+    seen, probed = {}, {}
     split = table.splits[0]
     for name, stream in (("decode", streams.decode[split]), ("prefill", streams.prefill[table.units_total - split])):
         current["stream"] = stream.handle
         mark_kernel[(5,)](buffer, 7, num_warps=1)
         assert library.hipStreamSynchronize(stream.handle) == 0
         seen[name] = log.take()
+        place_kernel[(7,)](buffer, HAS_XCC_ID=True, num_warps=1)
+        assert library.hipStreamSynchronize(stream.handle) == 0
+        probed[name] = log.take()
     try:
         tile_kernel[(1,)](buffer, SIDE=256, DEPTH=128, num_warps=8)
         refused = ""
@@ -73,6 +77,7 @@ def main() -> dict[str, Any]:
         "target": [target.backend, target.arch, target.warp_size],
         "made": made,
         "seen": seen,
+        "probed": probed,
         "units": {"decode": split, "prefill": table.units_total - split},
         "refused": refused,
     }

@@ -97,6 +97,25 @@ def test_stats_tells_how_the_front_and_the_engine_get_along(peer: Peer, rapidctl
     assert document["queue"]["failed_by"] == {"out_of_memory": 1}
 
 
+def test_status_says_why_the_lanes_cannot_be_kept_apart(peer: Peer, rapidctl: Rapidctl) -> None:
+    assert "splits" not in rapidctl("status").stdout
+    why = "the driver refuses CU masks"
+    partition = replace(samples.PARTITION, splits=[], unsupported=why)
+    status = replace(samples.STATUS, partition=partition)
+    peer.script[wire.GetStatus] = lambda ask: [replace(status, call=ask.call)]
+    assert f"none: {why}" in rapidctl("status").stdout
+    assert rapidctl("status", "--json").documents[0]["unsupported"] == why
+    peer.script[wire.GetPartition] = lambda ask: [replace(partition, call=ask.call)]
+    assert f"none: {why}" in rapidctl("partition", "show").stdout
+
+
+def test_partition_show_can_have_the_placement_measured_now(peer: Peer, rapidctl: Rapidctl) -> None:
+    rapidctl("partition", "show")
+    assert not peer.hear(wire.GetPartition).probe
+    rapidctl("partition", "show", "--probe")
+    assert peer.hear(wire.GetPartition).probe
+
+
 def test_partition_show_has_the_documented_keys(peer: Peer, rapidctl: Rapidctl) -> None:
     (document,) = rapidctl("partition", "show", "--json").documents
     expected = {

@@ -60,7 +60,7 @@ def test_a_file_without_a_pair_is_named_and_not_told(text: str, tmp_path: Path) 
     with pytest.raises(UsageError) as caught:
         keys.read(tmp_path / "k")
     assert str(tmp_path / "k") in caught.value.message
-    assert "00" not in caught.value.message + caught.value.hint.replace(str(tmp_path), "")
+    assert "00" not in (caught.value.message + caught.value.hint).replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize(

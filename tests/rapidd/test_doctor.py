@@ -1,16 +1,23 @@
-"""What `rapidd doctor` concludes. What torch sees is the seam; everything else is really looked at."""
+"""What `rapidd doctor` concludes. What torch and the drivers see is the seam; everything else is really looked at."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from rapidd import doctor
 from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
-from rapidd.doctor import Finding, TorchView
+from rapidd.doctor import Finding
+from rapidd.partition.hip_runtime import HipRuntime
+from rapidd.partition.look import GpuView, TorchView, look_at_gpu
 from rapidd.paths import RuntimeDir
+from support.cuda import FakeDriver
+from support.hip import UNSUPPORTED, FakeHip
+from support.nvml import Nvml
 
 STORIES = Path(__file__).parents[1] / "data" / "stories260K_hf"
 Examine = Callable[..., dict[str, Finding]]
@@ -23,8 +30,8 @@ def examine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
     def run(
         torch: dict[str, object] | str = "broken", wanted: str = "auto", model: str = str(STORIES)
     ) -> dict[str, Finding]:
-        seen = torch if isinstance(torch, str) else msgspec.convert(torch, doctor.TorchView)
-        monkeypatch.setattr(doctor, "ask_torch", lambda: seen)
+        seen = torch if isinstance(torch, str) else msgspec.convert(torch, TorchView)
+        monkeypatch.setattr(doctor, "ask_torch", lambda compute_units: seen)
         config = Config(
             model=ModelConfig(path=model),
             engine=msgspec.convert({"device": wanted}, EngineConfig),
@@ -64,6 +71,57 @@ def test_the_device_that_is_wanted_must_be_seen(
     finding = examine(torch, wanted)["device"]
     assert finding.level == level
     assert bool(finding.hint) == (level != "ok")
+
+
+def on_gpu(gpu: GpuView) -> TorchView:
+    return TorchView("2.13.0", cuda="13.0", hip=None, devices=["NVIDIA H100"], gpu=gpu)
+
+
+def test_a_gpu_whose_units_can_be_divided_says_how(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    findings = examine(on_gpu(look_at_gpu("cuda", None, FakeDriver(132))))
+    assert findings["partition"] == Finding("partition", "ok", "132 SMs; decode may get 16, 24, 32, 40, 48, 64")
+    assert "sensors" not in findings
+
+
+def test_a_gpu_without_the_right_to_divide_it_serves_shared_and_says_why(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    findings = examine(on_gpu(look_at_gpu("cuda", None, FakeDriver(132, may_partition=False))))
+    partition = findings["partition"]
+    assert (partition.level, doctor.healthy([partition])) == ("warn", True)
+    assert "mode split is not available" in partition.text
+    assert "cuGreenCtxCreate failed: 800" in partition.text
+    assert partition.hint.startswith("shared, hybrid and serial work")
+    assert "nvidia-ml-py is not installed" in findings["sensors"].text
+
+
+def test_masks_that_are_refused_on_an_amd_gpu_leave_shared(examine: Examine) -> None:
+    library = FakeHip()
+    library.fail["hipExtStreamCreateWithCUMask"] = UNSUPPORTED
+    gpu = look_at_gpu("hip", None, HipRuntime(library))
+    findings = examine(TorchView("2.13.0", cuda=None, hip="7.1", devices=["AMD"], gpu=gpu))
+    assert findings["partition"].level == "warn"
+    assert "304 CUs, mode split is not available: the driver refuses CU masks" in findings["partition"].text
+
+
+def test_a_gpu_on_which_the_daemon_would_not_start_is_a_failure(examine: Examine) -> None:
+    partition = examine(on_gpu(look_at_gpu("cuda", 133, FakeDriver(132))))["partition"]
+    assert partition.level == "fail"
+    assert "133 compute units were asked for" in partition.text
+    assert "lower --compute-units to at most 132" in partition.hint
+
+
+def test_a_gpu_that_nobody_wants_is_not_examined(examine: Examine) -> None:
+    assert "partition" not in examine(on_gpu(GpuView(problem="broken")), "cpu")
+
+
+def test_this_machine_is_asked_in_a_process_of_its_own() -> None:
+    view = doctor.ask_torch(None)
+    assert isinstance(view, TorchView)
+    assert view.version == torch.__version__
+    assert (view.gpu is None) == (view.devices == [])
 
 
 def test_a_machine_that_can_serve_is_healthy_and_left_as_it_was(examine: Examine, folder: Path) -> None:

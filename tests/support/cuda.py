@@ -1,4 +1,4 @@
-"""A stand-in for `cuda.bindings.driver`: one device whose SMs can be split, or whose driver is too old to."""
+"""A stand-in for `cuda.bindings.driver`: one device whose SMs can be split, unless its driver is too old or refuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 
 class FakeDriver:
-    """Calls answer as the binding's do: a status, then values. ``too_old``: it lacks the calls for partitions."""
+    """Calls answer as the binding's do: a status, then values. ``too_old``: it lacks the calls for partitions;
+    ``may_partition`` False: it has them and refuses (CUDA_ERROR_NOT_PERMITTED).
+    """
 
     CUdevice_attribute = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT="units", CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major"
@@ -16,8 +18,8 @@ class FakeDriver:
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUgreenCtxCreate_flags = SimpleNamespace(CU_GREEN_CTX_DEFAULT_STREAM=1)
 
-    def __init__(self, units: int = 132, *, too_old: bool = False, init: int = 0) -> None:
-        self._units, self._too_old, self._init = units, too_old, init
+    def __init__(self, units: int = 132, *, too_old: bool = False, may_partition: bool = True, init: int = 0) -> None:
+        self._units, self._too_old, self._may_partition, self._init = units, too_old, may_partition, init
         self._streams = 0
 
     def cuInit(self, flags: int) -> tuple[Any, ...]:  # noqa: N802
@@ -31,6 +33,9 @@ class FakeDriver:
 
     def cuCtxSetCurrent(self, context: object) -> tuple[Any, ...]:  # noqa: N802
         return (0,)
+
+    def cuDeviceGetPCIBusId(self, length: int, device: int) -> tuple[Any, ...]:  # noqa: N802
+        return 0, b"0000:C1:00.0\0"
 
     def cuDeviceGetAttribute(self, attribute: str, device: int) -> tuple[Any, ...]:  # noqa: N802
         return 0, {"units": self._units, "major": 9}[attribute]
@@ -50,7 +55,7 @@ class FakeDriver:
         return 0, resources
 
     def cuGreenCtxCreate(self, description: Any, device: int, flags: int) -> tuple[Any, ...]:  # noqa: N802
-        return 0, description[0]
+        return (0, description[0]) if self._may_partition else (800, None)
 
     def cuGreenCtxGetDevResource(self, context: Any, kind: int) -> tuple[Any, ...]:  # noqa: N802
         return 0, context

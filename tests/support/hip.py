@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rapidd.partition.hip_contexts import Resource
+
 UNSUPPORTED, NO_DEVICE, OUT_OF_MEMORY = 801, 100, 2
 NAMES = {UNSUPPORTED: b"hipErrorNotSupported", NO_DEVICE: b"hipErrorNoDevice", OUT_OF_MEMORY: b"hipErrorOutOfMemory"}
 
@@ -82,3 +84,57 @@ class FakeHip:
         self._next += 0x100
         self.streams[self._next] = what
         return self._next
+
+
+class FakeNewerHip(FakeHip):
+    """One that has execution contexts too, as the source of AMD's runtime makes them: contiguous units, in turn.
+
+    ``step``: sizes are rounded up to multiples of it, as where units are paired. ``off_by``: of a stream's units.
+    """
+
+    def __init__(self, *, step: int = 1, off_by: int = 0) -> None:
+        super().__init__()
+        self.step, self.off_by = step, off_by
+        self.contexts: list[range] = []
+
+    def do_hipDeviceGetDevResource(self, ordinal: int, resource: Any, kind: int) -> int:  # noqa: N802
+        assert (ordinal, kind) == (0, 1)
+        _fill(resource._obj, range(self.attributes[63]))
+        return 0
+
+    def do_hipDevSmResourceSplitByCount(  # noqa: N802
+        self, group: Any, count: Any, whole: Any, rest: Any, flags: int, units: int
+    ) -> int:
+        assert (count._obj.value, flags) == (1, 0)
+        granted = -(-units // self.step) * self.step
+        _fill(group._obj, range(granted))
+        _fill(rest._obj, range(granted, whole._obj.sm.units))
+        return 0
+
+    def do_hipDevResourceGenerateDesc(self, description: Any, resource: Any, count: int) -> int:  # noqa: N802
+        assert (resource._obj.type, count) == (1, 1)
+        self.contexts.append(range(resource._obj._own[0], resource._obj._own[0] + resource._obj.sm.units))
+        description._obj.value = len(self.contexts)
+        return 0
+
+    def do_hipGreenCtxCreate(self, context: Any, description: Any, ordinal: int, flags: int) -> int:  # noqa: N802
+        assert (ordinal, flags) == (0, 0)
+        context._obj.value = description.value
+        return 0
+
+    def do_hipExecutionCtxStreamCreate(self, stream: Any, context: Any, flags: int, priority: int) -> int:  # noqa: N802
+        assert flags == 1, "a stream that orders against the NULL stream"
+        stream._obj.value = self._open((priority, *self.contexts[context.value - 1]))
+        return 0
+
+    def do_hipStreamGetDevResource(self, stream: int, resource: Any, kind: int) -> int:  # noqa: N802
+        seen = self.streams[stream]
+        assert isinstance(seen, tuple)
+        resource._obj.sm.units = len(seen) - 1 + self.off_by
+        return 0
+
+
+def _fill(resource: Resource, units: range) -> None:
+    """What the runtime keeps to itself: here, the first unit, which is below 256."""
+    resource.type, resource.sm.units = 1, len(units)
+    resource._own[0] = units.start

@@ -14,7 +14,7 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.graphs import bucket_for, buckets
 from rapidd.engine.lanes import Done, LaneExecutor
 from rapidd.engine.request import LANES, Lane
-from rapidd.partition.table import PartitionTable
+from rapidd.partition.table import PartitionTable, Seen
 
 TABLE = PartitionTable(units_total=132, unit_name="SM", splits=(16, 24, 32, 48, 64, 96))
 LIMITS = Limits(max_rows=96, max_model_len=16384, max_chunk_tokens=2048, kv_blocks=5900, block_tokens=64)
@@ -144,5 +144,8 @@ class LawStream:
         self.device.running.append(task)
         return task
 
-    def placement(self) -> list[int]:
-        return []
+    def placement(self) -> Seen:
+        return Seen([], 0.0)
+
+    def probe(self) -> Callable[[], bool]:
+        return lambda: True

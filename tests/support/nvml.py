@@ -12,6 +12,7 @@ UUID = "GPU-ffc79498-8ff3-c2dc-3b0d-fafd804516ae"
 ERRORS = {
     "UNINITIALIZED": (1, "Uninitialized"),
     "NOT_SUPPORTED": (3, "Not Supported"),
+    "NO_PERMISSION": (4, "Insufficient Permissions"),
     "NOT_FOUND": (6, "Not Found"),
     "DRIVER_NOT_LOADED": (9, "Driver Not Loaded"),
     "TIMEOUT": (10, "Timeout"),
@@ -44,16 +45,22 @@ class NVMLError(Exception):
         super().__init__(text)
 
 
+class NVMLLibraryMismatchError(Exception):
+    """The driver is too old for the newest version of a call. As the binding's, it is no `NVMLError`."""
+
+
 class Nvml(ModuleType):
     """One H100 that a test may break. ``fails``: error names by function; "*" is every function of a device."""
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
     NVML_ERROR_GPU_IS_LOST = 15
     NVML_ERROR_RESET_REQUIRED = 16
     NVML_CLOCK_SM = 1
     NVML_CLOCK_MEM = 2
     NVML_TEMPERATURE_GPU = 0
     NVML_DEVICE_MIG_ENABLE = 1
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION = 230
     nvmlEventTypeXidCriticalError = 8  # noqa: N815 - the binding's name
 
     def __init__(self, *, gpus: int = 1) -> None:
@@ -64,6 +71,10 @@ class Nvml(ModuleType):
         """Type and data of events that have happened."""
         self.registered: list[tuple[str, int]] = []
         self.num_inits = 0
+        self.recovery_action = 0
+        """Of nvmlDeviceGpuRecoveryAction_t."""
+        self.field_error = 0
+        """The status of the only value of `nvmlDeviceGetFieldValues`, which may fail while the call does not."""
         self.asked_for: object = None
         for name, answer in ANSWERS.items():
             setattr(self, name, self._answer(name, answer))
@@ -78,6 +89,8 @@ class Nvml(ModuleType):
 
     def _check(self, name: str, *, of_device: bool = False) -> None:
         error = self.fails.get(name) or (self.fails.get("*") if of_device else None)
+        if error == "MISMATCH":
+            raise NVMLLibraryMismatchError("use a versioned function")
         if error is not None:
             raise NVMLError(error)
 
@@ -126,3 +139,9 @@ class Nvml(ModuleType):
     def nvmlEventSetFree(self, events: str) -> None:  # noqa: N802
         assert events == "events"
         self.registered.clear()
+
+    def nvmlDeviceGetFieldValues(self, handle: str, fields: list[int]) -> list[SimpleNamespace]:  # noqa: N802
+        assert (handle, fields) == ("handle", [self.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+        self._check("nvmlDeviceGetFieldValues", of_device=True)
+        value = SimpleNamespace(uiVal=self.recovery_action)
+        return [SimpleNamespace(nvmlReturn=self.field_error, value=value)]

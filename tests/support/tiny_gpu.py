@@ -147,7 +147,7 @@ class TinyGpuEngine(TinyEngine):
         launchers = {name: Launcher(f"launch-{name}") for name in LANES}
         streams = {
             name: {
-                units: DeviceStream(f"{name}-{units}", queue, [], self.wake.set, launchers[name])
+                units: DeviceStream(f"{name}-{units}", queue, list, self.wake.set, launchers[name])
                 for units, (_, queue) in queues[name].items()
             }
             for name in LANES

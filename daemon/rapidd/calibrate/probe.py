@@ -25,7 +25,7 @@ from rapidd.calibrate.points import Chunk, Limits, Step
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import Lane, Request, SamplingParams
-from rapidd.errors import DeviceError
+from rapidd.errors import DeviceError, is_out_of_memory
 
 FEWEST, MOST = 3, 7
 """Times that a batch is measured."""
@@ -252,7 +252,7 @@ class Probe:
 
 def _span(result: BatchResult) -> Span:
     error = result.error
-    if result.out_of_memory:
+    if is_out_of_memory(error):
         raise TooLarge from error
     if error is not None:
         raise DeviceError(f"a batch failed while calibrating: {error}", "see what rapidd doctor says") from error

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Final
 
 from msgspec import Struct
 
 from rapidctl.wire import Mode
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.policy.plan import WorkKind
-
-CPU_ALLOCATOR: Final = "DefaultCPUAllocator: can't allocate memory"
-"""Of torch's message when a CPU's memory is out, which has no type of its own."""
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -83,11 +79,3 @@ class BatchResult:
     ended_ns: int = 0
     launch_ns: int = 0
     """Host time that a thread of the lane took to launch it; 0 where the caller of `Stream.submit` did."""
-
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether it failed for want of memory: as Python says it, or torch for a GPU, or torch for a CPU."""
-        error = self.error
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return True
-        return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)

@@ -36,7 +36,7 @@ from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import load_of
 from rapidd.engine.wake import Wake
 from rapidd.engine.work import Costs
-from rapidd.errors import ConfigError, DeviceError
+from rapidd.errors import ConfigError, DeviceError, is_out_of_memory
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama, random_weights
 from rapidd.model.resolve import LoadedModel, load_model
@@ -261,6 +261,9 @@ def _run_now(lane: LaneExecutor, batch: Batch, scheduler: Scheduler, pace: Pace 
     lane.enqueue(batch)
     lane.wait()
     for done, result in lane.collect():
+        if is_out_of_memory(result.error):
+            advice = "lower --kv-blocks, --max-model-len or --max-batch-requests"
+            raise ConfigError([f"engine.kv-blocks: the warm-up ran out of memory: {advice} ({result.error})"])
         if result.error is not None:
             raise DeviceError(f"the warm-up failed: {result.error}") from result.error
         seconds = (result.ended_ns - result.started_ns) / 1e9

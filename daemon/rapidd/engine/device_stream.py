@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -20,9 +20,11 @@ from typing import Any, Protocol
 
 import torch
 
+from rapidd import log
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.lanes import Done
 from rapidd.errors import DeviceError
+from rapidd.partition.table import Seen
 
 
 class Event(Protocol):
@@ -219,7 +221,8 @@ class DeviceTask:
 
 
 class DeviceStream:
-    """`lanes.Stream` over a device's stream. ``units``: where the placement probe saw it run; empty: not measured.
+    """`lanes.Stream` over a device's stream. ``measure``: the placement probe, which waits for what is enqueued and
+    gives the units on which it ran, none where there is no probe. It is run once now, and whenever `probe` asks.
 
     ``launcher``: launches for all streams of a lane; None: the caller launches.
     """
@@ -228,14 +231,15 @@ class DeviceStream:
         self,
         name: str,
         queue: Queue,
-        units: Sequence[int],
+        measure: Callable[[], list[int]],
         on_done: Callable[[], None],
         launcher: Launcher | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._launcher = launcher
         self._queue = queue
-        self._units = list(units)
+        self._measure = measure
+        self._seen = Seen(measure(), time.time())
         self._on_done = on_done
         self._clock = clock
         self._tasks: SimpleQueue[DeviceTask] = SimpleQueue()
@@ -258,9 +262,27 @@ class DeviceStream:
         task.launch_apart(self._queue)
         self._tasks.put(task)
 
-    def placement(self) -> list[int]:
+    def placement(self) -> Seen:
         """See `lanes.Stream`."""
-        return self._units
+        return self._seen
+
+    def probe(self) -> Callable[[], bool]:
+        """See `lanes.Stream`. Nothing is launched on the lane until the device has come that far."""
+        looked = Once()
+
+        def look() -> None:
+            try:
+                self._seen = Seen(self._measure(), time.time())
+            except Exception as error:  # in the launcher's thread, which must go on; a lost device fails the next batch
+                log.warning(f"the placement probe failed: {error}")
+            looked.set()
+            self._on_done()
+
+        if self._launcher is None:
+            look()
+        else:
+            self._launcher.submit(look)
+        return lambda: looked.happened
 
     def _main(self) -> None:
         while True:

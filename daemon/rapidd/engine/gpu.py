@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 import torch
+from msgspec.structs import replace
 
-from rapidctl.wire import DeviceInfo
+from rapidctl.wire import DeviceInfo, UnitGroup
 from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
@@ -30,8 +31,10 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
-from rapidd.errors import ConfigError
+from rapidd.errors import ConfigError, is_out_of_memory
 from rapidd.model.llama import Llama
+from rapidd.partition.hip import CDNA_WAVE
+from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 
 DEPTH: Final = 2
@@ -57,11 +60,13 @@ class GpuBackend:
         self.table = self._streams.table
         torch.cuda.set_stream(self._streams.decode[self.table.units_total])
         properties = torch.cuda.get_device_properties(self._device)
-        self._units_of_device = properties.multi_processor_count
-        self._probes = kind == "cuda" and find_spec("triton") is not None
+        whole = self._streams.decode[self.table.units_total]
+        self._probe = _probe_of(kind, properties, whole, self.table)
+        if kind == "cuda" and self._probe is not None:
+            self.table = _numbered(self.table, properties.multi_processor_count, partial(self._probe, whole))
         self.info = DeviceInfo(
             kind=kind,
-            name=properties.name,
+            name=_name(kind, properties),
             units=self.table.units_total,
             unit_name=self.table.unit_name,
             memory_total_bytes=properties.total_memory,
@@ -192,7 +197,11 @@ class GpuBackend:
         own = {
             name: {
                 units: DeviceStream(
-                    f"{name}-{units}", TorchQueue(stream), self._placement(stream), self._on_done, launchers[name]
+                    f"{name}-{units}",
+                    TorchQueue(stream),
+                    partial(self._placement, stream),
+                    self._on_done,
+                    launchers[name],
                 )
                 for units, stream in raw[name].items()
             }
@@ -203,12 +212,46 @@ class GpuBackend:
         return {name: LaneExecutor(name, own[name], whole, runner.launch, DEPTH) for name in LANES}
 
     def _placement(self, stream: torch.cuda.Stream) -> list[int]:
-        """Units that the probe sees the stream run on; empty where there is no probe (HIP)."""
-        if not self._probes:
-            return []
+        """Units that the probe sees the stream run on; none where there is no probe."""
+        return [] if self._probe is None else self._probe(stream)
+
+
+def _name(kind: GpuKind, properties: Any) -> str:
+    """For people and profiles. HIP's comes from a file of the host's, without which all AMD GPUs have the same."""
+    return str(properties.name) if kind == "cuda" else f"{properties.name} ({_architecture(properties)})"
+
+
+def _architecture(properties: Any) -> str:
+    """``gfx942``, without its feature flags."""
+    return str(properties.gcnArchName).partition(":")[0]
+
+
+def _numbered(table: PartitionTable, units_of_device: int, probe: Callable[[], list[int]]) -> PartitionTable:
+    """Fewer SMs than the device has are not its first ones by number: the table says which they are."""
+    if table.units_total == units_of_device:
+        return table
+    return replace(table, groups=(UnitGroup(name="SMs in use", units=tuple(probe())),))
+
+
+def _probe_of(
+    kind: GpuKind, properties: Any, whole: torch.cuda.Stream, table: PartitionTable
+) -> Callable[[torch.cuda.Stream], list[int]] | None:
+    """The placement probe, if this device has one. It is no reason not to serve."""
+    if find_spec("triton") is None:
+        return None
+    if kind == "cuda":
         from rapid_kernels.gpu.probe import unit_ids
 
-        return unit_ids(stream, self._units_of_device)
+        return partial(unit_ids, device_units=properties.multi_processor_count)
+    if properties.warp_size != CDNA_WAVE:
+        return None  # RDNA keeps its place in other registers
+    from rapidd.partition.hip_probe import HipProbe
+
+    try:
+        return HipProbe(whole, table.units_total, _architecture(properties))
+    except Exception as error:  # a kernel that no such device has run yet
+        log.warning(f"placement is not measured: {error}")
+        return None
 
 
 @contextmanager
@@ -216,7 +259,10 @@ def _config_errors(advice: str) -> Iterator[None]:
     """At start, running out of memory is a matter of settings, and so is what the kernels refuse."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise ConfigError([f"{advice} ({str(error).partition('. GPU')[0]})"]) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).splitlines()[0].partition(". GPU")[0]
+        raise ConfigError([f"{advice} ({said})"]) from error
     except ValueError as error:
         raise ConfigError([f"the GPU's kernels cannot serve this: {error}"]) from error

@@ -33,6 +33,7 @@ from rapidd.engine.request import LANES
 from rapidd.engine.runner import fill_result, sampling_row
 from rapidd.engine.sampling import GREEDY_BELOW, Sampled, SamplingRow
 from rapidd.engine.staging import Inputs, Stage, download, upload
+from rapidd.errors import is_out_of_memory
 from rapidd.model.llama import Llama
 
 
@@ -211,7 +212,7 @@ class GpuRunner:
             return self._launch(batch)
         except Exception as error:  # of this batch alone: its stream goes on behind what was enqueued
             self.streams[self._current()].place.stage.tables.forget()  # what was to be written may not be there
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 traceback.clear_frames(error.__traceback__)  # they hold the memory that was still had
                 torch.cuda.empty_cache()
             return BatchResult(error=error)

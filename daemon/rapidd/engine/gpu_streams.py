@@ -9,9 +9,7 @@ from typing import Any, Literal
 
 import torch
 from msgspec import Struct
-from msgspec.structs import replace
 
-from rapidd.errors import DeviceError
 from rapidd.partition.cuda import CudaPartitions
 from rapidd.partition.hip import HipStreams, describe, hip_table
 from rapidd.partition.hip_runtime import HipRuntime
@@ -39,16 +37,9 @@ def open_streams(kind: GpuKind, ordinal: int, compute_units: int | None) -> GpuS
 
 def _open_cuda(ordinal: int, compute_units: int | None) -> GpuStreams:
     partitions = CudaPartitions(ordinal, compute_units)
-    table = partitions.table
-    whole = [partitions.whole(high_priority=high) for high in (True, False)]
-    groups = {table.units_total: (whole[0], whole[1])}
-    try:
-        groups |= {units: partitions.split(units) for units in table.splits}
-    except DeviceError as error:  # it lists splits, and may not make them: a container without the right
-        table = replace(table, splits=(), unsupported=f"the driver does not partition this device: {error}")
-        groups = {table.units_total: (whole[0], whole[1])}
+    groups = partitions.open()
     return GpuStreams(
-        table,
+        partitions.table,
         partitions.pci_bus_id,
         {decode.units: _external(decode.stream, ordinal) for decode, _ in groups.values()},
         {prefill.units: _external(prefill.stream, ordinal) for _, prefill in groups.values()},

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from rapidctl.wire import LanePlacement, LaneStats, Mode
+from rapidctl.wire import LaneStats, Mode
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.meter import WINDOW_NS, Meter
 from rapidd.engine.request import Lane
+from rapidd.partition.table import Seen
 from rapidd.policy.plan import TURNS
 
 
@@ -40,8 +41,11 @@ class Stream(Protocol):
     def submit(self, call: Callable[[], BatchResult], after: Done | None) -> Done:
         """Queue a callable behind ``after``, which may be on another stream."""
 
-    def placement(self) -> list[int]:
-        """Units on which it was seen to run."""
+    def placement(self) -> Seen:
+        """Where it was seen to run, and when."""
+
+    def probe(self) -> Callable[[], bool]:
+        """Look again where it runs, behind everything queued; the answer tells whether that is done."""
 
 
 class _Enqueued(NamedTuple):
@@ -140,10 +144,13 @@ class LaneExecutor:
         """How much of a time within the last second this lane ran; what it runs now counts from when it could begin."""
         return self._meter.share(start_ns, end_ns, self._since_ns if self._queue else None)
 
-    def placement(self) -> LanePlacement:
+    def placement(self) -> Seen:
         """Where the stream of the newest batch was seen to run."""
-        units = self._stream.placement()
-        return LanePlacement(lane=self.name, units=units, measured=bool(units))
+        return self._stream.placement()
+
+    def probe(self) -> Callable[[], bool]:
+        """See `Stream`, of that stream."""
+        return self._stream.probe()
 
     def stats(self, units_total: int) -> LaneStats:
         """Busy share of the last second, and totals. A running batch counts once it ended, spread over its time."""

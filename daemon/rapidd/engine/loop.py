@@ -24,6 +24,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.messages import to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
+from rapidd.engine.probing import Probing
 from rapidd.engine.report import kv_stats, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.scheduler import Drop, Scheduler
@@ -102,6 +103,7 @@ class Engine:
         """Batches in flight when the plan last changed: until they end, lanes may overlap ("transition")."""
         self._applying = False
         self._placement: Placement | None = None
+        self._probing = Probing(lanes.values())
         self._scheduling = Recent(SCHEDULINGS_KEPT)
         self._stopping = False
         for text in calibration.warnings:
@@ -142,8 +144,15 @@ class Engine:
         self._watch_front()
         self._collect()
         self._launch()
+        probed = self._probing.turn()
+        if probed:
+            self._placement = placement(self._lanes, transition=self._applying)
+            seen = self._make_notice("placement", "info", "seen anew where the lanes run", None, self._placement)
+            self._control.notices.append(seen)
         self._publish_notices()
         self._publish_state()
+        for token in probed:
+            self._link.send(ipc.ControlDone(token, self._control.epoch, "", None, ""))
 
     def _supervised(self, line: ipc.SupervisorLine) -> None:
         match line:
@@ -217,6 +226,8 @@ class Engine:
                 self._link.send(self._control.predict(message, self._policy_state(self._clock())))
             case ipc.Undo():
                 self._link.send(self._control.undo(message, self._clock()))
+            case ipc.ProbePlacement(token):
+                self._probing.ask(token)
             case ipc.AskProfile():
                 self._link.send(self._calibration.answer(message, self._pace.itl_slo_s))
             case ipc.SloReport():

@@ -1,9 +1,8 @@
 """What the front is told of the engine: the parts of an `ipc.EngineState`. No torch, no sockets."""
 
-import time
 from collections.abc import Mapping
 
-from rapidctl.wire import KvStats, PartitionInfo, Placement, PlanInfo
+from rapidctl.wire import KvStats, LanePlacement, PartitionInfo, Placement, PlanInfo
 from rapidd import ipc
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import LANES, Lane
@@ -15,9 +14,13 @@ from rapidd.policy.plan import Plan, State
 
 def placement(lanes: Mapping[Lane, LaneExecutor], *, transition: bool) -> Placement:
     """Where the lanes run now; ``transition``: batches of the plan before have not all ended."""
-    seen = [lanes[name].placement() for name in LANES]
-    overlap = len(set(seen[0].units) & set(seen[1].units))
-    return Placement(lanes=seen, overlap=overlap, transition=transition, probed_unix_s=time.time())
+    seen = {name: lanes[name].placement() for name in LANES}
+    return Placement(
+        lanes=[LanePlacement(lane=name, units=units, measured=bool(units)) for name, (units, _) in seen.items()],
+        overlap=len(set(seen["decode"].units) & set(seen["prefill"].units)),
+        transition=transition,
+        probed_unix_s=min((at_unix_s for units, at_unix_s in seen.values() if units), default=None),
+    )
 
 
 def kv_stats(scheduler: Scheduler, bytes_total: int) -> KvStats:

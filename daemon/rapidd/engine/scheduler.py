@@ -20,6 +20,7 @@ from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import LOOKAHEAD, Residents
+from rapidd.errors import is_out_of_memory
 from rapidd.policy.plan import Plan
 from rapidd.policy.tiles import beside_rows, whole_tiles
 
@@ -330,7 +331,7 @@ class Scheduler(Residents):
         assert batch.number == self.clock.done[index] + 1, "batches of a lane end in order"
         self.clock.done[index] = batch.number
         done = Finished()
-        if result.out_of_memory:
+        if is_out_of_memory(result.error):
             self._run_out_of_memory(batch, done)
         elif result.error is not None:
             self._fail(batch, result.error, done)

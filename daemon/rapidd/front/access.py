@@ -63,8 +63,11 @@ def may_control(peer: Peer | None, operators: str | None) -> bool:
 
 
 def is_command(request: wire.Request) -> bool:
-    """Whether it changes the daemon for everybody: such messages, and only they, say who they are ``by``."""
-    return "by" in type(request).__struct_fields__
+    """Whether it changes the daemon for everybody: such messages, and only they, say who they are ``by``.
+
+    So does a probe of the placement for a moment: the lanes wait for it.
+    """
+    return "by" in type(request).__struct_fields__ or (isinstance(request, wire.GetPartition) and request.probe)
 
 
 def audit(peer: Peer | None, label: str, request: wire.Request, outcome: str) -> None:

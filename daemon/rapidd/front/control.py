@@ -29,6 +29,7 @@ class _Pending(Struct):
     call: int
     asked_ns: int
     changes_plan: bool = False
+    probes: bool = False
     policy: str | None = None
 
 
@@ -45,10 +46,18 @@ class Control:
         self._changed_ns = -CHANGE_SPACING_NS
 
     def partition(self, client: Client, request: wire.GetPartition) -> None:
-        """Answer from the engine's last report. Raises `RequestError`."""
+        """Answer from the engine's last report, or from one behind a new probe. Raises `RequestError`."""
+        if not request.probe:
+            self._tell_partition(client.identity, request.call)
+            return
+        self.check_control(client)
+        pending = _Pending(client.identity, request.call, self._clock(), probes=True)
+        self._ask(pending, ipc.ProbePlacement(self._next_token))
+
+    def _tell_partition(self, client: bytes, call: int) -> None:
         if self._link.state is None:
             raise self._no_engine()
-        self._clients.reply(client.identity, msgspec.structs.replace(self._link.state.partition, call=request.call))
+        self._clients.reply(client, msgspec.structs.replace(self._link.state.partition, call=call))
 
     def predict(self, client: Client, request: wire.PredictPartition) -> None:
         """Ask the engine for a dry run. Raises `RequestError`."""
@@ -113,6 +122,9 @@ class Control:
             error = RequestError(message.code, message.text, message.hint)
             self._clients.reply(pending.client, refusal(error, call=pending.call))
             return
+        if pending.probes:
+            self._tell_partition(pending.client, pending.call)  # the engine's state came before this
+            return
         if pending.changes_plan:
             self._changed_ns = self._clock()
         if pending.policy is not None:
@@ -167,7 +179,7 @@ class Control:
     def _ask(
         self,
         pending: _Pending,
-        message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile | ipc.Undo,
+        message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile | ipc.Undo | ipc.ProbePlacement,
     ) -> None:
         if not self._link.send(message):
             raise self._no_engine()

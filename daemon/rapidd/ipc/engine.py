@@ -150,6 +150,12 @@ class AskProfile(_Message):
     kv_per_row: int
 
 
+class ProbePlacement(_Message):
+    """See anew where the lanes run. Answered by `ControlDone`, behind an `EngineState` that says where."""
+
+    token: int
+
+
 class SloReport(_Message):
     """Observed latency of the last 10 s, for the override's guard. Ratios to the SLO; null without samples."""
 
@@ -157,7 +163,9 @@ class SloReport(_Message):
     ttft_p95_ratio: float | None
 
 
-FrontMessage = FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | AskProfile | SloReport | Undo
+FrontMessage = (
+    FrontHello | Submit | Abort | Ping | SetPlan | SetPolicy | Predict | AskProfile | SloReport | Undo | ProbePlacement
+)
 
 # --- engine -> front ---------------------------------------------------------------------------------------------
 
@@ -268,7 +276,7 @@ class Notice(_Message):
 
 
 class ControlDone(_Message):
-    """Outcome of `SetPlan` or `SetPolicy`; ``code`` null when accepted."""
+    """Outcome of what an operator asked for; ``code`` null when it was accepted."""
 
     token: int
     epoch: int

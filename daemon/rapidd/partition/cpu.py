@@ -11,6 +11,7 @@ worker's team ran last. Knows nothing of batches: a worker runs callables in ord
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +21,7 @@ import torch
 
 from rapidctl.wire import UnitGroup
 from rapidd.errors import DeviceError
-from rapidd.partition.table import PartitionTable, spread
+from rapidd.partition.table import PartitionTable, Seen, spread
 from rapidd.telemetry.kfd import read_int
 
 T = TypeVar("T")
@@ -151,9 +152,14 @@ class Worker:
             self._queue.put(None)
             self._thread.join()
 
-    def placement(self) -> list[int]:
-        """Cores on which the team's threads were last seen running, ascending."""
-        return sorted({core for tid in self._team if (core := _last_core(tid)) is not None})
+    def placement(self) -> Seen:
+        """Cores on which the team's threads were last seen running: read anew each time."""
+        return Seen(sorted({core for tid in self._team if (core := _last_core(tid)) is not None}), time.time())
+
+    def probe(self) -> Callable[[], bool]:
+        """See `lanes.Stream`. A worker that was never needed starts now: before, its team runs nowhere."""
+        task = self.submit(lambda: True)
+        return lambda: task.done
 
     def _main(self) -> None:
         before = _thread_ids()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from rapidd.errors import DeviceError
 from rapidd.partition.table import PartitionTable, share
 
@@ -82,6 +84,19 @@ class CudaPartitions:
         flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
         stream = self._call(self._driver.cuStreamCreateWithPriority, flags, HIGH if high_priority else NORMAL)
         return SmGroup(self._units, int(stream), None)
+
+    def open(self) -> dict[int, tuple[SmGroup, SmGroup]]:
+        """Decode's and prefill's streams by decode's units: on all SMs, and of every split.
+
+        A driver that lists splits and refuses to make them (a container without the right) leaves the table without.
+        """
+        whole = {self.table.units_total: (self.whole(high_priority=True), self.whole(high_priority=False))}
+        try:
+            return whole | {units: self.split(units) for units in self.table.splits}
+        except DeviceError as error:
+            why = f"the driver does not partition this device: {error}"
+            self.table = replace(self.table, splits=(), unsupported=why)
+            return whole
 
     def split(self, decode_units: int) -> tuple[SmGroup, SmGroup]:
         """Decode's SMs and the rest. Raises `DeviceError` for a size that is not in the table."""

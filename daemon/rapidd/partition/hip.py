@@ -1,12 +1,14 @@
 """HIP streams on CU masks: the one maker of streams on AMD GPUs, and the table of splits that it can make.
 
 Every split has a masked stream a lane, made once (a masked stream is a hardware queue; its mask never changes). On
-all units, the lanes have unmasked streams with priorities instead, which masked ones cannot have. Nothing here uses
-the NULL stream, and nobody may while lanes run: masked streams order against it, so one stray operation there joins
-the two lanes. What a mask asked for is no proof of placement, hipExtStreamGetCUMask included; the probe kernel is.
+all units, the lanes have unmasked streams with priorities instead, which masked ones cannot have. Where the runtime
+has execution contexts, the streams of a split are theirs and have both (`hip_contexts`). Nothing here uses the NULL
+stream, and nobody may while lanes run: masked streams order against it, so one stray operation there joins the two
+lanes. What a mask asked for is no proof of placement, hipExtStreamGetCUMask included; the probe kernel is.
 
-A graph may be captured once and replayed on any of these streams, whose mask then counts, if it is linear: a
-fork inside a graph runs on an unmasked queue, and so does a cooperative launch.
+A linear graph runs on the mask of the stream that it is replayed on; with execution contexts, as on CUDA, on that of
+the stream that it was captured on; so each stream has graphs of its own. A fork inside a graph runs on an unmasked
+queue, and so does a cooperative launch.
 """
 
 import os
@@ -16,7 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from rapidd import log
 from rapidd.errors import DeviceError
+from rapidd.partition.hip_contexts import HipContexts
 from rapidd.partition.hip_runtime import (
     MAX_SHARED_MEMORY_PER_BLOCK,
     MULTIPROCESSOR_COUNT,
@@ -131,6 +135,7 @@ class HipStreams:
         self.prefill: dict[int, HipStream] = {}
         self._runtime = runtime
         self._device = device
+        self._contexts = HipContexts(runtime, device.ordinal) if runtime.has_contexts else None
         runtime.set_device(device.ordinal)
         try:
             self._make(table)
@@ -149,19 +154,36 @@ class HipStreams:
     def _make(self, table: PartitionTable) -> None:
         whole = range(table.units_total)
         layout = _limited(self._device.layout, table.units_total)
+        least, greatest = self._runtime.priorities()
         if layout == self._device.layout:
-            least, greatest = self._runtime.priorities()
             self.decode[len(whole)] = self._wrap(self._runtime.create_stream(greatest), whole)
             self.prefill[len(whole)] = self._wrap(self._runtime.create_stream(least), whole)
         else:
             words = mask_words(whole, self._device.layout.units)
             self.decode[len(whole)] = self._wrap(self._runtime.create_masked_stream(words), whole)
             self.prefill[len(whole)] = self._wrap(self._runtime.create_masked_stream(words), whole)
+            self._contexts = None  # they divide all units of the device
         for split in table.splits:
-            masks = lane_masks(layout, split)
+            decode, prefill = self._split(layout, split, greatest, least)
             rest = range(split, len(whole))
-            self.decode[split] = self._wrap(self._runtime.create_masked_stream(masks.decode), range(split))
-            self.prefill[len(rest)] = self._wrap(self._runtime.create_masked_stream(masks.prefill), rest)
+            self.decode[split] = self._wrap(decode, range(split))
+            self.prefill[len(rest)] = self._wrap(prefill, rest)
+
+    def _split(self, layout: CuLayout, units: int, greatest: int, least: int) -> tuple[int, int]:
+        """Handles of decode's and prefill's streams: of contexts while these do as they are asked, else masked."""
+        masks = lane_masks(layout, units)  # what may not be split may not be split either way
+        if self._contexts is not None:
+            try:
+                return self._contexts.split(units, greatest, least)
+            except DeviceError as error:
+                log.warning(f"HIP's execution contexts are not used: {error}")
+                self._contexts = None
+        decode = self._runtime.create_masked_stream(masks.decode)
+        try:
+            return decode, self._runtime.create_masked_stream(masks.prefill)
+        except HipError:
+            self._runtime.destroy_stream(decode)
+            raise
 
     def _wrap(self, handle: int, units: range) -> HipStream:
         return HipStream(self._runtime, self._device.ordinal, handle, units)

@@ -36,6 +36,18 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "hipExtStreamCreateWithCUMask": (_Handle, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)),
     "hipStreamDestroy": (ctypes.c_void_p,),
 }
+_CONTEXT_SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
+    "hipDeviceGetDevResource": (ctypes.c_int, ctypes.c_void_p, ctypes.c_int),
+    "hipDevSmResourceSplitByCount": (
+        *(ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p, ctypes.c_void_p),
+        *(ctypes.c_uint, ctypes.c_uint),
+    ),
+    "hipDevResourceGenerateDesc": (_Handle, ctypes.c_void_p, ctypes.c_uint),
+    "hipGreenCtxCreate": (_Handle, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint),
+    "hipExecutionCtxStreamCreate": (_Handle, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int),
+    "hipStreamGetDevResource": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
+}
+"""What HIP 7.14 and newer have beside: see `hip_contexts`."""
 
 
 class HipLibraryMissing(DeviceError):
@@ -65,13 +77,11 @@ class HipRuntime:
     """
 
     def __init__(self, library: Any) -> None:
-        for name, arguments in _SIGNATURES.items():
-            try:
-                function = getattr(library, name)
-            except AttributeError as error:
-                raise HipTooOld(f"libamdhip64 has no {name}", "install ROCm 6 or newer") from error
-            function.argtypes = arguments
-            function.restype = ctypes.c_int
+        missing = _declare(library, _SIGNATURES)
+        if missing is not None:
+            raise HipTooOld(f"libamdhip64 has no {missing}", "install ROCm 6 or newer")
+        self.has_contexts = _declare(library, _CONTEXT_SIGNATURES) is None
+        """Whether it has all that `hip_contexts` needs."""
         library.hipGetErrorName.argtypes = (ctypes.c_int,)
         library.hipGetErrorName.restype = ctypes.c_char_p
         self._library = library
@@ -99,7 +109,7 @@ class HipRuntime:
         """GPUs that this process may use, after ROCR_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES."""
         count = ctypes.c_int()
         try:
-            self._call("hipGetDeviceCount", ctypes.byref(count))
+            self.call("hipGetDeviceCount", ctypes.byref(count))
         except HipError as error:
             if error.code == NO_DEVICE:
                 return 0
@@ -108,36 +118,36 @@ class HipRuntime:
 
     def set_device(self, ordinal: int) -> None:
         """Make it the device on which the calling thread creates streams."""
-        self._call("hipSetDevice", ordinal)
+        self.call("hipSetDevice", ordinal)
 
     def attribute(self, attribute: int, ordinal: int) -> int:
         """One of hipDeviceAttribute_t."""
         value = ctypes.c_int()
-        self._call("hipDeviceGetAttribute", ctypes.byref(value), attribute, ordinal)
+        self.call("hipDeviceGetAttribute", ctypes.byref(value), attribute, ordinal)
         return value.value
 
     def architecture(self, ordinal: int) -> str:
         """``gfx942``: the instruction set without its feature flags. The marketing name depends on the host's files."""
         properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
-        self._call("hipGetDevicePropertiesR0600", properties, ordinal)
+        self.call("hipGetDevicePropertiesR0600", properties, ordinal)
         return properties.raw[_ARCHITECTURE_AT:].partition(b"\0")[0].decode("ascii", "replace").partition(":")[0]
 
     def pci_bus_id(self, ordinal: int) -> str:
         """``0000:c1:00.0``, by which sysfs and amdsmi know the device."""
         text = ctypes.create_string_buffer(_BUS_ID_BYTES)
-        self._call("hipDeviceGetPCIBusId", text, _BUS_ID_BYTES, ordinal)
+        self.call("hipDeviceGetPCIBusId", text, _BUS_ID_BYTES, ordinal)
         return text.value.decode("ascii", "replace").lower()
 
     def priorities(self) -> tuple[int, int]:
         """(least, greatest) priority of streams on the current device; greater is the smaller number."""
         least, greatest = ctypes.c_int(), ctypes.c_int()
-        self._call("hipDeviceGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
+        self.call("hipDeviceGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
         return least.value, greatest.value
 
     def create_stream(self, priority: int) -> int:
         """A stream on all units that does not wait for the NULL stream; its handle."""
         stream = ctypes.c_void_p()
-        self._call("hipStreamCreateWithPriority", ctypes.byref(stream), STREAM_NON_BLOCKING, priority)
+        self.call("hipStreamCreateWithPriority", ctypes.byref(stream), STREAM_NON_BLOCKING, priority)
         return stream.value or 0
 
     def create_masked_stream(self, words: tuple[int, ...]) -> int:
@@ -147,18 +157,30 @@ class HipRuntime:
         """
         stream = ctypes.c_void_p()
         mask = (ctypes.c_uint32 * len(words))(*words)
-        self._call("hipExtStreamCreateWithCUMask", ctypes.byref(stream), len(words), mask)
+        self.call("hipExtStreamCreateWithCUMask", ctypes.byref(stream), len(words), mask)
         return stream.value or 0
 
     def destroy_stream(self, handle: int) -> None:
         """End a stream and its queue."""
-        self._call("hipStreamDestroy", handle)
+        self.call("hipStreamDestroy", handle)
 
-    def _call(self, name: str, *arguments: object) -> None:
+    def call(self, name: str, *arguments: object) -> None:
+        """One of the functions that are declared. Raises HipError."""
         code = getattr(self._library, name)(*arguments)
         if code:
             error = self._library.hipGetErrorName(code) or b"unknown"
             raise HipError(name, code, error.decode("ascii", "replace"))
+
+
+def _declare(library: Any, signatures: dict[str, tuple[Any, ...]]) -> str | None:
+    """Argument types of every function; the name of the first one that the library lacks, if so."""
+    for name, arguments in signatures.items():
+        function = getattr(library, name, None)
+        if function is None:
+            return name
+        function.argtypes = arguments
+        function.restype = ctypes.c_int
+    return None
 
 
 def _loaded(names: list[str]) -> list[str]:

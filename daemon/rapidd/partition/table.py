@@ -3,7 +3,7 @@
 It is read from the device, never from a list of chips.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -13,6 +13,13 @@ SPLIT_SHARES: Final = (1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2)
 """Of a GPU's units, for decode: close together where a decode step's knee lies. Each costs two hardware queues."""
 MAX_SPLITS: Final = 6
 """Each split costs streams (and on a GPU, graphs): enough to choose from, few enough to keep."""
+
+
+class Seen(NamedTuple):
+    """Units on which a stream was seen to run, ascending, and when; none: its system does not tell."""
+
+    units: list[int]
+    at_unix_s: float
 
 
 class PartitionTable(Struct, frozen=True, kw_only=True):

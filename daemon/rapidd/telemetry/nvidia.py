@@ -8,7 +8,7 @@ Knows neither who reads nor when.
 import importlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rapidctl.wire import DeviceProcess
@@ -46,17 +46,32 @@ _XIDS: Final = {
     120: "firmware error",
     140: "unrecovered ECC error",
     143: "the GPU does not initialise",
+    151: "key rotation error",
+    154: "what the driver asks for has changed",
+    156: "a resource was retired",
     158: "fatal timeout",
 }
 """The commonest of NVIDIA's Xid catalog; the number alone is told of others."""
-_RESET: Final = (46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 140, 143, 156, 158)
-"""Xids whose immediate action is to reset the GPU or the machine (79), in NVIDIA's "Analyzing Xid Errors with the Xid
-Catalog" (docs.nvidia.com/deploy/xid-errors). Those of NVLink (74, 136, 144 to 150, 155) are told and no more: what they
-ask for depends on the link and on registers that NVML does not tell, and the daemon runs on one GPU."""
-_REMEDIES: Final[dict[int, Remedy]] = dict.fromkeys(_RESET, "stop")
+_STOP: Final = (46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 140, 143, 151, 156, 158)
+"""Xids whose immediate action in NVIDIA's "Analyzing Xid Errors with the Xid Catalog" is RESET_GPU, or to start the
+machine anew (79: RESTART_BM, 151: RESTART_VM). 48 has a workflow of its own, which ends in a reset however it goes.
+
+Left out are those of NVLink (74, 136, 144 to 150, 155): what they ask for depends on the link and on registers that
+NVML does not tell, and the daemon runs on one GPU. The driver's own word, `_RECOVERIES`, covers what the table lacks.
+"""
+_REMEDIES: Final[dict[int, Remedy]] = dict.fromkeys(_STOP, "stop")
 _REMEDIES[94] = "restart"
-"""94's immediate action is to restart the application. So is that of faults of one process's own channels (13, 31), and
-that of 43 and 45 is none or depends: they may be another process's, and end ours by themselves when they are ours."""
+"""RESTART_APP. So is the action of faults of one process's own channels (13, 31, copy engines): they end ours by
+themselves when they are ours, and may be another process's. 43 and 63 are to be ignored; 45 follows another Xid."""
+_RECOVERIES: Final = {
+    1: "reset the GPU",
+    2: "reboot the machine",
+    4: "drain and reset the GPU",
+    6: "reset the GPU's bus",
+    7: "reboot the machine",
+}
+"""nvml.h's nvmlDeviceGpuRecoveryAction_t, which Xid 154 announces: what the driver itself asks for, since release 560.
+Those for peers (3: drain peer-to-peer, 5: an IMEX domain) are left out: the daemon uses one GPU."""
 
 
 def open_nvidia(ordinal: int, pci_bus_id: str | None, environ: Mapping[str, str] = os.environ) -> Sensors:
@@ -84,6 +99,8 @@ class NvidiaSensors:
         self._nvml = nvml
         self._handle = handle
         self._fatal = (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED)
+        # No subclass of the other: raised for a call whose newest version this driver is too old for.
+        self._refusals = (nvml.NVMLError, getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError))
         self._lost: list[str] = []
         """What the driver said in the last reading when it had no GPU any more."""
         mode = self._ask("nvmlDeviceGetMigMode")
@@ -96,6 +113,7 @@ class NvidiaSensors:
         nvml, was_lost = self._nvml, bool(self._lost)
         self._lost.clear()
         xids = self._xids()
+        recovery = self._recovery() if xids else None
         share = self._ask("nvmlDeviceGetUtilizationRates")
         memory = None if self._is_sliced else self._ask("nvmlDeviceGetMemoryInfo")
         sensors = DeviceSensors(
@@ -110,8 +128,11 @@ class NvidiaSensors:
             temperature_c=_scaled(self._ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU), 1.0),
             slowdowns=self._slowdowns(),
             processes=self._processes(),
-            faults=tuple(map(_xid_text, xids, xids.values())),
-            remedy=max((_REMEDIES.get(number, "none") for number in xids), key=REMEDIES.index, default="none"),
+            faults=(
+                *map(_xid_text, xids, xids.values()),
+                *([] if recovery is None else [f"the driver asks to {recovery}"]),
+            ),
+            remedy="stop" if recovery else _remedy(xids),
         )
         if not self._lost:
             return sensors
@@ -159,6 +180,14 @@ class NvidiaSensors:
                 numbers[int(event.eventData)] += 1
         return numbers
 
+    def _recovery(self) -> str | None:
+        """What the driver asks operators to do with the GPU; None: nothing, or it is too old to say."""
+        field = getattr(self._nvml, "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION", None)
+        values = None if field is None else self._ask("nvmlDeviceGetFieldValues", [field])
+        if values is None or values[0].nvmlReturn != 0:  # each value has a status of its own
+            return None
+        return _RECOVERIES.get(int(values[0].value.uiVal))
+
     def _ask(self, name: str, *arguments: object) -> Any:
         return self._call(name, self._handle, *arguments)
 
@@ -169,8 +198,8 @@ class NvidiaSensors:
             return None
         try:
             return function(*arguments)
-        except self._nvml.NVMLError as error:
-            if error.value in self._fatal:
+        except self._refusals as error:
+            if getattr(error, "value", None) in self._fatal:
                 self._lost.append(str(error))
             return None
 
@@ -197,6 +226,10 @@ def _entry(visible: str, ordinal: int) -> str:
     if ordinal >= len(entries) or not entries[ordinal]:
         raise LookupError(f"CUDA_VISIBLE_DEVICES={visible} leaves no device {ordinal}")
     return entries[ordinal]
+
+
+def _remedy(xids: Iterable[int]) -> Remedy:
+    return max((_REMEDIES.get(number, "none") for number in xids), key=REMEDIES.index, default="none")
 
 
 def _xid_text(number: int, times: int) -> str:

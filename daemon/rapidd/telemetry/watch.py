@@ -4,6 +4,7 @@ It lives in the front: it sees an engine hang or die, and costs the engine's loo
 only this thread; its last reading soon counts for nothing, and unknown is shown. Imports no torch.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -98,16 +99,36 @@ class DeviceWatch:
         if device is None:
             return
         if device is not self._opened or self._sensors is None:
-            self._close()
-            self._sensors = self._open(device.kind, ORDINAL, device.pci_bus_id)
-            self._opened = device
-            if self._sensors.why_not is not None:
-                self._news.append(("warning", f"no sensors of the device: {self._sensors.why_not}", "warn"))
-        sensors = self._sensors.read()
+            self._open_anew(device)
+        sensors = self._read()
         self._reading = (self._clock(), device, sensors)
         self._news.extend(("device_error", fault, "error") for fault in sensors.faults)
         if sensors.remedy != "none":
             self._remedy = sensors.remedy, "; ".join(sensors.faults)
+
+    # What a vendor's binding trips over costs the values and not this thread, whatever it raises.
+
+    def _open_anew(self, device: DeviceInfo) -> None:
+        self._close()
+        self._opened = device
+        try:
+            self._use(self._open(device.kind, ORDINAL, device.pci_bus_id))
+        except Exception as error:
+            self._use(NoSensors(f"opening them failed: {type(error).__name__}: {error}"))
+
+    def _read(self) -> DeviceSensors:
+        assert self._sensors is not None
+        try:
+            return self._sensors.read()
+        except Exception as error:
+            self._close()
+            self._use(NoSensors(f"reading them failed: {type(error).__name__}: {error}"))
+            return DeviceSensors()
+
+    def _use(self, sensors: Sensors) -> None:
+        self._sensors = sensors
+        if sensors.why_not is not None:
+            self._news.append(("warning", f"no sensors of the device: {sensors.why_not}", "warn"))
 
     def _run(self) -> None:
         while not self._stopping.wait(PERIODS_S[self._wanted.kind if self._wanted else "cuda"]):
@@ -116,4 +137,5 @@ class DeviceWatch:
 
     def _close(self) -> None:
         if self._sensors is not None:
-            self._sensors.close()
+            with contextlib.suppress(Exception):
+                self._sensors.close()

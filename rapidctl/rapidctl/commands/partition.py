@@ -39,6 +39,11 @@ def add_parser(commands: common.Commands) -> None:
     """Declare the commands."""
     group = common.add_group(commands, "partition", "show, predict, pin or release the split of the units")
     show = common.add_command(group, "show", run_show, "the plan in force and the measured placement")
+    show.add_argument(
+        "--probe",
+        action="store_true",
+        help="measure now where the lanes run; on a GPU they wait for it, some milliseconds",
+    )
     common.add_watch_options(show)
     _add_plan(common.add_command(group, "predict", run_predict, "what a plan would do; changes nothing"))
     _add_set(common.add_command(group, "set", run_set, "pin a plan until its time is over, or until released"))
@@ -100,10 +105,10 @@ def _plan(args: Namespace) -> PlanRequest:
 
 def run_show(args: Namespace, out: Out) -> int:
     """Show the plan in force."""
-    with common.connect(args) as client:
+    with common.connect(args, control=args.probe) as client:
 
         def show() -> int:
-            info = client.call(GetPartition(call=0))
+            info = client.call(GetPartition(call=0, probe=args.probe))
             if out.json:
                 out.document(document(info))
             else:

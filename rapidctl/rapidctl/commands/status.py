@@ -59,6 +59,7 @@ def document(status: Status) -> dict[str, object]:
         "decode_units": plan.decode_units if plan else None,
         "prefill_units": plan.prefill_units if plan else None,
         "chunk_limit": status.partition.chunk_limit if status.partition else None,
+        "unsupported": status.partition.unsupported if status.partition else None,
         "kv": status.kv,
         "requests": status.requests,
         "slo": status.slo,
@@ -79,6 +80,7 @@ def _show(status: Status, out: Out) -> None:
         *_sensors(status),
         ("mode", plan_text(status.partition)),
         *limit_pairs(status.partition),
+        *_no_split(status.partition),
         ("kv", _kv(status)),
         ("requests", f"{counts.waiting} waiting, {counts.prefilling} prefilling, {counts.decoding} decoding"),
         ("totals", _totals(status)),
@@ -102,6 +104,13 @@ def _sensors(status: Status) -> list[tuple[str, str]]:
     if status.device is None or not (parts := device.sensor_parts(status.device)):
         return []
     return [("sensors", ", ".join([*parts, f"memory {device.memory(status.device)}"]))]
+
+
+def _no_split(partition: PartitionInfo | None) -> list[tuple[str, str]]:
+    """One line where the lanes cannot be kept apart."""
+    if partition is None or partition.unsupported is None:
+        return []
+    return [("splits", f"none: {partition.unsupported}")]
 
 
 def plan_text(partition: PartitionInfo | None) -> str:

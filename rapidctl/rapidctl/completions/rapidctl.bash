@@ -18,7 +18,7 @@ _rapidctl() {
     "requests show") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "requests cancel") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "partition") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose show predict set auto undo log" ;;
-    "partition show") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --watch -n" ;;
+    "partition show") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --probe --watch -n" ;;
     "partition predict") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --mode --decode-units --chunk" ;;
     "partition set") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --mode --decode-units --chunk --ttl --guard --no-guard --reason --if-epoch --wait --yes" ;;
     "partition auto") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --reason --if-epoch --wait" ;;

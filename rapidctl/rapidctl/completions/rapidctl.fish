@@ -217,6 +217,7 @@ complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l quiet
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -s v
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l verbose
+complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l probe
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -l watch
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from show' -s n
 complete -c rapidctl -n '__fish_seen_subcommand_from partition; and __fish_seen_subcommand_from predict' -s h

@@ -136,10 +136,11 @@ class GetEvents(_Request):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
 
 
-class GetPartition(_Request):
-    """Answered by `PartitionInfo`."""
+class GetPartition(_Request, omit_defaults=True):
+    """Answered by `PartitionInfo`. ``probe``: measure first where the lanes run, which takes control rights."""
 
     call: int
+    probe: bool = False
 
 
 class PredictPartition(_Request):

@@ -57,11 +57,15 @@ class Setup:
         self.stream = self.make(self.queue)
 
     def make(self, queue: FakeQueue) -> DeviceStream:
-        return DeviceStream("test", queue, [3, 4], self.woken.release, clock=lambda: 10_000_000)
+        return DeviceStream("test", queue, lambda: [3, 4], self.woken.release, clock=lambda: 10_000_000)
 
     def finish(self, event: FakeEvent) -> None:
         event.reached.set()
         assert self.woken.acquire(timeout=10)
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(10)
 
 
 def fetching(ids: list[int]) -> Callable[[BatchResult], None]:
@@ -83,7 +87,7 @@ def test_work_is_enqueued_at_once_and_its_result_is_there_when_the_device_is_don
     assert task.value.token_ids == [7]
     assert (task.value.started_ns, task.value.ended_ns) == (7_500_000, 10_000_000)
     assert task.value.launch_ns == 0, "the caller knows"
-    assert setup.stream.placement() == [3, 4]
+    assert setup.stream.placement().units == [3, 4]
 
 
 def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_goes_on() -> None:
@@ -96,7 +100,7 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
         return Launched(fetch=fetching([len(threads)]))
 
     launcher = Launcher("launch")
-    stream = DeviceStream("test", queue, [], woken.release, launcher)
+    stream = DeviceStream("test", queue, list, woken.release, launcher)
     first, second = stream.submit(call, None), stream.submit(call, None)
     assert (threads, first.done) == ([], False)
     gate.set()
@@ -109,6 +113,33 @@ def test_a_lane_with_a_launcher_launches_in_its_thread_in_order_and_the_caller_g
     assert first.value.launch_ns > 0, "which the caller cannot measure"
 
 
+def test_a_probe_looks_again_in_the_lanes_order_and_wakes_the_loop() -> None:
+    woken, gate, places = threading.Semaphore(0), threading.Event(), iter(([1, 2], [3]))
+    launcher = Launcher("launch")
+    stream = DeviceStream("test", FakeQueue(), lambda: next(places), woken.release, launcher)
+    launcher.submit(lambda: assert_set(gate))
+    before = stream.placement()
+    ended = stream.probe()
+    assert (before.units, ended(), stream.placement()) == ([1, 2], False, before)
+    gate.set()
+    assert woken.acquire(timeout=10)
+    launcher.close()
+    assert ended()
+    assert stream.placement().units == [3]
+    assert stream.placement().at_unix_s >= before.at_unix_s
+
+
+def test_a_probe_that_fails_keeps_what_was_seen_and_the_lane_goes_on() -> None:
+    places = iter([[1, 2]])
+    launcher = Launcher("launch")
+    stream = DeviceStream("test", FakeQueue(), lambda: next(places), lambda: None, launcher)  # no second answer
+    ended = stream.probe()
+    ran = threading.Event()
+    launcher.submit(ran.set)
+    launcher.close()
+    assert (ended(), ran.is_set(), stream.placement().units) == (True, True, [1, 2])
+
+
 def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> None:
     queue, other, gate = FakeQueue(), FakeQueue(), threading.Event()
 
@@ -116,9 +147,9 @@ def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> N
         assert gate.wait(10)
         return BatchResult()
 
-    before = DeviceStream("slow", other, [], lambda: None, Launcher("launch")).submit(slow, None)
+    before = DeviceStream("slow", other, list, lambda: None, Launcher("launch")).submit(slow, None)
     threading.Timer(0.0, gate.set).start()
-    DeviceStream("next", queue, [], lambda: None).submit(BatchResult, before)
+    DeviceStream("next", queue, list, lambda: None).submit(BatchResult, before)
     assert queue.waits == [other.events[1]]
 
 

@@ -1,11 +1,28 @@
-"""At start, what a GPU has no memory for, or its kernels no code for, is an error of a setting that says which."""
+"""At start, what a GPU has no memory for, or its kernels no code for, is an error of a setting that says which.
+
+A placement probe that does not work is a warning.
+"""
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from rapid_kernels import CacheLayout
-from rapidd.engine.gpu import _config_errors
-from rapidd.errors import ConfigError
+from rapidd import ipc
+from rapidd.config import Config, EngineConfig, ModelConfig
+from rapidd.engine.batch import BatchResult
+from rapidd.engine.build import build
+from rapidd.engine.gpu import _config_errors, _name, _numbered, _probe_of
+from rapidd.engine.runner import Runner
+from rapidd.errors import ConfigError, is_out_of_memory
+from rapidd.partition.table import PartitionTable
+from rapidd.paths import RuntimeDir
+
+STORIES = Path(__file__).parents[2] / "data" / "stories260K_hf"
 
 NO_MEMORY = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 16.00 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1 GiB is free."
@@ -20,6 +37,50 @@ def test_a_gpu_without_enough_memory_says_what_was_needed_and_what_to_do() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", "CUDA error: out of memory"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUBLAS_STATUS_ALLOC_FAILED"),
+        ("Triton Error [CUDA]: out of memory", "Triton Error [CUDA]: out of memory"),
+        ("HIP error: out of memory", "HIP error: out of memory"),
+    ],
+)
+def test_memory_that_torch_does_not_count_runs_out_in_other_words(text: str, said: str) -> None:
+    """Graphs, kernels and workspaces are the driver's: the engine used to end with a traceback, and to be restarted."""
+    with pytest.raises(ConfigError) as error, _config_errors("engine.kv-blocks: lower --kv-blocks"):
+        raise RuntimeError(text)
+    (problem,) = error.value.problems
+    assert problem.startswith("engine.kv-blocks: lower --kv-blocks (")
+    assert said in problem
+    assert "\n" not in problem
+
+
+def test_a_cpu_runs_out_of_memory_in_words_of_its_own() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(error.value)
+
+
+def test_other_errors_of_the_device_are_no_matter_of_settings() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), _config_errors("engine.kv-blocks: lower it"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_memory_that_runs_out_in_the_warm_up_is_a_matter_of_settings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when --kv-blocks takes all there is."""
+    monkeypatch.setattr(Runner, "run", lambda self, batch: BatchResult(error=NO_MEMORY))
+    directory = RuntimeDir(f"ipc://{tmp_path}/request.sock")
+    directory.prepare()
+    config = Config(model=ModelConfig(path=str(STORIES)), engine=EngineConfig(device="cpu", kv_blocks=64))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ConfigError) as error:
+        build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
+    assert "engine.kv-blocks: the warm-up ran out of memory: lower --kv-blocks" in error.value.problems[0]
+
+
 def test_a_head_size_that_the_kernels_do_not_have() -> None:
     kernels = pytest.importorskip("rapid_kernels.gpu.kernels", reason="triton is not installed")
     layout = CacheLayout(1, 4, 16, 1, 288, torch.bfloat16)
@@ -28,3 +89,40 @@ def test_a_head_size_that_the_kernels_do_not_have() -> None:
     (problem,) = error.value.problems
     assert problem.startswith("the GPU's kernels cannot serve this: ")
     assert "head sizes up to 256, not 288" in problem
+
+
+# --- the placement probe of an AMD GPU ----------------------------------------------------------------------------
+
+TABLE = PartitionTable(units_total=304, unit_name="CU", splits=())
+
+
+def amd(wave: int) -> Any:
+    """What torch tells of a device."""
+    return SimpleNamespace(warp_size=wave, gcnArchName="gfx942:sramecc+:xnack-")
+
+
+def test_a_probe_that_fails_is_no_reason_not_to_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    """No such GPU has run it. Here the stream is none."""
+    pytest.importorskip("triton", reason="triton is not installed: there is no probe")
+    stream: Any = SimpleNamespace()
+    assert _probe_of("hip", amd(64), stream, TABLE) is None
+    assert "placement is not measured: " in capsys.readouterr().err
+
+
+def test_rdna_keeps_its_place_in_other_registers() -> None:
+    stream: Any = None
+    assert _probe_of("hip", amd(32), stream, TABLE) is None
+
+
+def test_amd_gpus_are_told_apart_on_a_host_that_does_not_know_their_names() -> None:
+    properties = SimpleNamespace(name="AMD Radeon Graphics", gcnArchName="gfx942:sramecc+:xnack-")
+    assert _name("hip", properties) == "AMD Radeon Graphics (gfx942)"
+    assert _name("cuda", SimpleNamespace(name="NVIDIA H200")) == "NVIDIA H200"
+
+
+def test_fewer_sms_than_the_device_has_are_known_by_their_own_numbers() -> None:
+    """A lane on SM 130 of 64 was shown as running nowhere."""
+    table = PartitionTable(units_total=3, unit_name="SM", splits=())
+    assert _numbered(table, 3, list) is table
+    (group,) = _numbered(table, 132, lambda: [0, 66, 130]).groups or ()
+    assert group.units == (0, 66, 130)

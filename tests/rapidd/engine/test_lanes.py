@@ -6,7 +6,9 @@ from collections.abc import Callable
 from rapidctl.wire import Mode, Quantiles
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.lanes import Done, LaneExecutor
+from rapidd.engine.probing import Probing
 from rapidd.engine.request import Request, SamplingParams
+from rapidd.partition.table import Seen
 
 SECOND = 1_000_000_000
 
@@ -27,13 +29,18 @@ class FakeStream:
 
     def __init__(self, units: list[int]) -> None:
         self.units, self.tasks = units, list[FakeTask]()
+        self.probes, self.probed = 0, False
 
     def submit(self, call: Callable[[], BatchResult], after: Done | None) -> FakeTask:
         self.tasks.append(FakeTask(call, after))
         return self.tasks[-1]
 
-    def placement(self) -> list[int]:
-        return self.units
+    def placement(self) -> Seen:
+        return Seen(self.units, 1e9)
+
+    def probe(self) -> Callable[[], bool]:
+        self.probes += 1
+        return lambda: self.probed
 
 
 class Setup:
@@ -136,3 +143,29 @@ def test_the_host_time_of_a_batch_is_its_callers_and_its_launchers() -> None:
     lane.wait()
     lane.collect()
     assert lane.stats(units_total=2).enqueue_s == Quantiles(n=1, p50=4e-4, p95=4e-4, p99=4e-4, max=4e-4)
+
+
+# --- probes -------------------------------------------------------------------------------------------------------
+
+
+def test_who_asks_during_a_probe_waits_for_the_next_one() -> None:
+    """What is seen must be newer than the question."""
+    setup = Setup()
+    probing = Probing([setup.lane])
+    assert probing.turn() == []
+    probing.ask(1)
+    assert (probing.turn(), setup.whole.probes) == ([], 1)
+    probing.ask(2)
+    probing.ask(3)
+    assert (probing.turn(), setup.whole.probes) == ([], 1)
+    setup.whole.probed = True
+    assert (probing.turn(), setup.whole.probes) == ([1], 2)
+    assert (probing.turn(), setup.whole.probes) == ([2, 3], 2)
+    assert probing.turn() == []
+
+
+def test_the_stream_of_the_newest_batch_is_probed() -> None:
+    setup = Setup()
+    setup.lane.adopt("split", 1)
+    setup.lane.probe()
+    assert (setup.streams[1].probes, setup.whole.probes) == (1, 0)

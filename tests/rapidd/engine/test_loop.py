@@ -1,5 +1,6 @@
 """The engine's loop: what it does when the front dies, freezes, or asks; time and sockets are seams."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -286,6 +287,18 @@ def test_the_placement_of_an_applied_split_is_of_its_own_streams(bench: Bench) -
     bench.until(ipc.ControlDone)
     assert notice.placement is not None
     assert notice.placement.overlap == 0
+
+
+def test_a_probe_on_demand_is_answered_behind_a_state_that_is_newer_than_the_question(bench: Bench) -> None:
+    asked_unix_s = time.time()
+    bench.send(ipc.ProbePlacement(17))
+    notice = bench.until(ipc.Notice)
+    assert (notice.kind, notice.placement is not None) == ("placement", True)
+    measured = bench.until(ipc.EngineState).partition.measured
+    assert measured is not None
+    assert measured.probed_unix_s is None or measured.probed_unix_s >= asked_unix_s
+    done = bench.until(ipc.ControlDone)
+    assert (done.token, done.code) == (17, None)
 
 
 def test_a_front_is_told_the_decision_in_force_however_late_it_comes(bench: Bench) -> None:

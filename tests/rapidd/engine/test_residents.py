@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bench.storm.machine import BLOCK_TOKENS, HYBRID, SHARED, Machine, expected_output, make_request
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.request import LANES
-from rapidd.errors import RequestError
+from rapidd.errors import RequestError, is_out_of_memory
 from rapidd.policy.plan import Plan
 from support.machine import busy_machine
 
@@ -158,9 +158,9 @@ def test_a_cpus_allocator_says_in_words_alone_that_memory_is_out() -> None:
     """All requests of the batch failed with ``internal_error``."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert BatchResult(error=caught.value).out_of_memory
-    assert not BatchResult(error=RuntimeError("another")).out_of_memory
-    assert not BatchResult().out_of_memory
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("another"))
+    assert not is_out_of_memory(None)
 
 
 def test_a_row_without_finite_logits_fails_alone() -> None:

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from rapidctl.wire import Cancel, ControlReply, Drain, Failed, Finished, Generate, Hello, Sampling, Welcome
+from rapidctl.wire import (
+    Cancel,
+    ControlReply,
+    Drain,
+    Failed,
+    Finished,
+    Generate,
+    GetPartition,
+    Hello,
+    PartitionInfo,
+    Sampling,
+    Welcome,
+)
 from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, LogConfig
 from rapidd.front import access
@@ -159,6 +171,21 @@ def test_every_action_of_an_operator_is_written_down_with_who_the_kernel_says_th
     assert peer.fails().code == "not_permitted"
     (refused,) = [line for line in lines.read() if line.get("event") == "audit"]
     assert refused["message"] == "operator: Drain refused: not_permitted"
+
+
+def test_a_probe_of_the_placement_is_written_down_and_looking_at_the_partition_is_not(
+    rig: Rig, lines: LogLines
+) -> None:
+    peer, engine = rig.ready()
+    log.start(LogConfig(format="json"), "front")
+    engine.state()
+    rig.until(lambda: rig.front.link.state is not None)
+    peer.ask(GetPartition(call=1), PartitionInfo)
+    peer.send(GetPartition(call=2, probe=True))
+    engine.expect(ipc.ProbePlacement)
+    (told,) = [line for line in lines.read() if line.get("event") == "audit"]
+    assert told["message"] == "operator: GetPartition carried out or passed on"
+    assert told["asked"] == "{'probe': True}"
 
 
 def test_cancelling_the_request_of_others_is_written_down_whether_it_was_allowed_or_not(

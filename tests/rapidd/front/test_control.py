@@ -16,6 +16,7 @@ VERBS: list[wire.Request] = [
     wire.SetPolicy(call=9, policy="shared"),
     wire.UndoPartition(call=9),
     wire.Drain(call=9),
+    wire.GetPartition(call=9, probe=True),
 ]
 
 
@@ -52,6 +53,17 @@ def test_undo_is_passed_on_with_the_epoch_it_goes_by(rig: Rig) -> None:
     assert (asked.by, asked.if_epoch) == ("bo", 4)
     engine.send(ipc.ControlDone(asked.token, 5, "bo: back to policy auto", None, ""))
     assert peer.expect(wire.ControlReply).text == "bo: back to policy auto"
+
+
+def test_a_probe_is_passed_on_and_answered_with_what_the_engine_told_before_it_was_done(rig: Rig) -> None:
+    peer, engine = rig.ready()
+    peer.send(wire.GetPartition(call=1, probe=True))
+    asked = engine.expect(ipc.ProbePlacement)
+    seen = replace(samples.PLACEMENT, probed_unix_s=1.9e9)
+    engine.state(partition=replace(samples.PARTITION, measured=seen))
+    engine.send(ipc.ControlDone(asked.token, 5, "", None, ""))
+    answer = peer.expect(wire.PartitionInfo)
+    assert (answer.call, answer.measured) == (1, seen)
 
 
 def test_who_asks_is_named_when_they_do_not_say(rig: Rig) -> None:

@@ -85,7 +85,18 @@ def test_placement_names_the_cores_that_the_team_ran_on() -> None:
     _, cores = cpu_table(None)
     worker = Worker("pinned", cores[-1:], 1, 0, lambda: None)
     worker.submit(lambda: float(torch.ones(1 << 20).sum())).wait()
-    assert worker.placement() == cores[-1:]
+    assert worker.placement().units == cores[-1:]
+    worker.close()
+
+
+def test_a_probe_starts_a_worker_that_has_not_run_yet() -> None:
+    _, cores = cpu_table(None)
+    woken = threading.Semaphore(0)
+    worker = Worker("asked", cores[:1], 1, 0, woken.release)
+    ended = worker.probe()
+    assert woken.acquire(timeout=10)
+    assert ended()
+    assert worker.placement().units == cores[:1]
     worker.close()
 
 
@@ -118,7 +129,7 @@ def test_a_worker_has_no_threads_before_its_first_task() -> None:
     """Idle teams made OpenMP put the working one's threads to sleep at every barrier."""
     before = threading.active_count()
     worker = Worker("lazy", None, 2, 0, lambda: None)
-    assert (threading.active_count(), worker.placement()) == (before, [])
+    assert (threading.active_count(), worker.placement().units) == (before, [])
     worker.close()  # nothing to end
     used = Worker("used", None, 1, 0, lambda: None)
     used.submit(lambda: None).wait()

@@ -70,6 +70,21 @@ def test_more_units_than_there_are() -> None:
         CudaPartitions(compute_units=133, driver=FakeDriver(132))
 
 
+def test_streams_are_opened_for_all_sms_and_for_every_split() -> None:
+    partitions = CudaPartitions(driver=FakeDriver(132))
+    opened = {units: [group.units for group in groups] for units, groups in partitions.open().items()}
+    assert opened == {132: [132, 132]} | {units: [units, 132 - units] for units in partitions.table.splits}
+
+
+def test_a_driver_that_lists_splits_and_refuses_to_make_them_serves_shared_only_and_says_why() -> None:
+    """A container without the right: `cuGreenCtxCreate` fails, though the device's SMs are told."""
+    partitions = CudaPartitions(driver=FakeDriver(132, may_partition=False))
+    assert partitions.table.splits
+    assert list(partitions.open()) == [132]
+    assert partitions.table.splits == ()
+    assert "cuGreenCtxCreate failed: 800" in (partitions.table.unsupported or "")
+
+
 @pytest.mark.parametrize("units", [0, 12, 132])
 def test_a_split_that_is_not_in_the_table_is_refused(units: int) -> None:
     with pytest.raises(DeviceError, match="legal: 16, 24, 32, 40, 48, 64"):

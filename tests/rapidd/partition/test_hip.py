@@ -10,6 +10,7 @@ import pytest
 
 from rapidd.errors import DeviceError
 from rapidd.partition.hip import HipDevice, HipStreams, describe, hip_table
+from rapidd.partition.hip_contexts import Resource
 from rapidd.partition.hip_runtime import (
     HipError,
     HipLibraryMissing,
@@ -19,7 +20,7 @@ from rapidd.partition.hip_runtime import (
 )
 from rapidd.partition.masks import CuLayout, lane_masks, legal_splits, unit_groups
 from support.amd import write_gpu
-from support.hip import NO_DEVICE, OUT_OF_MEMORY, UNSUPPORTED, FakeHip
+from support.hip import NO_DEVICE, OUT_OF_MEMORY, UNSUPPORTED, FakeHip, FakeNewerHip
 
 MI300X = CuLayout(units=304, num_xccs=8)
 """Where no sysfs tells the shader engines."""
@@ -89,6 +90,66 @@ def test_each_split_has_a_stream_a_lane_on_its_complementary_masks() -> None:
         assert fake.streams[streams.prefill[304 - split].handle] == masks.prefill
         assert (streams.decode[split].units, streams.prefill[304 - split].units) == (range(split), range(split, 304))
     assert len(fake.streams) == 2 * len(table.splits) + 2
+
+
+# --- execution contexts -------------------------------------------------------------------------------------------
+
+
+def test_a_resource_has_the_layout_of_the_runtimes() -> None:
+    assert ctypes.sizeof(Resource) == 144
+    assert (Resource.sm.offset, Resource.next.offset) == (96, 136)
+
+
+def test_where_hip_has_execution_contexts_lanes_of_a_split_have_priorities_too() -> None:
+    fake = FakeNewerHip()
+    runtime, device = device_of(fake)
+    table = hip_table(runtime, device)
+    streams = HipStreams(runtime, device, table)
+    for split in table.splits:
+        assert fake.streams[streams.decode[split].handle] == (-1, *range(split))
+        assert fake.streams[streams.prefill[304 - split].handle] == (1, *range(split, 304))
+    assert (fake.streams[streams.decode[304].handle], fake.streams[streams.prefill[304].handle]) == (-1, 1)
+
+
+@pytest.mark.parametrize("missing", ["hipGreenCtxCreate", "hipStreamGetDevResource"])
+def test_a_hip_that_lacks_one_of_their_calls_gets_masks(missing: str) -> None:
+    fake = FakeNewerHip()
+    fake.missing.add(missing)
+    assert masked_splits(fake) == legal_splits(MI300X)
+
+
+@pytest.mark.parametrize("call", ["hipDeviceGetDevResource", "hipGreenCtxCreate", "hipStreamGetDevResource"])
+def test_contexts_that_are_refused_leave_masks_and_no_stream_behind(call: str) -> None:
+    fake = FakeNewerHip()
+    fake.fail[call] = UNSUPPORTED
+    assert masked_splits(fake) == legal_splits(MI300X)
+
+
+@pytest.mark.parametrize("fake", [FakeNewerHip(step=64), FakeNewerHip(off_by=-2)], ids=["rounded", "another stream"])
+def test_contexts_of_other_sizes_than_asked_for_leave_masks(fake: FakeNewerHip) -> None:
+    assert set(masked_splits(fake)) >= {split for split in legal_splits(MI300X) if split % 64}
+
+
+def test_fewer_units_than_the_device_has_are_masked_also_where_there_are_contexts() -> None:
+    fake = FakeNewerHip()
+    runtime, device = device_of(fake)
+    HipStreams(runtime, device, hip_table(runtime, device, 128))
+    assert fake.contexts == []
+
+
+def masked_splits(fake: FakeNewerHip) -> tuple[int, ...]:
+    """Splits whose two streams have the masks of `lane_masks`; every open stream is one of theirs."""
+    runtime, device = device_of(fake)
+    table = hip_table(runtime, device)
+    streams = HipStreams(runtime, device, table)
+    assert len(fake.streams) == 2 * len(table.splits) + 2
+    masked = []
+    for split in table.splits:
+        masks = lane_masks(device.layout, split)
+        found = fake.streams[streams.decode[split].handle], fake.streams[streams.prefill[304 - split].handle]
+        if found == (masks.decode, masks.prefill):
+            masked.append(split)
+    return tuple(masked)
 
 
 def test_on_all_units_decode_goes_before_prefill() -> None:

@@ -130,6 +130,17 @@ def test_without_the_driver_amdsmi_is_not_even_imported(tmp_path: Path) -> None:
     assert answer["why"].startswith(f"no {tmp_path}/kfd: no driver")
 
 
+def test_an_amdsmi_that_trips_over_one_value_tells_the_others(tmp_path: Path) -> None:
+    broken = """
+def amdsmi_get_gpu_activity(handle): raise KeyError("gfx_activity")
+def amdsmi_get_clock_info(handle, clock): raise ValueError("bad enum")
+def amdsmi_shut_down(): raise OSError("gone")
+"""
+    sample = read(tmp_path, AMDSMI + broken)["sample"]
+    assert (sample["source"], sample["power_w"], sample["temperature_c"]) == ("amdsmi", 400.0, 70.0)
+    assert (sample["utilization"], sample["clock_hz"]) == (SYSFS["utilization"], SYSFS["clock_hz"])
+
+
 def test_what_amdsmi_does_not_tell_sysfs_does(tmp_path: Path) -> None:
     """'N/A' and all bits set are absent values; a function may be missing, or answer NOT_SUPPORTED or a DRM error."""
     answer = read(

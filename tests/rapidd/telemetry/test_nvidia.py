@@ -9,7 +9,7 @@ from msgspec import structs
 from rapidctl.wire import DeviceProcess
 from rapidd.telemetry.nvidia import NvidiaSensors, open_nvidia
 from rapidd.telemetry.sensors import DeviceSensors, Sensors
-from support.nvml import BUS_ID, UUID, Nvml
+from support.nvml import BUS_ID, ERRORS, UUID, Nvml
 
 XID = Nvml.nvmlEventTypeXidCriticalError
 TOLD = DeviceSensors(
@@ -62,7 +62,7 @@ def test_everything_is_told_in_si_units_and_shares(nvml: Nvml) -> None:
         ("nvmlDeviceGetComputeRunningProcesses", {"processes"}),
     ],
 )
-@pytest.mark.parametrize("how", ["NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "absent"])
+@pytest.mark.parametrize("how", ["NOT_SUPPORTED", "NO_PERMISSION", "FUNCTION_NOT_FOUND", "MISMATCH", "absent"])
 def test_what_the_driver_does_not_tell_is_null_and_costs_nothing_else(
     nvml: Nvml, function: str, fields: set[str], how: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_without_the_binding_the_reason_says_what_to_install(monkeypatch: pytest
     sensors.close()
 
 
-@pytest.mark.parametrize("error", ["LIBRARY_NOT_FOUND", "DRIVER_NOT_LOADED"])
+@pytest.mark.parametrize("error", ["LIBRARY_NOT_FOUND", "DRIVER_NOT_LOADED", "NO_PERMISSION"])
 def test_without_a_driver_the_reason_is_kept(nvml: Nvml, error: str) -> None:
     nvml.fails["nvmlInit"] = error
     sensors = open_nvidia(0, BUS_ID)
@@ -178,6 +178,8 @@ def test_another_gpus_values_are_worse_than_none(nvml: Nvml, gpus: int, environ:
         ((48,), "stop"),
         ((46, 119), "stop"),
         ((13, 74, 92), "none"),
+        ((151,), "stop"),
+        ((154,), "none"),
     ],
 )
 def test_the_worst_of_the_xids_decides_what_is_done(nvml: Nvml, xids: tuple[int, ...], remedy: str) -> None:
@@ -185,6 +187,44 @@ def test_the_worst_of_the_xids_decides_what_is_done(nvml: Nvml, xids: tuple[int,
     nvml.events.extend((XID, number) for number in xids)
     assert sensors.read().remedy == remedy
     assert sensors.read().remedy == "none"
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [(1, "reset the GPU"), (2, "reboot the machine"), (4, "drain and reset the GPU"), (7, "reboot the machine")],
+)
+def test_what_the_driver_asks_for_outweighs_what_an_xid_alone_would(nvml: Nvml, action: int, text: str) -> None:
+    sensors = open_nvidia(0, BUS_ID)
+    nvml.recovery_action = action
+    assert sensors.read().remedy == "none", "it is asked when something happened"
+    nvml.events.extend([(XID, 94), (XID, 154)])
+    reading = sensors.read()
+    assert (reading.faults[-1], reading.remedy) == (f"the driver asks to {text}", "stop")
+
+
+@pytest.mark.parametrize("action", [0, 3, 5, 99])
+def test_an_action_that_is_none_of_ours_changes_nothing(nvml: Nvml, action: int) -> None:
+    sensors = open_nvidia(0, BUS_ID)
+    nvml.recovery_action = action
+    nvml.events.append((XID, 94))
+    reading = sensors.read()
+    assert (len(reading.faults), reading.remedy) == (1, "restart")
+
+
+@pytest.mark.parametrize("how", ["refused", "no such value", "an older binding", "no such function"])
+def test_a_driver_that_does_not_know_the_action_leaves_it_to_the_table(nvml: Nvml, how: str) -> None:
+    nvml.recovery_action = 1
+    if how == "refused":
+        nvml.fails["nvmlDeviceGetFieldValues"] = "NOT_SUPPORTED"
+    elif how == "no such value":
+        nvml.field_error = ERRORS["NOT_SUPPORTED"][0]
+    elif how == "an older binding":
+        nvml.__class__ = type("OlderNvml", (Nvml,), {"NVML_FI_DEV_GET_GPU_RECOVERY_ACTION": None})
+    else:
+        nvml.nvmlDeviceGetFieldValues = None  # type: ignore[assignment, method-assign]
+    sensors = open_nvidia(0, BUS_ID)
+    nvml.events.append((XID, 94))
+    assert sensors.read().remedy == "restart"
 
 
 def test_xids_are_told_once_and_the_same_one_in_one_line(nvml: Nvml) -> None:

@@ -56,6 +56,44 @@ class Desk:
         return told
 
 
+class Tripping(Scripted):
+    """A binding that raises what nobody expects."""
+
+    def read(self) -> DeviceSensors:
+        raise TypeError("an integer is required")
+
+    def close(self) -> None:
+        super().close()
+        raise OSError("gone")
+
+
+def test_a_binding_that_trips_costs_the_values_and_is_told_once() -> None:
+    """It used to end the thread, and nobody heard."""
+    tripping, next_engines = Tripping(), Scripted(DeviceSensors(utilization=0.5))
+    desk = Desk(tripping, next_engines)
+    desk.watch.follow(GPU)
+    desk.watch.poll()
+    desk.watch.poll()
+    why = "no sensors of the device: reading them failed: TypeError: an integer is required"
+    assert desk.news() == [("warning", why, "warn")]
+    assert (tripping.closed, desk.watch.latest()) == (True, DeviceSensors())
+    desk.watch.follow(replace(GPU))
+    desk.watch.poll()
+    assert desk.watch.latest().utilization == 0.5
+
+
+def test_sensors_that_cannot_be_opened_are_told_once() -> None:
+    def trip(kind: Kind, ordinal: int, pci_bus_id: str | None) -> Sensors:
+        raise AttributeError("module 'pynvml' has no attribute 'nvmlInit'")
+
+    watch, told = DeviceWatch(lambda: 0, trip), list[str]()
+    watch.follow(GPU)
+    watch.poll()
+    watch.poll()
+    watch.tell(lambda kind, text, level: told.append(text))
+    assert [text.partition("AttributeError")[0] for text in told] == ["no sensors of the device: opening them failed: "]
+
+
 def test_nothing_is_opened_before_there_is_a_device() -> None:
     desk = Desk()
     desk.watch.poll()

@@ -1,0 +1,87 @@
+"""What torch sees of this machine, and what the driver lets a daemon have of its GPU: `rapidd doctor` asks.
+
+``python -P -m rapidd.partition.look [UNITS]`` prints a `TorchView` as JSON. It opens the GPU as `rapidd serve` does,
+its streams included, and loads nothing. It is a process of its own, because importing torch takes seconds and may
+crash on a broken driver, and because an opened GPU holds memory until its process ends.
+"""
+
+import os
+import sys
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rapidd.errors import DeviceError
+from rapidd.partition.cuda import CudaPartitions
+from rapidd.partition.hip import HipStreams, describe, hip_table
+from rapidd.partition.hip_runtime import HipRuntime
+from rapidd.partition.table import PartitionTable
+from rapidd.telemetry.watch import ORDINAL, Kind, sensors_for
+
+
+class GpuView(Struct, kw_only=True):
+    """A GPU as the daemon would have it. ``problem``: why it would not start there, with what to do in ``hint``."""
+
+    table: PartitionTable | None = None
+    problem: str | None = None
+    hint: str = ""
+    no_sensors: str | None = None
+    """Why nothing would be known of its temperature, power and faults."""
+
+
+class TorchView(Struct):
+    """``devices``: their names, the first being the one that serves. ``gpu``: that one; null where there is none."""
+
+    version: str
+    cuda: str | None
+    hip: str | None
+    devices: list[str]
+    gpu: GpuView | None = None
+
+
+def look_at_gpu(kind: Kind, compute_units: int | None, driver: Any = None) -> GpuView:
+    """Open it. ``driver``: a stand-in for `cuda.bindings.driver` or for `HipRuntime`."""
+    try:
+        if kind == "cuda":
+            partitions = CudaPartitions(ORDINAL, compute_units, driver)
+            partitions.open()
+            table, pci_bus_id = partitions.table, partitions.pci_bus_id
+        else:
+            runtime = driver or HipRuntime.load()
+            device = describe(runtime, ORDINAL)
+            table, pci_bus_id = hip_table(runtime, device, compute_units), device.pci_bus_id
+            HipStreams(runtime, device, table)
+    except DeviceError as error:
+        return GpuView(problem=str(error), hint=error.hint)
+    sensors = sensors_for(kind, ORDINAL, pci_bus_id)
+    sensors.close()
+    return GpuView(table=table, no_sensors=sensors.why_not)
+
+
+def look(compute_units: int | None) -> TorchView:
+    """This machine, by the torch that is installed."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    view = TorchView(
+        version=str(torch.__version__),
+        cuda=torch.version.cuda,
+        hip=torch.version.hip,
+        devices=[torch.cuda.get_device_name(index) for index in range(count)],
+    )
+    if count:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # its copy of the library is the one to ask
+        view.gpu = look_at_gpu("hip" if view.hip else "cuda", compute_units)
+    return view
+
+
+def main() -> None:
+    """Print it."""
+    compute_units = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    print(msgspec.json.encode(look(compute_units)).decode(), flush=True)
+    os._exit(0)  # HIP may wait for ever for streams that are let go (docs/amd.md)
+
+
+if __name__ == "__main__":
+    main()
