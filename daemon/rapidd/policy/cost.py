@@ -83,6 +83,11 @@ class _Lane:
         self.offset = 0.0
         """Decode: seconds added beside. Prefill: added to the factor, for each second of the other lane's step."""
 
+    def times(self, factor: float) -> _Lane:
+        """A lane on which everything takes so many times as long alone."""
+        curve = Curve(self.curve.knots, [factor * value for value in self.curve.values])
+        return _Lane(curve, Line(factor * self.line.slope, factor * self.line.steeper, self.line.bend), self.least)
+
 
 class CostModel:
     """Predicts seconds from a profile. Raises nothing: a `Profile` that was loaded is complete."""
@@ -190,8 +195,10 @@ class CostModel:
         decode = [s for s in samples if isinstance(s, DecodeSample)]
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
         # Where keys no longer fit in a cache, reading them may get dearer: decode bends.
-        self._decode = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
-        self._prefill = _chunk_lanes(prefill)
+        splits = self.profile.splits
+        lanes = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
+        self._decode = _with_fewer(lanes, splits)
+        self._prefill = _with_fewer(_chunk_lanes(prefill), [self.units_total - units for units in splits])
         self._hybrid = fit_mixed(
             [
                 MixedSample(*self._parts(s.rows, s.kv_tokens, s.tokens, s.context), s.seconds)
@@ -243,6 +250,12 @@ def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
     return lanes
 
 
+def _with_fewer(lanes: dict[int, _Lane], legal: Iterable[int]) -> dict[int, _Lane]:
+    """With ``legal`` numbers of units below all that were measured: times are in inverse proportion to units."""
+    least = min(lanes)
+    return {units: lanes[least].times(least / units) for units in legal if units < least} | lanes
+
+
 def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[float, float]]]) -> None:
     """Fit ratio = factor + offset * x by relative errors; lanes without ratios take the nearest lane's."""
     fitted = {}
@@ -257,7 +270,7 @@ def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[f
 
 
 def _nearest(lanes: Mapping[int, _Lane], units: int) -> _Lane:
-    """Of the measured unit counts the next smaller one, so that predictions are rather too long than too short."""
+    """Of the known unit counts the next smaller one, so that predictions are rather too long than too short."""
     return lanes[max((measured for measured in lanes if measured <= units), default=min(lanes))]
 
 

@@ -85,7 +85,23 @@ def test_where_there_are_graphs_a_mixed_batch_is_as_long_as_its_padded_rows_and_
 
 def test_a_unit_count_that_was_not_measured_is_taken_for_the_next_smaller_one() -> None:
     assert MODEL.decode_s(8, 100, 3) == MODEL.decode_s(8, 100, 2)
-    assert MODEL.prefill_s(8, 100, 1) == MODEL.prefill_s(8, 100, 2)
+
+
+def test_below_all_unit_counts_that_were_measured_times_are_in_inverse_proportion_to_units() -> None:
+    """A calibration that ran out of time before the splits once promised of one unit what two had done."""
+    whole = CostModel(
+        msgspec.structs.replace(
+            PROFILE,
+            decode=tuple(s for s in PROFILE.decode if s.units == KEY.units_total),
+            prefill=tuple(s for s in PROFILE.prefill if s.units == KEY.units_total),
+        )
+    )
+    for split in PROFILE.splits:
+        fewer, rest = KEY.units_total / split, KEY.units_total / (KEY.units_total - split)
+        assert whole.decode_s(8, 100, split) == pytest.approx(fewer * whole.decode_s(8, 100, KEY.units_total))
+        assert whole.prefill_s(8, 100, KEY.units_total - split) == pytest.approx(
+            rest * whole.prefill_s(8, 100, KEY.units_total)
+        )
 
 
 def test_what_was_never_run_beside_the_other_lane_is_taken_for_taking_turns() -> None:
