@@ -45,6 +45,7 @@ def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns:
         prefill_tokens=scheduler.prefill_tokens,
         running=control.plan,
         running_age_s=(now_ns - control.place_since_ns) / 1e9,
+        running_moved_s=(now_ns - control.moved_since_ns) / 1e9,
         prefill_running=scheduler.in_flight("prefill"),
         decode_tokens=scheduler.decode_tokens,
         context=scheduler.context,

@@ -7,7 +7,8 @@
     no plan keeps it           prompts wait, for a bounded time, if decode alone keeps it; else the least bad plan,
                                and it says so
 
-A change of place (mode or units) waits `DWELL_S` after the last one unless the load changed, and must be worth it.
+A change of place (mode or units) waits `DWELL_S` after the last one unless the load changed, whatever the predictions
+of the place say meanwhile, and must be worth it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from rapidd.policy.options import ITL_SHARE, SHORT_SHARE, Option, Outlook, Predictor
+from rapidd.policy.options import ITL_SHARE, MIN_CHUNK, SHORT_SHARE, Option, Outlook, Predictor
 from rapidd.policy.plan import TURNS, Plan, State
 
 ENTER: Final = ITL_SHARE
@@ -55,10 +56,11 @@ def _choose(state: State, now: Outlook) -> Plan:
         rate = now.lone_tokens_per_s
         plan = _whole(state, f"nothing decodes: prompts on all units at {_rate(rate)}")
         return replace(plan, prompt_time=now.prompt_time(rate))
-    options = _options(state, now)
+    may_move = _may_move(state)
+    options = _options(state, now) if may_move else [_here(state, now)]
     kept = [o for o in options if _keeps(state, o)]
     if not kept:
-        return _least_bad(state, now, options)
+        return _least_bad(state, now, options) if may_move else _wait_here(state, now, options[0])
     best = max(kept, key=lambda o: _score(state, o))
     running = next((o for o in kept if o.runs(state.running)), None)
     if running is not None and running is not best and not _worth(state, running, best):
@@ -111,6 +113,17 @@ def _options(state: State, now: Outlook) -> list[Option]:
     return found
 
 
+def _here(state: State, now: Outlook) -> Option:
+    """Where the plan in force is; with the shortest chunk where no longer one keeps the objective."""
+    assert state.running is not None, "who runs nothing may move"
+    mode = state.running.mode
+    match mode:
+        case "shared" | "split":
+            return now.beside(mode, state.running.decode_units)
+        case "serial" | "hybrid":
+            return now.turns(mode, state.itl_slo_s * ENTER) or now.of(mode, state.units_total, MIN_CHUNK)
+
+
 def _score(state: State, option: Option) -> float:
     """Prompt tokens a second; a little of them is given for steps well below the objective, which free rows sooner."""
     return option.tokens_per_s * math.pow(state.itl_slo_s / option.itl_s, STEP_WEIGHT)
@@ -118,26 +131,39 @@ def _score(state: State, option: Option) -> float:
 
 def _worth(state: State, running: Option, best: Option) -> bool:
     """Whether to leave a place that keeps the objective for a better one."""
-    return _may_move(state) and _score(state, best) > WORTH * _score(state, running)
+    return _score(state, best) > WORTH * _score(state, running)
 
 
 def _may_move(state: State) -> bool:
-    """Whether the last change of place is long enough ago, or the load is another one since."""
+    """Whether the last change of mode or units is long enough ago, or the load is another one since."""
+    return state.running is None or state.running_moved_s >= DWELL_S or _load_changed(state)
+
+
+def _load_changed(state: State) -> bool:
     before, now = state.running_rows, state.num_decoding
     changed = abs(now - before) > max(LOAD_ROWS, LOAD_SHARE * before) or (before == 0) != (now == 0)
-    return state.running_age_s >= DWELL_S or changed or state.running_backlog != (state.prefill_tokens > 0)
+    return changed or state.running_backlog != (state.prefill_tokens > 0)
+
+
+def _wait_here(state: State, now: Outlook, here: Option) -> Plan:
+    """The place no longer keeps the objective, and changed too lately to be left: prompts wait, if that helps."""
+    running = state.running
+    assert running is not None, "who runs nothing may move"
+    why = f"{_ms(state.itl_slo_s)} are not kept, and the last change was less than {DWELL_S:g} s ago"
+    if now.step_on(running.decode_units) <= state.itl_slo_s * STAY:
+        return replace(running, chunk=0, prompt_time=None, reason=f"prompts wait: {why}")
+    return _plan(state, now, here, f"{why}: {_reason(state, here)}")
 
 
 def _least_bad(state: State, now: Outlook, options: list[Option]) -> Plan:
     """No plan keeps the ITL objective while prompts are computed."""
     best = min(options, key=lambda o: o.itl_s)
     running = next((o for o in options if o.runs(state.running)), None)
-    if running is not None and not _may_move(state):
-        best = running
-    elif _may_pause(state, now.paused()):
+    just_went_on = running is not None and state.running_age_s < DWELL_S and not _load_changed(state)
+    if not just_went_on and _may_pause(state, now.paused()):
         only = f"{state.num_decoding} rows keep {_ms(state.itl_slo_s)} only alone ({_ms(now.step_s)})"
         return now.paused().plan(state.units_total, f"prompts wait: {only}")
-    elif running is not None and running.itl_s < WORTH * best.itl_s:
+    if running is not None and (just_went_on or running.itl_s < WORTH * best.itl_s):
         best = running
     reason = (
         f"no plan keeps {_ms(state.itl_slo_s)} with {state.num_decoding} rows: the least bad, {_reason(state, best)}"

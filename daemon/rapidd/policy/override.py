@@ -72,7 +72,7 @@ class Control:
         self.plan_since_ns = 0
         self.notices: list[Notice] = []
         """What happened since the caller last emptied it."""
-        self.place_since_ns = 0
+        self.place_since_ns = self.moved_since_ns = 0
         """When the plan's mode or units last changed, and the load it was chosen for."""
         self.place_rows = 0
         self.place_backlog = False
@@ -229,6 +229,8 @@ class Control:
         if moved:
             self.place_since_ns, self.place_rows = now_ns, state.num_decoding
             self.place_backlog = state.prefill_tokens > 0
+        if before is None or not plan.same_units(before):
+            self.moved_since_ns = now_ns
         if moved or (self._planned_epoch != self.epoch and before is not None and not plan.same_work(before)):
             self.decision += 1
             self.plan_since_ns = now_ns

@@ -1,5 +1,6 @@
 """The currency of the policy: a `Plan`, and the `State` it is made from. Plain frozen data."""
 
+import math
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -55,9 +56,12 @@ class Plan(Struct, frozen=True):
         )
 
     def same_place(self, other: "Plan") -> bool:
-        """The same mode on the same units, and both paused or neither; chunks may differ."""
-        here, there = (self.mode, self.decode_units, self.paused), (other.mode, other.decode_units, other.paused)
-        return here == there
+        """As `same_units`, and both paused or neither."""
+        return self.same_units(other) and self.paused == other.paused
+
+    def same_units(self, other: "Plan") -> bool:
+        """The same mode on the same units; chunks may differ."""
+        return (self.mode, self.decode_units) == (other.mode, other.decode_units)
 
     @property
     def paused(self) -> bool:
@@ -85,6 +89,9 @@ class State(Struct, frozen=True, kw_only=True):
     """Prompt tokens still to compute, of requests that are prefilling or waiting."""
     running: Plan | None
     running_age_s: float
+    """Since mode or units changed, or prompts were paused or went on."""
+    running_moved_s: float = math.inf
+    """Since mode or units changed."""
     prefill_running: bool = False
     """Whether a chunk is on the prefill lane; its tokens are no longer counted in `prefill_tokens`."""
     decode_tokens: int = 0
