@@ -1,11 +1,14 @@
 """The simulated engine: nothing is lost or made up, time passes as the cost model says, no policy starves anybody."""
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rapidctl.wire import Mode
+from rapidd.engine import prompts
 from rapidd.engine.batch import Batch
 from rapidd.engine.observe import SOON_S
 from rapidd.simulate.load import Item
@@ -98,6 +101,37 @@ def test_overload_starves_neither_rows_nor_prompts(policy: str) -> None:
     assert summary.longest_wait_s < run.seconds
     assert summary.itl_s.max is not None
     assert summary.itl_s.max < 0.5
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.sampled_from([0.01, 0.1, 0.4]), st.sampled_from([60, 4_000, 16_000]), st.integers(1, 12)),
+    min_size=30,
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(arrivals=ARRIVALS)
+def test_nobody_waits_for_who_came_after_his_last_due_time(policy: str, arrivals: list[tuple[float, int, int]]) -> None:
+    """So every first token comes in bounded time: only those that arrived until then can go first.
+
+    A prompt's last due time is its arrival where prompts are computed in that order; under `auto` it is its TTFT limit
+    later, and once more by `GIVE_WAY_NS`, here a second: a few seconds of overload see all of it.
+    """
+    inside = setup(kv_blocks=1200, max_running=16)
+    inside = replace(inside, slo=replace(inside.slo, ttft_floor_s=0.1, ttft_per_1k_s=0.05))
+    at_s = list(accumulate(gap for gap, _, _ in arrivals))
+    items = [Item(at, prompt, output, []) for at, (_, prompt, output) in zip(at_s, arrivals, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts, "GIVE_WAY_NS", 10**9)
+        records = serve(policy, items, inside).records
+    for record in records:
+        last_due_s = record.arrival_s
+        if policy == "auto":
+            last_due_s += inside.slo.ttft_limit_s(record.prompt_tokens) + 1.0
+        later = [other for other in records if other.arrival_s > last_due_s]
+        assert not [other for other in later if other.token_s[0] < record.token_s[0]]
 
 
 @pytest.mark.parametrize("itl_s", [0.012, 0.015, 0.025, 0.05])
