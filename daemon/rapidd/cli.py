@@ -19,7 +19,7 @@ import msgspec
 from rapidctl import __version__
 from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
-from rapidd.config import Config
+from rapidd.config import Config, SloConfig
 from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
 from rapidd.http import command as http_command
 from rapidd.ipc import AskProfile
@@ -28,6 +28,8 @@ from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
 from rapidd.policy.profile import load_profile
 from rapidd.simulate.arguments import add_arguments as add_simulate_arguments
+from rapidd.simulate.arguments import duration_s
+from rapidd.telemetry.latency import resolve_slo
 
 EXIT_FAILED: Final = 1
 EXIT_BUG: Final = 70
@@ -103,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     show_file = shown.add_parser("show", help="its error, and the fewest decode units for an ITL objective")
     show_file.set_defaults(command=_profile_show)
     show_file.add_argument("file", type=Path, metavar="FILE")
-    show_file.add_argument("--slo-itl", type=_positive, default=0.05, metavar="S", help="ITL objective (0.05)")
+    show_file.add_argument(
+        "--slo-itl", type=duration_s, metavar="DUR", help="ITL objective, 25ms; the default of the profile's device"
+    )
     show_file.add_argument("--context", type=_natural, default=1024, metavar="N", help="cached tokens a row (1024)")
     _add_json_option(show_file)
 
@@ -220,8 +224,10 @@ def _profile_show(arguments: argparse.Namespace) -> int:
     from rapidctl.commands.profile import show
     from rapidctl.out import Out
 
-    calibration = Calibration(Found(load_profile(arguments.file), "file"))
-    answer = calibration.answer(AskProfile(0, arguments.slo_itl, arguments.context), arguments.slo_itl)
+    profile = load_profile(arguments.file)
+    calibration = Calibration(Found(profile, "file"))
+    itl_s = resolve_slo(SloConfig(), profile.key.device_kind).itl_s
+    answer = calibration.answer(AskProfile(0, arguments.slo_itl, arguments.context), itl_s)
     reply = ProfileReply(
         call=0,
         calibration=answer.calibration,

@@ -165,13 +165,14 @@ def test_doctor_exits_1_and_says_what_to_do(empty: str, folder: Path) -> None:
 
 def test_a_profile_in_a_file_is_shown_as_the_daemon_shows_its_own(tmp_path: Path) -> None:
     save_profile(PROFILE, tmp_path / "p.json")
-    answer = rapidd("profile", "show", str(tmp_path / "p.json"), "--slo-itl", "0.006", "--context", "512")
+    answer = rapidd("profile", "show", str(tmp_path / "p.json"), "--slo-itl", "6ms", "--context", "512")
     assert (answer.returncode, answer.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
     assert "profile example on Example 4 (the configured file)" in lines
     assert "fewest decode units for 6 ms a step, 512 tokens a row:" in lines
     knee = json.loads(rapidd("profile", "show", str(tmp_path / "p.json"), "--json").stdout)["knee"]
     assert [row["rows"] for row in knee["rows"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert knee["itl_s"] == 0.05, "the default objective of such a device"
 
 
 def test_a_profile_that_cannot_be_used_is_refused_wherever_it_is_named(tmp_path: Path, empty: str) -> None:

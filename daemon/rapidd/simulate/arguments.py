@@ -8,6 +8,12 @@ KV_TOKENS: Final = 450_000
 """Of the default cache: what an 8B model in 16 bits leaves of 80 GB."""
 CONTEXT: Final = 24_576
 """Tokens: default of --max-model-len, where the device allows it."""
+REQUESTS: Final = 300
+"""Default of --requests."""
+FACTOR: Final = 1_000_000
+"""Rates and seconds a thousand tokens: beyond, times are no numbers that a clock of nanoseconds has."""
+MOST: Final = 10_000_000
+"""Of anything that is counted: more would not fit this machine's memory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,19 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slo-itl",
         action="append",
-        type=_duration_s,
+        type=duration_s,
         metavar="DUR",
         help="ITL objective, 25ms; may be repeated",
     )
     parser.add_argument(
         "--slo-ttft-per-1k", type=_positive, metavar="S", help="TTFT objective, seconds per 1,000 prompt tokens (1)"
     )
-    parser.add_argument("--rate", type=_positive, default=1.0, metavar="X", help="times the recorded rate (1)")
-    parser.add_argument("--seconds", type=_duration_s, metavar="DUR", help="of arrivals; the whole trace by default")
+    parser.add_argument("--rate", type=_positive, metavar="X", help="times the recorded rate (1)")
+    parser.add_argument("--seconds", type=duration_s, metavar="DUR", help="of arrivals; the whole trace by default")
     parser.add_argument(
         "--request-rate", type=_positive, metavar="R", help="for a trace without arrival times: Poisson, R a second"
     )
-    parser.add_argument("--warmup", type=_duration_s, default=0.0, metavar="DUR", help="of arrivals, not judged")
+    parser.add_argument("--warmup", type=duration_s, default=0.0, metavar="DUR", help="of arrivals, not judged")
     parser.add_argument("--max-model-len", type=_count, metavar="N", help=f"longer prompts are cut to it ({CONTEXT})")
     add_device_arguments(parser)
     parser.add_argument("--goodput", action="store_true", help="search for the highest rate that meets the SLO")
@@ -49,9 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep", action="store_true", help="the goodput of every arm, and auto beside the best static"
     )
     parser.add_argument(
-        "--requests", type=_count, default=300, metavar="N", help="of a --shape; of a slice for --goodput, about (300)"
+        "--requests",
+        type=_count,
+        metavar="N",
+        help=f"of a --shape; of a slice for --goodput, about ({REQUESTS})",
     )
-    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes for --goodput (1)")
+    parser.add_argument("--workers", type=_count, metavar="N", help="processes for --goodput (1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there")
     parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables of --goodput there")
 
@@ -68,7 +77,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of --jitter and --shape (0)")
 
 
-def _duration_s(text: str) -> float:
+def duration_s(text: str) -> float:
+    """Seconds of "25ms", "30s", "5m"; not zero."""
     from rapidctl.commands.common import positive_duration_s  # knows ZeroMQ, which this command line does not need
 
     return positive_duration_s(text)
@@ -76,13 +86,13 @@ def _duration_s(text: str) -> float:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than zero")
+    if not 1 / FACTOR <= value <= FACTOR:
+        raise argparse.ArgumentTypeError(f"must be within {1 / FACTOR:g} and {FACTOR:,}")
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    if not 1 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"must be within 1 and {MOST:,}")
     return value

@@ -21,7 +21,7 @@ from rapidd.paths import profile_dir
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.library import SHIPPED, Found
 from rapidd.policy.profile import RECALIBRATE, Profile, load_profile
-from rapidd.simulate.arguments import CONTEXT, KV_TOKENS
+from rapidd.simulate.arguments import CONTEXT, KV_TOKENS, REQUESTS
 from rapidd.simulate.errors import MOST, Errors, read_errors
 from rapidd.simulate.load import load_of, slice_of
 from rapidd.simulate.machine import Machine, Setup
@@ -35,14 +35,17 @@ HOST_S: Final = 0.001
 
 def run(arguments: argparse.Namespace) -> int:
     """Print tables, and one JSON line last. Raises ConfigError and ProfileError."""
-    if arguments.warmup and (arguments.goodput or arguments.sweep):
-        raise ConfigError(["--warmup: a search for goodput judges every request; leave it out"])
+    if problems := _without_effect(arguments) or _not_writable(arguments):
+        raise ConfigError(problems)
     profile = load_profile(arguments.profile) if arguments.profile else _newest()
     setups = _setups(arguments, profile)
     try:
         traces = _traces(arguments, setups[0].max_model_len)
     except RapidctlError as error:
         raise ConfigError([f"--trace: {error} ({error.hint})" if error.hint else f"--trace: {error}"]) from error
+    if empty := [trace.name for trace in traces if not trace.requests]:
+        fits = f"no request fits the context of {setups[0].max_model_len} tokens: give a larger --max-model-len"
+        raise ConfigError([f"{name}: {fits}" for name in empty])
     calibration = Calibration(Found(profile, "file"))
     policies = arguments.policy or (all_arms(profile.splits) if arguments.sweep else ["auto"])
     for policy in policies:
@@ -61,6 +64,34 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _without_effect(arguments: argparse.Namespace) -> list[str]:
+    """Options that would change nothing, as sentences."""
+    searches = arguments.goodput or arguments.sweep
+    rules = (
+        (searches and arguments.warmup, "--warmup: a search for goodput judges every request; leave it out"),
+        (searches and arguments.rate, "--rate: a search for goodput chooses the rate; leave it out"),
+        (not searches and arguments.markdown, "--markdown: the tables are those of --goodput or --sweep"),
+        (not searches and arguments.workers, "--workers: only --goodput and --sweep run in several processes"),
+        (
+            not searches and arguments.requests and not arguments.shape,
+            "--requests: counts those of a --shape, or of a slice for --goodput; cut a trace by --seconds",
+        ),
+    )
+    return [sentence for broken, sentence in rules if broken]
+
+
+def _not_writable(arguments: argparse.Namespace) -> list[str]:
+    """A place that cannot be written is told now, not after an hour."""
+    problems = []
+    for option, path in (("--json", arguments.json), ("--markdown", arguments.markdown)):
+        try:
+            if path:
+                path.open("a").close()
+        except OSError as error:
+            problems.append(f"{option}: {path} cannot be written: {error.strerror}")
+    return problems
+
+
 def _runs(
     arguments: argparse.Namespace,
     calibration: Calibration,
@@ -71,25 +102,37 @@ def _runs(
     rows = []
     for trace in traces:
         items = load_of(trace, setups[0].block_tokens)
-        load = slice_of(items, arguments.rate, arguments.seconds or float("inf"))
+        rate = arguments.rate or 1.0
+        load = slice_of(items, rate, arguments.seconds or float("inf"))
+        if not load or load[-1].arrival_s < arguments.warmup:
+            raise ConfigError([f"{trace.name}: no request is left to judge: more --seconds, or less --warmup"])
         for setup in setups:
             for policy in policies:
                 done = Machine(calibration, policy, setup).run(load)
                 summary = summarize(done, setup.slo, arguments.warmup)
-                print(_line(trace.name, policy, setup.slo, summary))
+                print(_line(trace, policy, setup.slo, summary))
                 told = {
                     "trace": trace.name,
                     "policy": policy,
                     "itl_slo_s": setup.slo.itl_s,
                     "ttft_per_1k_s": setup.slo.ttft_per_1k_s,
-                    "rate": arguments.rate,
+                    "rate": rate,
+                    "cut": trace.cut,
+                    "dropped": trace.dropped,
                     "seed": arguments.seed,
                 }
                 rows.append(told | msgspec.to_builtins(summary))
     return {"runs": rows}
 
 
-def _line(trace: str, policy: str, slo: Slo, summary: Summary) -> str:
+def _lost(trace: Trace) -> str:
+    """What became of the whole trace's requests that do not fit the context."""
+    if not trace.cut and not trace.dropped:
+        return ""
+    return f"; of the trace {trace.cut} prompts were cut to the context, {trace.dropped} requests dropped"
+
+
+def _line(trace: Trace, policy: str, slo: Slo, summary: Summary) -> str:
     def ms(seconds: float | None) -> str:
         return "-" if seconds is None else f"{1e3 * seconds:.1f}"
 
@@ -97,8 +140,8 @@ def _line(trace: str, policy: str, slo: Slo, summary: Summary) -> str:
     places = ", ".join(f"{place} {share:.0%}" for place, share in summary.places.items() if share >= 0.005)
     return "\n".join(
         (
-            f"{trace}  {policy}  ITL objective {ms(slo.itl_s)} ms, "
-            f"{summary.requests} requests in {summary.seconds:.0f} s",
+            f"{trace.name}  {policy}  ITL objective {ms(slo.itl_s)} ms, "
+            f"{summary.requests} requests in {summary.seconds:.0f} s{_lost(trace)}",
             f"  met {summary.met:.1%} (TTFT {summary.ttft_met:.1%}, ITL {summary.itl_met:.1%}), "
             f"{summary.refused} refused",
             f"  TTFT p50/p95/p99/max {ms(ttft.p50)}/{ms(ttft.p95)}/{ms(ttft.p99)}/{ms(ttft.max)} ms",
@@ -123,11 +166,11 @@ def _search(
         setup=setups[0],
         traces=traces,
         itl_s=[setup.slo.itl_s for setup in setups],
-        requests=arguments.requests,
+        requests=arguments.requests or REQUESTS,
         seconds=arguments.seconds,
     )
     found: list[Goodput] = []
-    for part in sweep(job, policies, arguments.workers):
+    for part in sweep(job, policies, arguments.workers or 1):
         found += part
         rates = "/".join("-" if one.requests_per_s is None else f"{one.requests_per_s:.2f}" for one in part)
         first = part[0]
@@ -205,7 +248,7 @@ def _traces(arguments: argparse.Namespace, max_model_len: int) -> list[Trace]:
     return [
         *(_trace(path, arguments.request_rate, max_model_len) for path in arguments.trace),
         *(
-            shape_trace(shape, seed=arguments.seed, count=arguments.requests).limited(max_model_len)
+            shape_trace(shape, seed=arguments.seed, count=arguments.requests or REQUESTS).limited(max_model_len)
             for shape in arguments.shape
         ),
     ]

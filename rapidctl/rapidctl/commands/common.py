@@ -36,7 +36,7 @@ def duration_s(text: str) -> float:
     """Seconds of "30s", "5m", "1h", "250ms", "2d" or a bare number of seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(ms|[smhd]?)", text.strip())
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 30s, 5m or 1h")
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 25ms, 30s, 5m or 1h")
     return float(match[1]) * _UNITS_S[match[2]]
 
 

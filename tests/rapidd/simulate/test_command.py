@@ -54,8 +54,59 @@ def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
     told = capsys.readouterr().err
     assert "--jitter: -1 is not within 0 and 0.5" in told
     assert "--bias: 'mixd' is no kind of batch" in told
-    assert simulate(*words, "--goodput", "--warmup", "2") == 78
-    assert "--warmup: a search for goodput judges every request" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--markdown", "x.md"), "--markdown: the tables are those of --goodput or --sweep"),
+        (("--workers", "2"), "--workers: only --goodput and --sweep run in several processes"),
+        (("--requests", "5"), "--requests: counts those of a --shape"),
+        (("--goodput", "--rate", "2"), "--rate: a search for goodput chooses the rate"),
+        (("--goodput", "--warmup", "2"), "--warmup: a search for goodput judges every request"),
+        (("--json", "no/such/folder.json"), "--json: no/such/folder.json cannot be written: No such file or directory"),
+        (("--max-model-len", "3"), "no request fits the context of 3 tokens: give a larger --max-model-len"),
+        (("--goodput", "--max-model-len", "3"), "no request fits the context of 3 tokens"),
+        (("--warmup", "1h"), "no request is left to judge: more --seconds, or less --warmup"),
+    ],
+)
+def test_what_would_change_nothing_or_judge_nobody_is_refused_before_anything_runs(
+    words: tuple[str, ...],
+    said: str,
+    profile: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert simulate("--trace", MOONCAKE, "--profile", profile, *words) == 78
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rate", "1e-300"),
+        ("--request-rate", "1e-300"),
+        ("--slo-ttft-per-1k", "1e308"),
+        ("--kv-blocks", "99999999999"),
+    ],
+)
+def test_numbers_beyond_all_use_are_refused(
+    words: tuple[str, ...], profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        simulate("--trace", MOONCAKE, "--profile", profile, *words)
+    assert "must be within" in capsys.readouterr().err
+
+
+def test_prompts_that_were_cut_are_counted(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("--trace", MOONCAKE, "--profile", profile, "--max-model-len", "2000") == 0
+    out = capsys.readouterr().out
+    (run,) = json.loads(out.splitlines()[-1])["runs"]
+    assert run["cut"] > 0
+    assert f"of the trace {run['cut']} prompts were cut to the context, {run['dropped']} requests dropped" in out
 
 
 def test_a_shape_needs_no_file_and_a_ttft_objective_judges_it(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
