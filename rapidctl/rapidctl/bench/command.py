@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 EXIT_INVALID: Final = 1
 EXIT_INTERRUPT: Final = 130
+VOCAB_SIZE: Final = 32_000
+"""Ids of prompts for a server that does not tell are below it."""
 SERVER_SLO: Final = Slo(itl_s=0.05, ttft_floor_s=0.25, ttft_per_1k_s=1.0)
 """Of a server that has no objectives of its own; what rapidd takes on a GPU."""
 
@@ -272,7 +274,11 @@ def carry_out(command: Once | Search | Compare, args: Namespace, out: Out) -> in
 def _opened(args: Namespace, out: Out) -> Iterator[Bench]:
     """The session that the options ask for. Raises `UsageError`, `Unreachable` and what a server's answers deserve."""
     traces = traces_of(args)
+    if not args.http and (args.model or args.vocab_size):
+        raise UsageError("--model and --vocab-size are of a server: give --http, or leave them out")
     if args.picture is not None:
+        if args.picture.suffix != ".svg":
+            raise UsageError(f"{args.picture}: the picture is an SVG", "call it FILE.svg")
         _write(args, picture([]))  # a path that cannot be written is refused now, not after an hour
     with ExitStack() as stack:
         client = None
@@ -340,7 +346,7 @@ class Served(NamedTuple):
         served = served_model(server, args.model)
         slo, about = (SERVER_SLO, {}) if daemon is None else (daemon.slo, daemon.about)
         about = {**about, "http": args.http, "model": served.id}
-        return cls((server, served.id), args.vocab_size, served.max_model_len, slo, about)
+        return cls((server, served.id), args.vocab_size or VOCAB_SIZE, served.max_model_len, slo, about)
 
     @classmethod
     def _daemon(cls, client: Client) -> Served:

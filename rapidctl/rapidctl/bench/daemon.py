@@ -85,7 +85,7 @@ def _take(stream: Stream, record: Record, now_ns: int) -> bool:
                 record.cached_tokens, record.preemptions = finished.cached_tokens, finished.preemptions
                 record.end("finished", now_s)
             case Failed() as failed:
-                record.end("failed" if stream.accepted else "refused", now_s, failed.code)
+                record.end("failed" if stream.accepted else "refused", now_s, failed.code, failed.message)
             case Accepted():
                 pass
     return stream.ended is not None

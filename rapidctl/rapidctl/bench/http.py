@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 READ_BYTES: Final = 65_536
 MAX_HEAD_BYTES: Final = 65_536
 MAX_LINE_BYTES: Final = 1_048_576
+SAID_BYTES: Final = 200
+"""Of a refusal's body that has no message."""
 
 
 class Server(Struct, frozen=True):
@@ -114,6 +116,16 @@ class _Chunk(Struct):
     choices: list[msgspec.Raw] = []
     usage: _Usage | None = None
     error: msgspec.Raw = msgspec.Raw()
+
+
+class _Error(Struct):
+    message: str
+
+
+class _Refusal(Struct):
+    """The body of an answer that is not 200."""
+
+    error: _Error
 
 
 _encoder = msgspec.json.Encoder()
@@ -260,14 +272,14 @@ class _Exchange:
     def _end(self, now_s: float) -> None:
         answer = self._answer
         if answer.status != 200:
-            self._fail("refused", f"http_{answer.status}" if answer.status else "connection_closed")
+            self._fail("refused", f"http_{answer.status}" if answer.status else "connection_closed", answer.said)
         elif answer.done:
             self.record.end("finished", now_s)
         else:
             self._fail("failed", "cut_off")
 
-    def _fail(self, outcome: Literal["refused", "failed"], error: str) -> None:
-        self.record.end(outcome, time.monotonic(), error)
+    def _fail(self, outcome: Literal["refused", "failed"], error: str, said: str = "") -> None:
+        self.record.end(outcome, time.monotonic(), error, said)
 
 
 def _errno_name(error: OSError) -> str:
@@ -292,6 +304,14 @@ class Answer:
         self._chunked = False
         self._left: int | None = None
         """Bytes left of the body or of the chunk; null until the connection closes."""
+
+    @property
+    def said(self) -> str:
+        """Of a refusal: its message, or how its body begins."""
+        try:
+            return msgspec.json.decode(self._body, type=_Refusal).error.message
+        except ValueError:
+            return self._body[:SAID_BYTES].decode(errors="replace").strip()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Data of the events that are complete now. The body of an answer that is not 200 has none."""

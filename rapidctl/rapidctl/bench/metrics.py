@@ -85,6 +85,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Finished with fewer tokens than were asked for: the server does not ignore its end-of-sequence token."""
     errors: dict[str, int]
     """Refusals and failures by code."""
+    said: dict[str, str]
+    """What the server said with the first of each."""
     met: int
     """Requests that met both objectives."""
     ttft_met: float | None
@@ -126,6 +128,7 @@ def summarize(records: Sequence[Record], slo: Slo) -> Summary:
         unfinished=outcomes["unfinished"] + outcomes["open"],
         short=sum(len(record.stamps) < record.request.output_tokens for record in finished),
         errors=dict(Counter(record.error for record in measured if record.error)),
+        said={record.error: record.said for record in reversed(measured) if record.said},
         met=sum(verdict.both for verdict in verdicts),
         ttft_met=_share([verdict.ttft for verdict in verdicts]),
         itl_met=_share([verdict.itl for verdict in verdicts]),

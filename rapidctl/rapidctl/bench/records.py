@@ -40,13 +40,15 @@ class Record:
     ended_s: float | None = None
     error: str = ""
     """Code of the refusal or failure."""
+    said: str = ""
+    """What the server said with it."""
     cached_tokens: int | None = None
     preemptions: int | None = None
 
-    def end(self, outcome: Outcome, at_s: float, error: str = "") -> None:
+    def end(self, outcome: Outcome, at_s: float, error: str = "", said: str = "") -> None:
         """Its last word; later ones are not heard."""
         if self.outcome == "open":
-            self.outcome, self.ended_s, self.error = outcome, at_s, error
+            self.outcome, self.ended_s, self.error, self.said = outcome, at_s, error, said
 
     @property
     def ttft_s(self) -> float | None:
@@ -84,6 +86,7 @@ class Record:
             "ended_s": None if self.ended_s is None else round(self.ended_s - begin_s, 6),
             "outcome": self.outcome,
             "error": self.error,
+            "said": self.said,
             "measured": self.measured,
             "cached_tokens": self.cached_tokens,
             "preemptions": self.preemptions,

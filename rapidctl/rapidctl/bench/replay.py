@@ -80,7 +80,7 @@ class Replay:
                 f"the generator was late: p99 {late * 1000:.0f} ms, {max_lateness_s * 1000:.0f} ms are allowed; "
                 "run it on a core of its own, or offer less"
             )
-        if self.generator.cpu_share > MAX_CPU_SHARE:
+        if self.records and self.generator.cpu_share > MAX_CPU_SHARE:
             found.append(f"the generator used {self.generator.cpu_share:.0%} of a core: offer less")
         if self.ending == "stopped":
             found.append("it was stopped before its end")

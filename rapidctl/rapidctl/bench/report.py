@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rapidctl.bench.compare import Compared, Ratio
 from rapidctl.bench.goodput import Goodput
-from rapidctl.bench.metrics import Percentiles
+from rapidctl.bench.metrics import Percentiles, Summary
 from rapidctl.bench.session import Run
 from rapidctl.out import UNKNOWN, Out, number, percent, seconds
 
@@ -32,7 +32,7 @@ def show_run(run: Run, out: Out) -> None:
         [
             ("trace", f"{run.trace} at {run.scale:g} times its rate, {number(run.offered_per_s)} requests/s"),
             ("requests", f"{run.requests} sent, {summary.offered} measured: {ended}, {summary.unfinished} unfinished"),
-            *([("errors", _counts(summary.errors))] if summary.errors else []),
+            *([("errors", _errors(summary))] if summary.errors else []),
             *([("short", f"{summary.short} ended before their length")] if summary.short else []),
             *([("lengths", f"{run.cut} prompts cut, {run.dropped} requests dropped")] if run.cut + run.dropped else []),
             ("slo met", f"{_met(run)}  ({limit})"),
@@ -85,8 +85,12 @@ def modes(run: Run) -> str:
     return ", ".join(f"{mode} {percent(part)}" for mode, part in shares if part >= 0.005) or UNKNOWN
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+def _errors(summary: Summary) -> str:
+    """Each code, how often, and what the server said the first time."""
+    return "; ".join(
+        f"{code} {count}" + (f": {summary.said[code]}" if code in summary.said else "")
+        for code, count in summary.errors.items()
+    )
 
 
 def show_runs(runs: Sequence[Run], out: Out) -> None:

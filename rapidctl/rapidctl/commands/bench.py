@@ -105,9 +105,7 @@ def _add_options(parser: ArgumentParser) -> None:
     server = parser.add_argument_group("server (a daemon at --endpoint unless told)")
     server.add_argument("--http", metavar="URL", help="an OpenAI-compatible server, http://host:port")
     server.add_argument("--model", metavar="NAME", help="with --http (the first that is served)")
-    server.add_argument(
-        "--vocab-size", metavar="N", type=counting, default=32_000, help="with --http: ids below (32000)"
-    )
+    server.add_argument("--vocab-size", metavar="N", type=counting, help="with --http: ids below (32000)")
     judging = parser.add_argument_group("judging")
     judging.add_argument(
         "--warmup", metavar="DUR", type=common.duration_s, default=0.0, help="send, do not measure (0)"

@@ -57,7 +57,7 @@ def test_a_refusal_is_told_from_a_failure(peer: Peer, client: Client, accepted: 
         Failed(code="queue_full", message="full", id=ask.id),
     ]
     outcome = "failed" if accepted else "refused"
-    assert [(r.outcome, r.error) for r in records_of(client)] == [(outcome, "queue_full")] * 2
+    assert [(r.outcome, r.error, r.said) for r in records_of(client)] == [(outcome, "queue_full", "full")] * 2
 
 
 def test_what_is_open_at_the_end_is_given_up_and_cancelled(peer: Peer, client: Client) -> None:

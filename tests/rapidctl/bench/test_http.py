@@ -7,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidctl.bench.http import Answer, HttpTarget, Server, served_model
+from rapidctl.bench.metrics import summarize
 from rapidctl.bench.records import Record
 from rapidctl.bench.replay import replay
 from rapidctl.bench.trace import Prompts, shape_trace
 from rapidctl.errors import ProtocolMismatch, Refused, Unreachable, UsageError
+from rapidctl.wire import Slo
 from support.openai import OpenAIServer, Script
 
 PROMPTS = Prompts(512)
 TRACE = shape_trace("20/5@inf", count=6)
+SLO = Slo(itl_s=0.1, ttft_floor_s=0.5, ttft_per_1k_s=1.0)
 
 
 def records_of(server: OpenAIServer, url: str | None = None) -> list[Record]:
@@ -80,6 +83,23 @@ def test_what_goes_wrong_is_named(script: Script, outcome: str, error: str) -> N
     with OpenAIServer(script) as server:
         records = records_of(server)
     assert [(r.outcome, r.error) for r in records] == [(outcome, error)] * 6
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "the prompt holds token 900"}}', "the prompt holds token 900"),
+        (b"<h1>Bad Gateway</h1>\n", "<h1>Bad Gateway</h1>"),
+        (b"\xff" * 300, "\ufffd" * 200),
+        (b"", ""),
+    ],
+)
+def test_what_a_server_says_with_a_refusal_is_kept_for_the_report(body: bytes, said: str) -> None:
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with OpenAIServer(Script(raw=head + body)) as server:
+        records = records_of(server)
+    assert [(r.outcome, r.error, r.said) for r in records] == [("refused", "http_400", said)] * 6
+    assert summarize(records, SLO).said == ({"http_400": said} if said else {})
 
 
 def test_nobody_there_is_a_refusal() -> None:
