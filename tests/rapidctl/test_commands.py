@@ -226,6 +226,9 @@ def test_set_sends_what_was_asked_with_a_deadline(peer: Peer, rapidctl: Rapidctl
     rapidctl("partition", "set", "--mode", "shared", "--ttl", "0", "--yes")
     command = peer.hear(wire.SetPartition)
     assert (command.ttl_s, command.guard) == (None, True)
+    ran = rapidctl("partition", "set", "--mode", "shared", "--ttl", "1000h", "--yes")
+    assert ran.code == 2
+    assert "an override lasts at most 7d00h\n  shorten --ttl, or give 0: until released" in ran.stderr
 
 
 def test_set_with_wait_returns_when_the_lanes_run_it(peer: Peer, rapidctl: Rapidctl) -> None:

@@ -5,12 +5,12 @@ The daemon's own codes keep their names but for those that OpenAI clients look f
 
 import math
 import re
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 from rapidctl.errors import RapidctlError
-from rapidctl.wire import ErrorCode, Failed
+from rapidctl.wire import ErrorCode, Failed, SloClass
 
 _STATUS: Final[dict[ErrorCode, tuple[int, str]]] = {
     "malformed": (400, "invalid_request"),
@@ -35,6 +35,8 @@ RETRY_AFTER_S: Final = 1.0
 """For refusals that pass by themselves, when the daemon names no time."""
 _FIELD: Final = re.compile(r"(?P<problem>.*) - at `\$\.?(?P<path>.*)`", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_CHOICES: Final = {"slo_class": get_args(SloClass)}
+"""Of a field that takes one of few words: msgspec does not list them."""
 _MAX_ECHO_CHARS: Final = 200
 """Of a field's name that a client made up."""
 
@@ -97,6 +99,8 @@ def from_validation(error: Exception) -> ApiError:
         return ApiError(400, "unknown_field", f"unknown field: {name}", param=name)
     path = path[:_MAX_ECHO_CHARS]
     problem = f"{problem[:1].lower()}{problem[1:]}".replace("`", "")
+    if path in _CHOICES:
+        problem += f"; use {' or '.join(_CHOICES[path])}"
     return invalid(f"{path}: {problem}" if path else problem, path or None)
 
 

@@ -61,7 +61,9 @@ class ChatTemplate:
         """
         if self._template is None:
             raise RequestError(
-                "unsupported", "this model has no chat template", "send a raw prompt (rapidctl run --no-chat)"
+                "unsupported",
+                "this model has no chat template",
+                "send a bare prompt instead: rapidctl run --no-chat, or POST /v1/completions",
             )
         turns = [{"role": message.role, "content": message.content} for message in messages]
         pieces: list[str] = []

@@ -14,6 +14,7 @@ from rapidctl.errors import TimedOut, UsageError
 from rapidctl.out import UNKNOWN, Out, duration, number, seconds
 from rapidctl.placement import areas
 from rapidctl.wire import (
+    MAX_TTL_S,
     ControlReply,
     Event,
     GetEvents,
@@ -280,6 +281,8 @@ def run_set(args: Namespace, out: Out) -> int:
     plan = _plan(args)
     if not args.yes and not sys.stdin.isatty():
         raise UsageError("this changes how the daemon runs and nobody can be asked", "say --yes")
+    if args.ttl > MAX_TTL_S:
+        raise UsageError(f"an override lasts at most {duration(MAX_TTL_S)}", "shorten --ttl, or give 0: until released")
     with common.connect(args, control=True) as client:
         now = client.call(GetPartition(call=0))
         if not args.yes and not _confirmed(plan, args, now, out):

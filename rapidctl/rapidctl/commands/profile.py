@@ -80,8 +80,9 @@ def _error(fit: FitInfo) -> str:
 
 
 def _show_tables(reply: ProfileReply, info: CalibrationInfo, out: Out) -> None:
-    out.text("")
-    out.table(["predicted", "error", ">n"], [[part.part, _error(part), str(part.n)] for part in info.parts])
+    if info.parts:
+        out.text("")
+        out.table(["predicted", "error", ">n"], [[part.part, _error(part), str(part.n)] for part in info.parts])
     if info.corrections:
         out.text("")
         out.table(

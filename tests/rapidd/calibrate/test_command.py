@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from rapidctl.wire import DeviceInfo
-from rapidd.calibrate.command import ProgressBar, calibrate, measure, refuse_beside_daemon, refuse_busy_device
+from rapidd.calibrate.command import ProgressBar, calibrate, measure, refuse_beside_daemon, refuse_busy_device, summary
 from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
 from rapidd.engine.build import assemble
 from rapidd.engine.cpu import CpuBackend
@@ -23,6 +23,7 @@ from rapidd.policy.cost import CostModel
 from rapidd.policy.library import find_profile
 from rapidd.policy.profile import load_profile
 from support.process import WAIT_S, environment, python_module
+from support.profiles import PROFILE
 from support.tiny import MODEL
 
 UNITS = min(2, len(os.sched_getaffinity(0)))
@@ -41,6 +42,13 @@ def rapidd_calibrate(folder: Path, *options: str, **environ: str) -> subprocess.
     command += ["--kv-blocks", "64", "--listen", f"ipc://{folder}/request.sock", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment(**environ), stdout=pipe, stderr=pipe, text=True)
+
+
+def test_the_summary_says_how_far_predictions_are_off_or_that_nobody_knows() -> None:
+    assert any(line.startswith("error of predictions: median") for line in summary(PROFILE, Path("p.json")))
+    few = msgspec.structs.replace(PROFILE, decode=PROFILE.decode[:1], prefill=PROFILE.prefill[:1], hybrid=())
+    (line,) = (line for line in summary(few, Path("p.json")) if "predictions" in line)
+    assert line == "too few to hold any back, so nobody knows how far predictions are off: give more --seconds"
 
 
 def test_the_state_directory_has_a_profile_that_the_next_engine_uses(

@@ -96,6 +96,12 @@ def test_prompts_are_texts_or_token_ids() -> None:
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
+def test_a_field_of_few_words_is_refused_with_those_it_takes() -> None:
+    error = refusal(completion, slo_class="lazy")
+    assert (error.status, error.param) == (400, "slo_class")
+    assert error.message == "slo_class: invalid enum value 'lazy'; use interactive or batch"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
