@@ -1,4 +1,4 @@
-"""Requests whose prompt is not wholly in batches yet, most urgent first: higher priority, then due sooner.
+"""Requests whose prompt is not wholly in batches yet, most urgent first: due sooner, as bent by priority.
 
 Counts their tokens along, so that a turn of the engine costs the same however many wait. Knows no lanes and no blocks.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
-from rapidd.engine.request import Request
+from rapidd.engine.request import PRIORITY_NS, Request
 from rapidd.policy.plan import PromptTime
 
 GIVE_WAY_NS: Final = 30_000_000_000
@@ -53,7 +53,7 @@ class Prompts:
         """The fewest without which the others are in time, as predicted.
 
         In order of due times, whenever a prompt would be late the longest so far is left out (Moore and Hodgson): who
-        has least left to compute, those who began included, stays. Nobody is left out for a lower priority.
+        has least left to compute, those who began included, stays. Nobody is left out for one of lower priority.
         """
         end_ns = float(now_ns)
         found: list[Request] = []
@@ -63,11 +63,10 @@ class Prompts:
             end_ns += takes_ns
             if request.gave_way:
                 continue
-            if may_yield and may_yield[0][1].rank[0] != request.rank[0]:
-                may_yield.clear()
             may_yield.append((takes_ns, request))
             if end_ns > request.due_ns:
-                longest = max(may_yield, key=itemgetter(0))  # of equal ones the one due first: it has least to spare
+                no_higher = (one for one in may_yield if one[1].priority <= request.priority)
+                longest = max(no_higher, key=itemgetter(0))  # of equal ones the one due first: it has least to spare
                 may_yield.remove(longest)
                 end_ns -= longest[0]
                 found.append(longest[1])
@@ -85,6 +84,6 @@ class Prompts:
         assert self.tokens == sum(r.prefill_target - r.scheduled for r in self.ordered)
 
 
-def urgency(request: Request) -> tuple[int, int, int]:
+def urgency(request: Request) -> tuple[int, int]:
     """Orders prompts; no two are equal."""
-    return request.rank[0], request.due_ns, request.rid
+    return request.due_ns - request.priority * PRIORITY_NS, request.rid

@@ -23,6 +23,8 @@ Lane = Literal["decode", "prefill"]
 LANES: tuple[Lane, Lane] = ("decode", "prefill")
 BATCH_PATIENCE_NS = 60_000_000_000
 """How much later a batch request counts as arrived: how long it lets newer interactive ones go first."""
+PRIORITY_NS = 60_000_000_000
+"""How much earlier a request counts as arrived, and due, for each level of its priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,11 @@ class SamplingParams:
 
 
 class Request:
-    """State of one choice. ``rank`` orders requests: higher priority first, then earlier arrival.
+    """State of one choice. ``rank`` orders requests by arrival, as bent by priority and class.
 
-    A batch request ranks as if it had arrived `BATCH_PATIENCE_NS` later: it lets interactive ones go first, but not for
-    ever. ``due_ns`` is when its first token should be there; prompts may be computed in that order instead.
+    A level of priority is worth `PRIORITY_NS` of waiting, a batch request ranks as if it had arrived
+    `BATCH_PATIENCE_NS` later: others go first, but not for ever. ``due_ns`` is when its first token should be there;
+    prompts may be computed in that order instead, bent likewise.
     """
 
     __slots__ = (
@@ -71,6 +74,7 @@ class Request:
         "preemptions",
         "prefill_start_ns",
         "prefill_target",
+        "priority",
         "prompt_len",
         "published",
         "rank",
@@ -103,7 +107,8 @@ class Request:
         """Tokens with which the output is complete."""
         self.sampling = sampling
         patience_ns = 0 if slo_class == "interactive" else BATCH_PATIENCE_NS
-        self.rank = (-priority, arrival_ns + patience_ns, rid)
+        self.priority = priority
+        self.rank = (arrival_ns + patience_ns - priority * PRIORITY_NS, rid)
         self.arrival_ns = arrival_ns
         self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience_ns
         self.gave_way = bool(output_ids)

@@ -180,8 +180,8 @@ class Residents:
     def _has_blocks(self, request: Request, need: int) -> bool:
         """Whether ``need`` blocks are there for this request, after preempting whom it outranks.
 
-        A decode row may preempt any lower rank, itself last. A prompt preempts lower *priorities*, and when
-        nothing decodes, lower ranks: otherwise two half-computed prompts could hold all blocks for ever.
+        A decode row may preempt any lower rank, itself last. A prompt preempts lower ranks of lower *priority*, and
+        when nothing decodes, any: otherwise two half-computed prompts could hold all blocks for ever.
         """
         prefill = request.is_prefill
         reserve = self._reserved() if prefill else 0
@@ -191,7 +191,7 @@ class Residents:
             victim = self.running[-1] if self.running else None
             if victim is None or victim.rank < request.rank:
                 return False
-            if prefill and victim.rank[0] == request.rank[0] and (victim is request or self.num_decoding):
+            if prefill and victim.priority >= request.priority and (victim is request or self.num_decoding):
                 return False
             if not prefill or victim is not request:
                 self._preempt(victim)
@@ -275,5 +275,5 @@ class Residents:
         assert all(owner.slot for owner in self._computing.values()), "nobody computes a block that others wait for"
 
 
-def _rank(request: Request) -> tuple[int, int, int]:
+def _rank(request: Request) -> tuple[int, int]:
     return request.rank

@@ -74,6 +74,15 @@ def test_a_prompt_that_has_begun_counts_with_what_is_left_of_it() -> None:
     assert machine.scheduler.prompts[1].gave_way
 
 
+def test_a_level_of_priority_is_worth_a_minute_of_waiting() -> None:
+    """It was strict, and a request of lower priority waited for ever beside a stream of others."""
+    machine = Machine(60)
+    for rid, priority, seconds in ((1, 0, 100), (2, 1, 159), (3, 1, 161), (4, -1, 38)):
+        machine.scheduler.add(make_request(rid, [1] * 9, priority=priority, arrival_ns=seconds * 10**9))
+    assert in_line(machine) == [4, 2, 1, 3]
+    assert [request.rid for request in machine.scheduler.waiting] == [4, 2, 1, 3]
+
+
 def test_a_prompt_does_not_give_way_to_one_of_lower_priority() -> None:
     machine = Machine(60, bound=6)
     machine.scheduler.add(make_request(1, [1] * 9, priority=1, due_ns=9 * 10**9))
