@@ -44,7 +44,13 @@ def add_parser(commands: common.Commands) -> None:
     _add_sampling(parser.add_argument_group("sampling"))
     group = parser.add_argument_group("request")
     group.add_argument("--n", metavar="N", type=common.integer, default=1, help="choices (1)")
-    group.add_argument("--priority", metavar="N", type=common.integer, default=0, help="a level goes before what came up to a minute earlier (0)")
+    group.add_argument(
+        "--priority",
+        metavar="N",
+        type=common.integer,
+        default=0,
+        help="a level goes before what came up to a minute earlier (0)",
+    )
     group.add_argument("--deadline", metavar="DUR", type=common.duration_s, help="give up after so long")
     group.add_argument("--id", metavar="ID", help="client-chosen and idempotent (drawn)")
     group.add_argument("--slo-class", choices=["interactive", "batch"], default="interactive")
