@@ -40,16 +40,22 @@ def learn(
 
 
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
-    """Seconds that the cost model says to a batch; ``other``: what decodes beside a chunk."""
+    """Seconds that the cost model says to a batch, alone or ``beside`` the other lane; ``other``: what decodes there.
+
+    Several prompts in one chunk count as one whose attention is as much work: its context may be negative.
+    """
     rows, tokens = batch.num_decode, batch.num_prefill_tokens
     kv_tokens = sum([row.start for row in batch.rows[:rows]])
     if not tokens:
         return cost.decode_s(rows, kv_tokens, batch.units, beside)
-    # Several prompts in one chunk: as one prompt whose attention is as much work.
     work = sum(row.count * (row.start + row.count / 2) for row in batch.rows[rows:])
-    context = max(0.0, work / tokens - tokens / 2)
+    context = work / tokens - tokens / 2
     if rows:
-        return cost.hybrid_s(rows, kv_tokens, tokens, context)
+        alone_s = cost.hybrid_s(rows, kv_tokens, tokens, context)
+        if not beside:
+            return alone_s
+        step_s = [cost.decode_s(rows, kv_tokens, cost.units_total, at) for at in (False, True)]
+        return alone_s * step_s[1] / step_s[0]
     return cost.prefill_s(tokens, context, batch.units, beside, other.rows, other.kv_tokens)
 
 

@@ -79,9 +79,10 @@ class Curve:
 def attended(tokens: float, context: float, least: int) -> float:
     """Pairs of a query and a key for which a chunk's attention takes time.
 
-    Fewer than ``least`` tokens do not fill the device: they walk the context in the time of so many.
+    Fewer than ``least`` tokens do not fill the device: they walk the context in the time of so many. A negative context
+    is that of several prompts in one chunk, of which none attends to another.
     """
-    return (tokens if tokens > least else least) * context + tokens * tokens / 2
+    return (tokens if tokens > least or context < 0 else least) * context + tokens * tokens / 2
 
 
 def _root(a: float, b: float, c: float) -> float:

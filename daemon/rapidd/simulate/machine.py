@@ -21,13 +21,13 @@ from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import ALONE, BESIDE, load_of
+from rapidd.engine.timing import ALONE, BESIDE, load_of, predict
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
-from rapidd.policy.pace import Pace
+from rapidd.policy.pace import Load, Pace
 from rapidd.simulate.errors import EXACT, Errors
 from rapidd.simulate.load import Item
 
@@ -286,20 +286,7 @@ class Machine:
 
     def _predicted(self, batch: Batch) -> tuple[float, float]:
         """Seconds alone, and beside the other lane."""
-        cost, units, rows = self._cost, batch.units, batch.num_decode
-        kv_tokens = sum(row.start for row in batch.rows[:rows]) if rows else 0
-        if not batch.num_prefill_tokens:
-            return cost.decode_s(rows, kv_tokens, units), cost.decode_s(rows, kv_tokens, units, True)
-        tokens = batch.num_prefill_tokens
-        work = sum(row.count * (row.start + row.count / 2) for row in batch.rows[rows:])
-        context = work / tokens - tokens / 2
-        if not rows:
-            beside_rows, beside_kv = self.scheduler.num_decoding, self.scheduler.decode_tokens
-            beside_s = cost.prefill_s(tokens, context, units, True, beside_rows, beside_kv)
-            return cost.prefill_s(tokens, context, units), beside_s
-        alone_s = cost.hybrid_s(rows, kv_tokens, tokens, context)
-        total = self._setup.table.units_total
-        return alone_s, alone_s * cost.decode_s(rows, kv_tokens, total, True) / cost.decode_s(rows, kv_tokens, total)
+        return predict(self._cost, batch, False, Load()), predict(self._cost, batch, True, load_of(self.scheduler))
 
 
 def place(decode: Batch | None, prefill: Batch | None, units_total: int) -> str:

@@ -59,6 +59,15 @@ def test_each_kind_of_batch_has_its_prediction(made: Batch, beside: bool, expect
     assert predict(COST, made, beside, Load(5, 900)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("decode", [[], DECODE])
+def test_prompts_that_share_a_chunk_take_less_than_one_as_long(decode: list[tuple[int, int]]) -> None:
+    """They were taken for one with no context, and the engine learnt that its profile was too slow."""
+    several = predict(COST, batch("prefill", 4, "serial", decode, [(0, 16)] * 4), False, Load())
+    one = predict(COST, batch("prefill", 4, "serial", decode, [(0, 64)]), False, Load())
+    alone = predict(COST, batch("prefill", 4, "serial", decode, [(0, 16)]), False, Load())
+    assert alone < several < one
+
+
 def test_several_prompts_in_a_chunk_count_as_one_with_as_much_attention() -> None:
     """Half the tokens behind 1,000, half behind 200: as all behind 550, because the halves do not see each other."""
     two = predict(COST, batch("prefill", 4, "serial", [], [(1000, 100), (200, 100)]), False, Load())
