@@ -121,6 +121,10 @@ def _requests(snapshot: wire.Snapshot) -> Iterator[Metric]:
     )  # fmt: skip
     yield _counter("rapidd_requests_failed", "Requests that ended with an error.", label="code", **counts.failed_by)
     yield _counter("rapidd_requests_refused", "Requests that were not accepted.", label="code", **counts.refused_by)
+    yield _counter(
+        "rapidd_requests_hopeless", "Requests predicted to miss their first token by far, refused or not.",
+        counts.hopeless_total,
+    )  # fmt: skip
     yield _counter("rapidd_outputs", "Choices that ended without an error.", label="reason", **counts.outputs_by)
     yield _counter("rapidd_preemptions", "Choices that were taken off the device.", counts.preempted_total)
     yield _counter("rapidd_streamed_tokens", "Output tokens sent to clients.", snapshot.streamed_tokens_total)
