@@ -1,9 +1,11 @@
 """``python -m rapidd.demo [rapidd serve options]``: the daemon on a private endpoint, with a look at it.
 
 In a terminal the console opens; elsewhere the status and one streamed answer are printed. The daemon is stopped
-in any case. Drives the two commands as a user would, and hears of progress as a service manager would.
+in any case: when the terminal is closed, and by the kernel when this process is killed. Drives the two commands as a
+user would, and hears of progress as a service manager would.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -21,11 +23,14 @@ HEARTBEAT_S: Final = 0.5
 """How often a silent daemon is checked to be alive."""
 STOP_S: Final = 45.0
 """More than the default drain timeout and what the supervisor adds."""
+PR_SET_PDEATHSIG: Final = 1
+"""Of prctl(2): the signal that a process gets when its parent ends."""
 
 
 def main(options: list[str]) -> int:
     """Serve with ``options``, show it, stop; the exit status."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="rapidd-demo-") as folder:
             endpoint = f"ipc://{folder}/request.sock"
@@ -51,6 +56,7 @@ def _daemon(folder: Path, endpoint: str, options: list[str]) -> Iterator[bool]:
             stdin=subprocess.DEVNULL,
             stderr=said,
             process_group=0,  # a Ctrl-C is for the console
+            preexec_fn=_end_with_parent,
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
         )
         try:
@@ -61,6 +67,10 @@ def _daemon(folder: Path, endpoint: str, options: list[str]) -> Iterator[bool]:
             yield ready
         finally:
             _stop(process)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", news: socket.socket) -> bool:

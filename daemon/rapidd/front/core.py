@@ -189,7 +189,7 @@ class Front:
             self._look_for_clients()
         if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
-            self.link.tick(now_ns + EARLY_NS)
+            self.link.tick(self._next_chores_ns - 1)  # what the next ones would be too late for
             self._chores()
         else:
             self.link.tick(now_ns)
@@ -222,6 +222,7 @@ class Front:
 
     def _chores(self) -> None:
         self.latency.sort_in()
+        self._next_look_ns = self.clients.next_look_ns()  # later than it was, mostly: they were seen since
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)
