@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from textual._context import active_app
 from textual.pilot import Pilot
 
 from rapidctl.book import Book
@@ -32,6 +34,8 @@ from rapidctl.wire import (
     Snapshot,
 )
 from support.snapshots import ENDPOINT, EPOCH_UNIX_S, snapshot
+
+LAYOUTS = 4
 
 LIVE_TICKS = 231
 """A minute of history that ends while prefill is busy."""
@@ -166,6 +170,22 @@ def view(*snapshots: Snapshot, age_s: float = 0.2, **changes: Any) -> View:
         prompts=prompts(),
     )
     return dataclasses.replace(latest, **changes)
+
+
+async def until_quiet(*_seconds: float) -> None:
+    """Everybody has handled all messages, and those that came of them, and the screen has been laid out and drawn.
+
+    In the place of Textual's wait, which looks at the processor's time: who gets none looks idle, and who is idle is
+    believed after 20 ms. Here no task of the loop can go on but the caller's. A layout may bring another one about.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(LAYOUTS):
+        await asyncio.sleep(0)
+        while loop._ready:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        if (app := active_app.get(None)) is not None and app.screen_stack:
+            app._check_resize()  # these two are put off to timers
+            app.screen._on_timer_update()
 
 
 @dataclass
