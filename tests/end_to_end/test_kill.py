@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from rapidctl.wire import Failed, Finished, Generate
 from support.daemon import PROMPTS, Daemon, finish, outputs, pump, story, until_running
 
-TOKENS = 200
+TOKENS = 300
 Answer = tuple[list[list[int]], list[str]]
 """Ids and text of each choice."""
 
