@@ -36,7 +36,7 @@ from rapidctl.wire import (
 from support.snapshots import ENDPOINT, EPOCH_UNIX_S, snapshot
 
 LAYOUTS = 4
-
+"""A layout may bring another one about; more than these do not come."""
 LIVE_TICKS = 231
 """A minute of history that ends while prefill is busy."""
 
@@ -176,7 +176,7 @@ async def until_quiet(*_seconds: float) -> None:
     """Everybody has handled all messages, and those that came of them, and the screen has been laid out and drawn.
 
     In the place of Textual's wait, which looks at the processor's time: who gets none looks idle, and who is idle is
-    believed after 20 ms. Here no task of the loop can go on but the caller's. A layout may bring another one about.
+    believed after 20 ms. Here no task of the loop can go on but the caller's.
     """
     loop = asyncio.get_running_loop()
     for _ in range(LAYOUTS):
