@@ -15,8 +15,10 @@ INTERPRET = Path(__file__).with_name("test_gpu_interpret.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever waits for the older triton comes last: it has all other tests' time."""
-    items.sort(key=lambda item: item.name == OLDER)
+    """Whoever waits for what runs beside the tests comes last: that has all other tests' time."""
+    items.sort(
+        key=lambda item: item.name == OLDER or item.path == INTERPRET or item.name.startswith("test_tiles_by_pointers")
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

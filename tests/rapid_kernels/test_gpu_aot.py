@@ -348,7 +348,7 @@ class Beside:
 
     def __init__(self, chips: list[str]) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, __file__, *chips]
+        command = ["nice", sys.executable, __file__, *chips]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         self._problems: dict[str, str] = {}
 
@@ -361,7 +361,7 @@ class Beside:
         return self._problems[chip]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def beside(request: pytest.FixtureRequest) -> Iterator[Beside]:
     """Begins with the first test of this file."""
     asked = [item.name for item in request.session.items if item.name.startswith("test_tiles_by_pointers")]
@@ -371,6 +371,7 @@ def beside(request: pytest.FixtureRequest) -> Iterator[Beside]:
     begun.process.communicate()
 
 
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("chip", BY_POINTERS)
 def test_tiles_by_pointers(chip: str, beside: Beside) -> None:
     assert beside.problem(chip) == ""
