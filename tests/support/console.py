@@ -212,6 +212,13 @@ class Desk:
         await self.pilot.press(*keys)
         await self.settle()
 
+    async def until(self, wanted: str) -> None:
+        """For what a timer of Textual's brings about: it stands on the screen some time."""
+        async with asyncio.timeout(30):
+            while wanted not in self.text:
+                await asyncio.sleep(0.01)
+                await self.settle()
+
     async def later(self, seconds: float) -> None:
         """Nothing happens for a while."""
         self.clock.now += seconds
