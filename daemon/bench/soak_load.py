@@ -22,6 +22,8 @@ GAP_S = 0.004
 """Mean of the exponential gaps between arrivals, while fewer requests live than is wanted at the moment."""
 LIVE = (2, 12, 40, 80)
 """Requests that live at once: another number with each switch, from an almost idle daemon to a queue."""
+LEAST_SWITCHES = 2
+"""Of a load, however long they take: a machine that does something else for a second must not make one of them all."""
 STALL_S = 60.0
 """A load in which nothing at all happens for so long has ended."""
 
@@ -139,9 +141,11 @@ class Load:
         """Arrivals, cancels and a switch every `SWITCH_S`, then wait until everything has ended."""
         now = time.monotonic()
         end, switch, arrival, look = now + seconds, now, now, now
-        while (now := time.monotonic()) < end:
+        switches = 0
+        while (now := time.monotonic()) < end or switches < LEAST_SWITCHES:
             if now >= switch:
                 self._switch()
+                switches += 1
                 switch = time.monotonic() + SWITCH_S
             if now >= look:
                 self._look()
@@ -150,7 +154,8 @@ class Load:
                 self._arrive(now)
                 arrival = now + self._draw.expovariate(1 / GAP_S)
             self._cancel_due(now)
-            self._client.poll(max(0.0, min(switch, arrival if arrival > now else now + GAP_S, end) - now))
+            due = min(switch, arrival if arrival > now else now + GAP_S, end if end > now else switch)
+            self._client.poll(max(0.0, due - now))
         self._drain()
         self._look()
 

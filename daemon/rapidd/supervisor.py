@@ -27,7 +27,7 @@ from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
 from rapidd.ipc import AskReload, ChildReport, DeviceFault, Pulse, Reload, ReloadDone, Reloaded, SupervisorNote
 from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
-from rapidd.sdnotify import notify
+from rapidd.sdnotify import notify, settle
 
 EXIT_FAILED: Final = 1
 
@@ -210,6 +210,7 @@ class Supervisor:
                 self._say(f"the {child.name} hangs: {trouble}; aborting it", log.warning)
             if child.kill_at_s is not None and now_s >= child.kill_at_s:
                 child.signal(signal.SIGKILL)
+        settle()
         if "WATCHDOG_USEC" in os.environ:
             notify("WATCHDOG=1")
 

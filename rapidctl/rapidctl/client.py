@@ -367,11 +367,12 @@ class Client:
         nobody_by = self._now() + CONNECT_TIMEOUT_S
         while not self.connected:
             until = min(deadline_s, nobody_by) if self._link.state == "down" else deadline_s
-            if self._now() >= until:
-                if self._link.state == "down":
-                    raise self._gone("no daemon answers")
-                raise TimedOut(f"the daemon at {self.endpoint} takes connections but does not answer")
-            self.poll(until - self._now())
+            left_s = until - self._now()
+            if self.poll(max(0.0, left_s)) or left_s > 0:
+                continue  # also when it is late: who was held up here has not seen yet what came meanwhile
+            if self._link.state == "down":
+                raise self._gone("no daemon answers")
+            raise TimedOut(f"the daemon at {self.endpoint} takes connections but does not answer")
         assert self.welcome is not None
         return self.welcome
 

@@ -29,8 +29,8 @@ def test_an_operator_pins_a_plan_and_watches_the_engine_die_and_return(daemon: D
         terminal.until(lambda text: "Apply (y)" not in text and "OVERRIDE" in text)
         assert rapidctl(daemon, "partition", "auto").returncode == 0
 
-        daemon.kill("engine")
-        terminal.until(lambda text: "! ENGINE LOST" in text)
+        with daemon.without_engine():
+            terminal.until(lambda text: "! ENGINE LOST" in text)
         terminal.until(lambda text: "● LIVE" in text and "ENGINE LOST" not in text)
         daemon.check_serves()
 

@@ -124,19 +124,24 @@ def test_token_ids_are_a_prompt_as_they_are(daemon: Daemon) -> None:
 
 
 def test_a_deadline_ends_a_request_that_takes_longer(daemon: Daemon) -> None:
-    with daemon.client() as client, pytest.raises(Refused) as refused:
+    with daemon.client() as client, daemon.paused(), pytest.raises(Refused) as refused:
         list(client.generate(replace(story(PROMPTS[0], 490), n=16, deadline_s=0.25)))
     assert refused.value.code == "deadline_exceeded"
     assert "after its arrival" in refused.value.message
 
 
 def test_a_higher_priority_goes_first(daemon: Daemon) -> None:
-    """All rows of a step are taken, so those that wait are admitted by priority and not by arrival."""
+    """All rows of a step are taken, so those that wait are admitted by priority and not by arrival.
+
+    The engine hears of them together: one that ran meanwhile could begin the others before the last was sent.
+    """
     with daemon.client() as client:
         running = [client.submit(replace(story(prompt, 60), n=16)) for prompt in PROMPTS[:4]]
         until_running(client, running)
-        waiting = [client.submit(replace(story(prompt, 60), n=16)) for prompt in PROMPTS[4:]]
-        urgent = client.submit(replace(story("Late but urgent", 4), n=16, priority=5))
+        with daemon.paused():
+            waiting = [client.submit(replace(story(prompt, 60), n=16)) for prompt in PROMPTS[4:]]
+            urgent = client.submit(replace(story("Late but urgent", 4), n=16, priority=5))
+            pump(client, lambda: all(stream.accepted for stream in (*waiting, urgent)))
         pump(client, lambda: any(stream.output_tokens for stream in (*waiting, urgent)))
         assert urgent.output_tokens > 0
         assert any(stream.output_tokens == 0 for stream in waiting)
@@ -150,11 +155,12 @@ def test_the_same_request_under_a_running_id_is_attached_and_never_run_twice(dae
     with daemon.client() as client, daemon.client() as other:
         stream = client.submit(request)
         until_running(client, [stream])
-        started = client.call(GetStatus(call=0)).requests.accepted_total
-        client._send(request)
-        with pytest.raises(Refused) as refused:
-            list(other.generate(replace(request, prompt="Something else")))
-        assert refused.value.code == "duplicate_id"
+        with daemon.paused():
+            started = client.call(GetStatus(call=0)).requests.accepted_total
+            client._send(request)
+            with pytest.raises(Refused) as refused:
+                list(other.generate(replace(request, prompt="Something else")))
+            assert refused.value.code == "duplicate_id"
         (last,) = finish(client, [stream])
         assert last.output_tokens == 400
         assert [event.resumed for event in stream.events if hasattr(event, "resumed")] == [False, True]
@@ -177,10 +183,11 @@ def test_an_operator_may_cancel_what_another_connection_runs(daemon: Daemon) -> 
     with daemon.client() as client, daemon.client() as other, daemon.client(control=True) as operator:
         stream = client.submit(story(PROMPTS[0], 490))
         until_running(client, [stream])
-        with pytest.raises(NotPermitted):
-            other.call(Cancel(call=0, id=stream.id))
-        assert [row.id for row in operator.call(GetRequests(call=0, id=stream.id)).rows] == [stream.id]
-        operator.call(Cancel(call=0, id=stream.id))
+        with daemon.paused():
+            with pytest.raises(NotPermitted):
+                other.call(Cancel(call=0, id=stream.id))
+            assert [row.id for row in operator.call(GetRequests(call=0, id=stream.id)).rows] == [stream.id]
+            operator.call(Cancel(call=0, id=stream.id))
         (last,) = finish(client, [stream])
         assert last.choices[0].finish_reason == "cancelled"
         assert 0 < last.output_tokens < 490

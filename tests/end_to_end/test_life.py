@@ -51,12 +51,13 @@ def test_a_daemon_drains_loses_its_engine_is_killed_and_always_comes_back(starte
 
 
 def drain(daemon: Daemon, client: Client) -> None:
-    """As a service manager does it; who comes now is refused."""
+    """As a service manager does it; who comes before its end is refused."""
     assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGTERM)
-    pump(client, lambda: client.call(GetStatus(call=0)).state == "draining")
-    with pytest.raises(Refused) as refused:
-        list(client.generate(story("Too late", 5)))
+    with daemon.paused():
+        daemon.process.send_signal(signal.SIGTERM)
+        pump(client, lambda: client.call(GetStatus(call=0)).state == "draining")
+        with pytest.raises(Refused) as refused:
+            list(client.generate(story("Too late", 5)))
     assert refused.value.code == "draining"
 
 

@@ -1,18 +1,21 @@
 """Modes, policies and overrides, changed by the command line while six streams run: no stream can tell."""
 
+import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rapidctl.client import Client
 from rapidctl.errors import Refused
-from rapidctl.wire import Event, GetPartition, PlanRequest, SetPartition, Status
-from support.daemon import PROMPTS, Daemon, finish, outputs, rapidctl, rapidctl_json, story
+from rapidctl.wire import Event, GetPartition, Mode, PlanRequest, SetPartition, Status
+from support.daemon import ON_ALL_CORES, PROMPTS, Daemon, finish, outputs, rapidctl, rapidctl_json, running, story
 
-TOKENS = 100
+TOKENS = 60
 LONG_PROMPTS = tuple(" ".join(f"{PROMPTS[(start + step) % 8]}." for step in range(25)) for start in range(3))
 """About 250 tokens each: several chunks of prefill."""
 ALL_PROMPTS = (*PROMPTS[:3], *LONG_PROMPTS)
@@ -55,6 +58,13 @@ def load(daemon: Daemon) -> Iterator[Load]:
         yield found
     finally:
         found.stop()
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Callable[[], Path]) -> Iterator[Daemon]:
+    """One that can be split."""
+    with running(folder(), *ON_ALL_CORES) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +112,7 @@ def test_every_mode_at_run_time_gives_the_same_tokens(daemon: Daemon, undisturbe
     modes: list[tuple[str, ...]] = [("serial", "--chunk", "all"), ("hybrid", "--chunk", "32"), ("shared",)]
     if units := splits(daemon):
         modes.insert(1, ("split", "--decode-units", str(units[0])))
+    preempted = daemon.status().requests.preempted_total
     with load(daemon) as streams:
         for mode, *rest in modes:
             done = set_plan(daemon, "--mode", mode, *rest, "--no-guard", "--wait", "--reason", "look", "--ttl", "5m")
@@ -118,20 +129,26 @@ def test_every_mode_at_run_time_gives_the_same_tokens(daemon: Daemon, undisturbe
             assert {"policy", "decision", "reason", "measured"} <= now.keys()
     assert streams.answers
     assert [answers for answers in streams.answers if answers != undisturbed] == []
-    assert daemon.until_idle().requests.preempted_total == 0
+    assert daemon.until_idle().requests.preempted_total == preempted
 
 
 def test_a_second_change_within_two_seconds_is_refused_and_changes_nothing(daemon: Daemon) -> None:
     epoch = set_plan(daemon, "--mode", "shared")["epoch"]
     with daemon.client(control=True) as client:
-        codes = []
-        for mode in ("hybrid", "serial"):  # the first one may come late enough
-            try:
-                epoch = client.call(SetPartition(call=0, plan=PlanRequest(mode=mode))).epoch
-            except Refused as error:
-                codes.append(error.code)
-        assert set(codes) == {"too_soon"}
-        assert client.call(GetPartition(call=0)).epoch == epoch
+        taken, code = change_until_refused(client)
+    assert code == "too_soon"
+    assert shown(daemon)["epoch"] == (taken or epoch)
+
+
+def change_until_refused(client: Client) -> tuple[int | None, str]:
+    """One change after the other: a busy machine may make one late enough. The last epoch, and why there is no next."""
+    epoch = None
+    modes: Iterator[Mode] = itertools.cycle(("hybrid", "serial"))
+    while True:
+        try:
+            epoch = client.call(SetPartition(call=0, plan=PlanRequest(mode=next(modes)))).epoch
+        except Refused as error:
+            return epoch, error.code
 
 
 def test_a_command_for_another_epoch_is_refused(daemon: Daemon) -> None:

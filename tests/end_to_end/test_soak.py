@@ -8,7 +8,7 @@ from bench.soak import Found, Settings, soak, table
 from support.daemon import MODEL
 from support.process import environment
 
-LOAD_S = 5.0
+LOAD_S = 3.0
 SETTINGS = Settings(LOAD_S, model=str(MODEL), device="cpu", dtype="float32", seed=1, idle_s=1.5)
 
 

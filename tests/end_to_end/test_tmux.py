@@ -121,8 +121,8 @@ def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_
     tmux.press("Escape")
     tmux.until(lambda text: "DECISIONS" in text and "operator" in text)
 
-    daemon.kill("engine")
-    tmux.until(lambda text: "! ENGINE LOST" in text)
+    with daemon.without_engine():
+        tmux.until(lambda text: "! ENGINE LOST" in text)
     tmux.until(lambda text: "● LIVE" in text and "ENGINE LOST" not in text)
     daemon.check_serves()
     assert rapidctl_json(daemon, "partition", "show")["source"] == "override", "the new engine goes on with it"

@@ -1,13 +1,19 @@
 """Every GPU kernel, in the tiles that may be chosen, compiles for its chips and fits them: no device is needed.
 
 Compiling checks neither shared memory nor spills, so both are held against the chip here. sm_90 gets every tile of the
-table; AMD's chips and NVIDIA's older ones get the tiles that load by pointers. Nothing here says that a kernel computes
-what it should.
+table; AMD's chips and NVIDIA's older ones get the tiles that load by pointers, compiled beside the others by this file
+as a program, on another core. Nothing here says that a kernel computes what it should.
 """
 
 import itertools
+import json
+import os
 import re
 import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -327,12 +333,48 @@ def test_hopper_other_kernels(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("target", [AMPERE, *CDNA], ids=lambda target: str(target.arch))
-def test_tiles_by_pointers(target: GPUTarget, tmp_path: Path) -> None:
+def check_tiles_by_pointers(target: GPUTarget, folder: Path) -> None:
     jobs = matmul_jobs(tuning.AMD, gated=True)
     jobs += [job for shape in ((8, 4, 128), (1, 16, 256)) for job in attention_jobs(tuning.AMD_DECODE, *shape)]
     jobs += other_jobs(chained=False) + merge_jobs(tuning.PROMPT.queries) + read_jobs()
-    check(jobs + prompt_jobs(tuning.PROMPT), target, tmp_path)
+    check(jobs + prompt_jobs(tuning.PROMPT), target, folder)
+
+
+BY_POINTERS = {str(target.arch): target for target in (AMPERE, *CDNA)}
+
+
+class Beside:
+    """This file as a program, for some chips. ``problem``: what it says of one, once it comes to that."""
+
+    def __init__(self, chips: list[str]) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = ["nice", sys.executable, __file__, *chips]
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        self._problems: dict[str, str] = {}
+
+    def problem(self, chip: str) -> str:
+        assert self.process.stdout is not None
+        while chip not in self._problems:
+            line = self.process.stdout.readline()
+            assert line, "it ended early"
+            self._problems.update(json.loads(line))
+        return self._problems[chip]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beside(request: pytest.FixtureRequest) -> Iterator[Beside]:
+    """Begins with the first test of this file."""
+    asked = [item.name for item in request.session.items if item.name.startswith("test_tiles_by_pointers")]
+    begun = Beside([chip for chip in BY_POINTERS if f"test_tiles_by_pointers[{chip}]" in asked])
+    yield begun
+    begun.process.kill()
+    begun.process.communicate()
+
+
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize("chip", BY_POINTERS)
+def test_tiles_by_pointers(chip: str, beside: Beside) -> None:
+    assert beside.problem(chip) == ""
 
 
 def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:
@@ -340,3 +382,15 @@ def test_a_tile_that_is_too_large_is_refused(tmp_path: Path) -> None:
     large = matmul.Tile(64, 256, 64, 4, 4, bulk=False)
     with pytest.raises(AssertionError, match="skinny_matmul_kernel"):
         check(matmul_jobs(large, gated=False)[:1], CDNA[1], tmp_path)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["TRITON_CACHE_DIR"] = place
+        for chip in sys.argv[1:]:
+            try:
+                check_tiles_by_pointers(BY_POINTERS[chip], Path(place))
+                found = ""
+            except Exception:  # whatever it is, it is told
+                found = traceback.format_exc()
+            print(json.dumps({chip: found}), flush=True)

@@ -7,9 +7,6 @@ in attention (its exponential is inline assembly), timing, memory order. Those a
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,8 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.beside import Program
+
 pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be interpreted")
 
+INTERPRET_S = 480
 Errors = list[float]
 """Relative errors by norm."""
 
@@ -215,14 +215,14 @@ CASES["attention-outgrown"] = lambda: attention_case(torch.float32, 100)
 
 
 @pytest.fixture(scope="module")
-def errors() -> dict[str, Errors]:
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Errors] = json.loads(done.stdout.splitlines()[-1])
+def errors(interpretation: Program) -> dict[str, Errors]:
+    status, output = interpretation.result(INTERPRET_S)
+    assert status == 0, output[-4000:]
+    found: dict[str, Errors] = json.loads(output.splitlines()[-1])
     return found
 
 
+@pytest.mark.timeout(INTERPRET_S + 20)
 @pytest.mark.parametrize("case", CASES)
 def test_kernel(case: str, errors: dict[str, Errors]) -> None:
     """Half a unit in the last place of float16 is 5e-4 relative; a product and its bias are rounded one by one."""

@@ -111,9 +111,10 @@ def test_a_failed_stream_raises_with_the_output_it_had(peer: Peer, client: Clien
     assert caught.value.output_ids == [[5, 6]]
 
 
-def test_a_stream_that_is_never_accepted_times_out_and_is_cancelled(peer: Peer) -> None:
+def test_a_stream_that_is_never_accepted_times_out_and_is_cancelled(peer: Peer, client: Client) -> None:
     peer.script[Generate] = lambda ask: None
-    with Client(peer.endpoint, timeout_s=0.1) as client, pytest.raises(TimedOut, match="accept"):
+    client.timeout_s = 0.1
+    with pytest.raises(TimedOut, match="accept"):
         list(client.generate(Generate(id="r-1", prompt="x")))
     assert peer.hear(wire.Cancel).id == "r-1"
 
@@ -222,7 +223,7 @@ def test_a_fresh_resuming_request_waits_too_and_then_says_why_it_was_refused(pee
     """Right after a restart of the front a new request was refused although the daemon was as good as there."""
     refused = Failed(code="starting", message="no engine yet", id="r-1", retry_after_s=0.01)
     peer.script[Generate] = lambda ask: [refused]
-    client.timeout_s = 0.2
+    client.timeout_s = 1.0  # enough to ask twice, also for one that gets little of the processor
     with pytest.raises(Refused) as caught:
         list(client.generate(Generate(id="r-1", prompt="x"), resume=True))
     assert caught.value.code == "starting"

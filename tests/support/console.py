@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from textual._context import active_app
 from textual.pilot import Pilot
 
 from rapidctl.book import Book
@@ -33,6 +35,8 @@ from rapidctl.wire import (
 )
 from support.snapshots import ENDPOINT, EPOCH_UNIX_S, snapshot
 
+LAYOUTS = 4
+"""A layout may bring another one about; more than these do not come."""
 LIVE_TICKS = 231
 """A minute of history that ends while prefill is busy."""
 
@@ -168,6 +172,22 @@ def view(*snapshots: Snapshot, age_s: float = 0.2, **changes: Any) -> View:
     return dataclasses.replace(latest, **changes)
 
 
+async def until_quiet(*_seconds: float) -> None:
+    """Everybody has handled all messages, and those that came of them, and the screen has been laid out and drawn.
+
+    In the place of Textual's wait, which looks at the processor's time: who gets none looks idle, and who is idle is
+    believed after 20 ms. Here no task of the loop can go on but the caller's.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(LAYOUTS):
+        await asyncio.sleep(0)
+        while loop._ready:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        if (app := active_app.get(None)) is not None and app.screen_stack:
+            app._check_resize()  # these two are put off to timers
+            app.screen._on_timer_update()
+
+
 @dataclass
 class Desk:
     """A running console and everything a test needs to play its world."""
@@ -191,6 +211,13 @@ class Desk:
         """The operator's fingers."""
         await self.pilot.press(*keys)
         await self.settle()
+
+    async def until(self, wanted: str) -> None:
+        """For what a timer of Textual's brings about: it stands on the screen some time."""
+        async with asyncio.timeout(30):
+            while wanted not in self.text:
+                await asyncio.sleep(0.01)
+                await self.settle()
 
     async def later(self, seconds: float) -> None:
         """Nothing happens for a while."""

@@ -1,7 +1,8 @@
 """The whole daemon as users run it: `rapidd serve` over the 260K-parameter test model, with its sockets and processes.
 
 `Daemon` starts, looks and signals; `story`, `until_running` and `finish` stream through the one client; `rapidctl` runs
-the command. Every wait is for something that must happen, within `WAIT_S`.
+the command. Every wait is for something that must happen, within `WAIT_S`. What must be found while a request still
+runs is looked for while the engine is `paused`: then it does not matter who gets the processor.
 """
 
 import json
@@ -24,8 +25,13 @@ from rapidctl.wire import Delta, Event, Finished, Generate, GetEvents, GetStatus
 from support.process import ROOT, environment, python_module, run, wait_for_end
 
 MODEL = ROOT / "tests/data/stories260K_hf"
+ON_ALL_CORES = ("--model", str(MODEL), "--dtype", "float32")
+ON_ONE_CORE = (*ON_ALL_CORES, "--compute-units", "1")
+"""What most tests use: a team of threads waits for each other wherever other processes, such as the test, run too."""
 WAIT_S = 90.0
 """Longest wait for something that must happen: also a start with every core taken by others."""
+PATIENT = {"RAPIDD__SERVER__HANG_TIMEOUT_S": f"{WAIT_S:g}"}
+"""An engine that a test pauses, or that gets no processor, is no engine that hangs."""
 LOOK_S = 0.05
 """Pause between two looks at the status."""
 PROMPTS = (
@@ -47,8 +53,8 @@ class Daemon:
     def __init__(self, folder: Path, *options: str, **environ: str) -> None:
         self.endpoint = f"ipc://{folder}/run/request.sock"
         self.log = folder / "log"
-        self._options = options or ("--model", str(MODEL), "--dtype", "float32")
-        self._environ = environ
+        self._options = options or ON_ONE_CORE
+        self._environ = PATIENT | environ
         self._news_path = folder / "news"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -87,12 +93,33 @@ class Daemon:
         """Pids of all processes below the supervisor."""
         return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
+    def pid_of(self, child: str) -> int:
+        """Of the "front" or the "engine" that runs now. Asks the kernel: sooner answered than by the daemon."""
+        (pid,) = [
+            process.pid
+            for process in psutil.Process(self.pid).children()
+            if process.status() != psutil.STATUS_ZOMBIE and f"rapidd.{child}" in process.cmdline()
+        ]
+        return pid
+
     def kill(self, child: str) -> int:
         """``kill -9`` of "front" or "engine"; the pid it had."""
-        pid = getattr(self.status(), child).pid
-        assert isinstance(pid, int)
+        pid = self.pid_of(child)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The engine does nothing during the block: what runs cannot end meanwhile, however long the block takes."""
+        with _stopped(self.pid_of("engine")):
+            yield
+
+    @contextmanager
+    def without_engine(self) -> Iterator[None]:
+        """The engine is killed, and the next one starts after the block: whoever looks has time to see it lost."""
+        with _stopped(self.pid):
+            self.kill("engine")
+            yield
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the supervisor, wait for the end of every process, and give the exit status."""
@@ -148,6 +175,15 @@ class Daemon:
         with self.client() as client:
             assert finish(client, [client.submit(story("Once upon a time", 4))])[0].output_tokens == 4
         self.until_idle()
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def is_idle(status: Status) -> bool:

@@ -7,12 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.daemon import MODEL, WAIT_S
+from support.daemon import LOOK_S, MODEL, WAIT_S
 from support.process import environment, python_module
 
 TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
@@ -100,6 +101,13 @@ class HttpServer:
             yield connection.getresponse()
         finally:
             connection.close()
+
+    def until_ready(self) -> None:
+        """It has found a daemon that serves."""
+        deadline = time.monotonic() + WAIT_S
+        while (reply := self.get("/health/ready")).status != 200:
+            assert time.monotonic() < deadline, reply
+            time.sleep(LOOK_S)
 
     def raw(self, data: bytes) -> bytes:
         """Whatever comes back for these bytes until the server closes."""

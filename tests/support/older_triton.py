@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from support.beside import Program
 from support.process import ROOT
 
 VERSION = "3.6.0"
@@ -25,25 +26,21 @@ class Compilation:
 
     def __init__(self) -> None:
         self.skipped = None if FOLDER.is_dir() else fetch()
-        self._process: subprocess.Popen[str] | None = None
+        self._program: Program | None = None
         if self.skipped is None:
-            command = ["nice", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN]
-            command += map(str, TESTS)
-            self._process = subprocess.Popen(
-                command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+            command = [sys.executable, "-m", "pytest", *options, "-k", CHOSEN, *map(str, TESTS)]
+            self._program = Program(command, environment())
 
     def result(self) -> tuple[int, str]:
         """Exit status and output. Raises TimeoutExpired."""
-        assert self._process is not None
-        output, _ = self._process.communicate(timeout=COMPILE_S)
-        return self._process.returncode, output
+        assert self._program is not None
+        return self._program.result(COMPILE_S)
 
     def stop(self) -> None:
         """For a session that ends early."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+        if self._program is not None:
+            self._program.stop()
 
 
 def environment() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 FRONT and ENGINE are behaviours of `stand_in`. GRACE_S shortens what a child gets to end. A reload reads
 FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not answer so many quick probes hang, and
-LOAD_TIMEOUT_S one that loads without progress.
+LOAD_TIMEOUT_S one that loads without progress; ABORT_S is what it then gets to write its stacks.
 """
 
 import os
@@ -25,7 +25,7 @@ def main() -> int:
     hang_s, load_s = 0.0, float(os.environ.get("LOAD_TIMEOUT_S", "600"))
     if "HANG_BEATS" in os.environ:
         vars(supervisor).update(BEAT_S=QUICK_BEAT_S)
-        vars(child).update(ABORT_S=0.5)
+        vars(child).update(ABORT_S=float(os.environ.get("ABORT_S", "60")))
         vars(ladder).update(BEAT_S=QUICK_BEAT_S)
         hang_s = int(os.environ["HANG_BEATS"]) * QUICK_BEAT_S
     program = [sys.executable, "-P", str(Path(__file__).with_name("stand_in.py"))]

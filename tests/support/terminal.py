@@ -16,6 +16,8 @@ import pyte
 from support.process import WAIT_S, environment, wait_for_end
 
 COLUMNS, LINES = 120, 36
+PIECE = 512
+"""Bytes that are taken at once: what is shown for a moment is seen, also by who reads much later."""
 
 
 class Terminal:
@@ -79,7 +81,7 @@ class Terminal:
         if not select.select([self.fd], [], [], timeout_s)[0]:
             return True
         try:
-            found = os.read(self.fd, 65536)
+            found = os.read(self.fd, PIECE)
         except OSError:  # Linux: nobody holds the other side any more
             return False
         self.raw += found

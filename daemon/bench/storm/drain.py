@@ -8,6 +8,7 @@ import psutil
 from bench.storm.site import Site, pump, request, site, whole
 from rapidctl.client import Client
 from rapidctl.errors import RapidctlError, Refused
+from rapidctl.wire import GetStatus
 
 STREAMS: Final = 64
 OUTPUT_TOKENS: Final = 24
@@ -23,11 +24,10 @@ def run(rounds: int) -> dict[str, Any]:
 
 
 def _refused(client: Client) -> str:
-    """Of the first request that is not accepted any more: the code."""
+    """Of the first request that is not accepted any more: the code. Those before it are given up."""
     while True:
         try:
-            for _ in client.generate(request([3], 1)):
-                pass
+            next(client.generate(request([3], 1)))
         except Refused as error:
             return error.code
 
@@ -38,8 +38,13 @@ def drain(site: Site, streams: int) -> list[str]:
     with site.client() as client:
         running = [client.submit(request([5 + index], OUTPUT_TOKENS)) for index in range(streams)]
         pump(client, lambda: all(stream.accepted for stream in running) and any(s.output_tokens for s in running))
-        psutil.Process(site.server.pid).send_signal(signal.SIGTERM)
-        late = _refused(client)
+        engine = psutil.Process(client.call(GetStatus(call=0)).engine.pid)
+        engine.suspend()  # else all may be done, and the daemon gone, before the late one comes
+        try:
+            psutil.Process(site.server.pid).send_signal(signal.SIGTERM)
+            late = _refused(client)
+        finally:
+            engine.resume()
         try:
             pump(client, lambda: all(stream.ended for stream in running))
         except RapidctlError as error:

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_logprobs_of_both_routes(client: openai.OpenAI) -> None:
     assert [entry.top_logprobs for entry in plain.logprobs.content] == [[]] * 6
 
 
-def test_refusals_are_the_exceptions_that_the_client_knows(client: openai.OpenAI) -> None:
+def test_refusals_are_the_exceptions_that_the_client_knows(chatty: Daemon, client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": NAME, "prompt": PROMPTS[0]}
     tools = [{"type": "function", "function": {"name": "f"}}]
     with pytest.raises(openai.BadRequestError) as refused:
@@ -149,7 +150,7 @@ def test_refusals_are_the_exceptions_that_the_client_knows(client: openai.OpenAI
     with pytest.raises(openai.BadRequestError) as never:
         client.completions.create(**asked, n=16)
     assert "12 requests that may wait" in str(never.value)
-    with pytest.raises(openai.RateLimitError) as full:
+    with chatty.paused(), pytest.raises(openai.RateLimitError) as full:  # else the first eight may wait no more
         client.completions.create(model=NAME, prompt=list(PROMPTS[:2]), n=8, stream=True)
     assert full.value.code == "queue_full"
     assert int(full.value.response.headers["retry-after"]) >= 1
@@ -159,7 +160,7 @@ def test_refusals_are_the_exceptions_that_the_client_knows(client: openai.OpenAI
     with pytest.raises(openai.APIError, match="after its arrival"):  # the status was sent before
         list(
             client.completions.create(
-                **asked, n=8, max_tokens=490, stream=True, extra_body={"deadline_s": 0.2, "ignore_eos": True}
+                **asked, n=8, max_tokens=490, stream=True, extra_body={"deadline_s": 0.1, "ignore_eos": True}
             )
         )
 
@@ -205,22 +206,25 @@ def test_the_bodies_of_common_load_generators(server: HttpServer, path: str) -> 
 def test_a_request_carries_the_answers_id_in_the_daemon(chatty: Daemon, server: HttpServer) -> None:
     with server.stream(COMPLETIONS, prompt=PROMPTS[0], max_tokens=490, ignore_eos=True, slo_class="batch") as response:
         first = next(events(response))
-        with chatty.client() as operator:
+        with chatty.paused(), chatty.client() as operator:
             (row,) = operator.call(GetRequests(call=0, id=first["id"])).rows
         assert (row.slo_class, response.headers["x-request-id"]) == ("batch", first["id"])
 
 
 def test_whoever_leaves_is_noticed_and_its_blocks_are_free(chatty: Daemon, server: HttpServer) -> None:
-    cancelled = chatty.status().requests.cancelled_total
+    before = chatty.status().requests
     disconnects = value(server, "rapidd_http_disconnects_total")
-    with server.stream(COMPLETIONS, prompt=PROMPTS[0], n=8, max_tokens=490, ignore_eos=True) as response:
-        next(events(response))
-    connection = server.connect()  # one that does not stream
-    body = {"model": NAME, "prompt": list(PROMPTS[:2]), "n": 4, "max_tokens": 490, "ignore_eos": True}
-    connection.request("POST", COMPLETIONS, json.dumps(body), {"content-type": "application/json"})
-    chatty.until(lambda status: status.requests.decoding > 0)
-    connection.close()
-    assert chatty.until_idle().requests.cancelled_total == cancelled + 3
+    body = {"model": NAME, "prompt": list(PROMPTS[:2]), "n": 2, "max_tokens": 490, "ignore_eos": True}
+    with ExitStack() as leaving:
+        asked = server.stream(COMPLETIONS, prompt=PROMPTS[0], n=8, max_tokens=490, ignore_eos=True)
+        next(events(leaving.enter_context(asked)))
+        plain = leaving.enter_context(closing(server.connect()))  # one that does not stream
+        plain.request("POST", COMPLETIONS, json.dumps(body), {"content-type": "application/json"})
+        chatty.until(lambda status: status.requests.accepted_total == before.accepted_total + 3)
+        with chatty.paused():  # before they end by themselves
+            leaving.close()
+            chatty.until(lambda status: status.requests.cancelled_total == before.cancelled_total + 3)
+    chatty.until_idle()
     assert value(server, "rapidd_http_disconnects_total") == disconnects + 2
     assert server.complete(prompt="x").status == 200
 
@@ -229,18 +233,18 @@ def test_whoever_does_not_read_is_cut_and_the_others_go_on(chatty: Daemon, serve
     body = {"model": NAME, "prompt": PROMPTS[0], "n": 8, "max_tokens": 490, "ignore_eos": True, "stream": True}
     data = json.dumps(body | {"logprobs": 20}).encode()  # megabytes, more than sockets hold
     head = f"POST {COMPLETIONS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    cancelled = chatty.status().requests.cancelled_total
+    before = chatty.status().requests
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", server.port))
         sock.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
-        chatty.until(lambda status: status.requests.decoding > 0)
+        chatty.until(lambda status: status.requests.accepted_total > before.accepted_total)
         assert server.complete(prompt=PROMPTS[0], max_tokens=20).json["choices"][0]["text"]
         chatty.until_idle()
         found = b"".join(iter(lambda: sock.recv(1 << 20), b""))
     assert found.startswith(b"HTTP/1.1 200")
     assert b"[DONE]" not in found
-    assert chatty.status().requests.cancelled_total == cancelled + 1
+    assert chatty.status().requests.cancelled_total == before.cancelled_total + 1
     assert server.complete(prompt="x").status == 200
 
 

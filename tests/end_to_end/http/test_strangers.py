@@ -179,6 +179,7 @@ def test_a_daemon_that_is_killed_ends_the_streams_and_may_come_back(chatty: Daem
         assert server.complete(prompt="x").error["code"] == "daemon_unreachable"
         assert server.get("/health/ready").status == 503
         chatty.start()
+        server.until_ready()  # it tries to connect once a second
         assert server.complete(prompt="x").status == 200
         assert server.get("/health/ready").status == 200
 

@@ -97,8 +97,7 @@ async def test_on_a_small_terminal_the_plan_in_force_is_in_sight_and_the_rest_a_
     async with desk(80, 24) as at:
         at.source.predict = predicted
         await at.press("3")
-        await at.settle()
-        assert "▸ split 160/144" in at.text
+        await at.until("▸ split 160/144")  # scrolled to by a timer
         assert "plan, 7 more" in at.text
         assert "not legal: chunk all" not in at.text
         await at.press("g")

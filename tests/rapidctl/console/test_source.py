@@ -24,11 +24,15 @@ class Reader:
 
     def __init__(self, source: LiveSource) -> None:
         self.source = source
+        self._answers: dict[int, object] = {}
+        """By ticket: they come in between whatever else is waited for."""
         self._pause = threading.Event()
 
     def until(self, wanted: Callable[[Update], bool]) -> Update:
         for _ in range(int(PATIENCE_S / 0.01)):
             for update in self.source.poll():
+                if isinstance(update, Answer):
+                    self._answers[update.ticket] = update.result
                 if wanted(update):
                     return update
             self._pause.wait(0.01)
@@ -38,9 +42,9 @@ class Reader:
         self.until(lambda update: isinstance(update, Connection) and update.connected is connected)
 
     def answer(self, ticket: int) -> object:
-        found = self.until(lambda update: isinstance(update, Answer) and update.ticket == ticket)
-        assert isinstance(found, Answer)
-        return found.result
+        if ticket not in self._answers:
+            self.until(lambda update: isinstance(update, Answer) and update.ticket == ticket)
+        return self._answers.pop(ticket)
 
 
 @pytest.fixture

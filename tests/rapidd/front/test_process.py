@@ -17,7 +17,7 @@ from rapidctl import wire
 from rapidd import ipc
 from rapidd.config import Config, ModelConfig, ServerConfig
 from rapidd.front.__main__ import MEMORY_BYTES
-from support.process import environment
+from support.process import WAIT_S, environment
 
 MODEL = Path(__file__).parents[2] / "data" / "stories260K_hf"
 
@@ -87,13 +87,13 @@ def test_it_serves_status_and_drains_at_sigterm(front: FrontProcess, tmp_path: P
         assert (status.state, status.front.pid) == ("starting", front.process.pid)
     front.process.send_signal(signal.SIGTERM)
     assert [report.state for report in front.reports()] == ["draining", "drained"]
-    assert front.process.wait(10) == 0
+    assert front.process.wait(WAIT_S) == 0
 
 
 def test_it_ends_with_its_supervisor(front: FrontProcess) -> None:
     front.ready()
     front.supervisor.shutdown(socket.SHUT_RDWR)
-    assert front.process.wait(10) == 1
+    assert front.process.wait(WAIT_S) == 1
 
 
 def test_it_never_imports_torch(front: FrontProcess) -> None:
@@ -106,7 +106,7 @@ def test_it_never_imports_torch(front: FrontProcess) -> None:
 def test_a_model_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     front = FrontProcess(tmp_path, model=str(tmp_path / "nothing"))
     try:
-        assert front.process.wait(10) == os.EX_CONFIG
+        assert front.process.wait(WAIT_S) == os.EX_CONFIG
         assert front.process.stderr is not None
         assert b"nothing" in front.process.stderr.read()
     finally:

@@ -12,6 +12,7 @@ from rapidd import ipc
 from rapidd.front.admission import TextModel
 from rapidd.model.chat import ChatTemplate
 from rapidd.model.tokenizer import byte_tokenizer
+from support import samples
 from support.front import KV, VOCAB, Peer, Rig, ScriptedEngine
 
 
@@ -25,6 +26,7 @@ class Subscriber:
         self.socket.subscribe(b"")
         self.socket.connect(rig.runtime.metrics_endpoint)
         rig.until(lambda: bool(self.snapshots), self, meanwhile=lambda: rig.pass_time(1))
+        self.settle()
         self.snapshots.clear()
 
     def read(self) -> None:
@@ -36,8 +38,11 @@ class Subscriber:
             else:
                 self.events.append(wire.decode_event(frame))
 
-    def wait_for(self, num_snapshots: int) -> None:
-        self.rig.until(lambda: len(self.snapshots) >= num_snapshots, self)
+    def settle(self) -> None:
+        """Everything that was published until now has arrived: this comes behind it."""
+        last = replace(samples.EVENT, seq=10**6 + len(self.events))
+        self.rig.server.publish(wire.EVENT_TOPIC + wire.encode(last))
+        self.rig.until(lambda: last in self.events, self)
 
 
 @pytest.fixture
@@ -54,18 +59,19 @@ def snapshot_of(peer: Peer) -> wire.Snapshot:
 def test_idle_snapshots_come_once_a_second_and_busy_ones_at_the_set_rate(rig: Rig, subscriber: Subscriber) -> None:
     peer, engine = rig.ready()
     rig.pass_time(1)
-    subscriber.wait_for(1)
+    subscriber.settle()
     subscriber.snapshots.clear()
     for _ in range(8):
         rig.pass_time(0.25)
-    subscriber.wait_for(2)
+    subscriber.settle()
     assert len(subscriber.snapshots) == 2
     peer.generate()
     engine.submitted()
+    subscriber.settle()
     subscriber.snapshots.clear()
     for _ in range(8):
         rig.pass_time(0.25)
-    subscriber.wait_for(8)
+    subscriber.settle()
     assert len(subscriber.snapshots) == 8
     seqs = [snapshot.seq for snapshot in subscriber.snapshots]
     assert seqs == list(range(seqs[0], seqs[0] + 8))

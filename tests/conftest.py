@@ -1,0 +1,13 @@
+"""What holds for every test, whoever runs it on whatever machine."""
+
+import signal
+
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is; and the same tests pass or fail on every run.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+# `nohup` and a shell's `&` start programs that ignore these; so would what the tests start, and the tests themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
