@@ -133,6 +133,7 @@ def test_an_operator_in_tmux_sees_an_override_applied_a_prompt_answered_and_the_
         assert all(len(line) <= width for line in lines)
 
     tmux.resize(120, 36)
+    tmux.until(lambda text: "DECISIONS" in text and "OVERRIDE by" in text)  # a snapshot of the new engine has come
     tmux.press("A")
     tmux.until(lambda text: "APPLIED release" in text)
     tmux.press("q")

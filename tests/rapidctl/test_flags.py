@@ -77,7 +77,7 @@ def test_quiet_says_nothing_but_data_and_errors(peer: Peer, rapidctl: Rapidctl) 
     for words in (["run", "Hi", "-q"], ["-q", "run", "Hi"]):
         ran = rapidctl(*words)
         assert (ran.stdout, ran.stderr) == ("The\n", "")
-    assert "write 30s" in rapidctl("-q", "wait", "idle", "--timeout", "soon").stderr
+    assert "write 25ms, 30s" in rapidctl("-q", "wait", "idle", "--timeout", "soon").stderr
 
 
 def test_verbose_tells_who_answered_and_how_long_it_took(peer: Peer, rapidctl: Rapidctl) -> None:
