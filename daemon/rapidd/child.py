@@ -144,7 +144,7 @@ class Child:
             self.ended_by = "hang"
             self.signal(signal.SIGABRT)
         elif self._ready_s is not None:
-            self.tell(self.watch.beat())
+            self.tell(self.watch.beat(now_s))
         return trouble
 
     def reap(self) -> int | None:

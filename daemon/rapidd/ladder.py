@@ -5,7 +5,6 @@ are counted, not seconds: a supervisor that was itself stopped for a while has s
 """
 
 import math
-import time
 from typing import Final
 
 from rapidd.ipc import Probe, Pulse
@@ -28,12 +27,12 @@ class Watch:
         """Beats since the last sign of progress."""
         self._last = Pulse(0)
 
-    def beat(self) -> Probe:
-        """The next probe to send."""
+    def beat(self, now_s: float) -> Probe:
+        """The next probe to send; ``now_s`` is on the monotonic clock."""
         self._number += 1
         self._silent += 1
         self._stuck += 1
-        return Probe(self._number, time.monotonic_ns())
+        return Probe(self._number, int(now_s * 1e9))
 
     def heard(self, pulse: Pulse) -> None:
         """The loop turned."""

@@ -11,7 +11,7 @@ LIMIT = 10
 def beats(watch: Watch, count: int, pulse: Pulse | None = None) -> str | None:
     """So many beats, each answered by ``pulse`` if there is one; the first trouble."""
     for _ in range(count):
-        probe = watch.beat()
+        probe = watch.beat(now_s=0.0)
         if pulse is not None:
             watch.heard(Pulse(probe.number, pulse.requests, pulse.finished, pulse.patience_s))
         if watch.trouble is not None:
