@@ -34,14 +34,16 @@ class Turn:
     engine_cpu_s: float = 0.0
     whole: int = 0
     """Finished with all their tokens."""
+    last_s: float = 0.0
+    """When the last of them did."""
     refused_s: list[float] = field(default_factory=list)
     """From the send to the refusal."""
     failures: list[str] = field(default_factory=list)
 
     @property
     def goodput(self) -> float:
-        """Whole requests a second."""
-        return self.whole / self.seconds
+        """Whole requests a second, up to the last one's end: all rows end together, and the turn between two ends."""
+        return self.whole / self.last_s if self.whole else 0.0
 
     @property
     def capacity(self) -> float:
@@ -87,7 +89,7 @@ class Load:
                 stream = self._client.submit(request(prompt, self._output_tokens))
                 self._open[stream.id] = stream, time.monotonic()
             self._client.poll(0.001)
-            self._collect(turn)
+            self._collect(turn, begin_s)
             turn.seconds = time.monotonic() - begin_s
         turn.engine_cpu_s = self._cpu_s() - begin_cpu_s
         return turn
@@ -102,12 +104,13 @@ class Load:
         self._open.clear()
         pump(self._client, lambda: not _live(self._client.call(GetStatus(call=0))))
 
-    def _collect(self, turn: Turn) -> None:
+    def _collect(self, turn: Turn, begin_s: float) -> None:
         now_s = time.monotonic()
         for stream, sent_s in [entry for entry in self._open.values() if entry[0].ended is not None]:
             del self._open[stream.id]
             if not isinstance(stream.ended, Failed):
                 turn.whole += whole(stream)
+                turn.last_s = now_s - begin_s
                 turn.failures += [] if whole(stream) else ["a request ended without all its tokens"]
             elif stream.ended.code == "queue_full" and stream.ended.retry_after_s:
                 turn.refused_s.append(now_s - sent_s)
