@@ -18,14 +18,13 @@ from msgspec.structs import replace
 from rapidctl.wire import Placement
 from rapidd import faults, ipc, log
 from rapidd.config import Config
-from rapidd.engine.batch import Batch
 from rapidd.engine.heap import give_back
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
 from rapidd.engine.messages import to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.probing import Probing
-from rapidd.engine.report import kv_stats, partition_info, placement, prefill_tokens_per_s, request_states
+from rapidd.engine.report import kv_stats, limited, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.scheduler import Drop, Scheduler
 from rapidd.engine.timing import learn
@@ -273,7 +272,7 @@ class Engine:
                 limit = self._scheduler.chunk_limit
                 done = self._scheduler.finish(batch, result)
                 if self._scheduler.chunk_limit != limit:
-                    self._notice("out_of_memory", "warn", _limited(batch, self._scheduler.chunk_limit), None)
+                    self._notice("out_of_memory", "warn", limited(batch, self._scheduler.chunk_limit), None)
                 if done.outcomes:
                     tokens = [to_token(outcome) for outcome in done.outcomes]
                     state = self._new_state(now) if now - self._state_ns >= self._busy_period_ns else None
@@ -394,11 +393,3 @@ class Engine:
             prefill_tokens_per_s=prefill_tokens_per_s(self._control, self._policy_state(now)),
             scheduling_s=self._scheduling.quantiles(),
         )
-
-
-def _limited(batch: Batch, limit: int | None) -> str:
-    """What an operator should know of memory that ran out, whatever became of the requests."""
-    return (
-        f"a batch of {batch.num_prefill_tokens} prompt tokens ran out of memory: "
-        f"batches hold at most {limit} until the engine is restarted"
-    )

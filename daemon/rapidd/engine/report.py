@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rapidctl.wire import KvStats, LanePlacement, PartitionInfo, Placement, PlanInfo
 from rapidd import ipc
+from rapidd.engine.batch import Batch
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
@@ -83,4 +84,12 @@ def partition_info(
         groups=None if table.groups is None else list(table.groups),
         bounds=BOUNDS,
         chunk_limit=chunk_limit,
+    )
+
+
+def limited(batch: Batch, limit: int | None) -> str:
+    """What an operator should know of memory that ran out, whatever became of the requests."""
+    return (
+        f"a batch of {batch.num_prefill_tokens} prompt tokens ran out of memory: "
+        f"batches hold at most {limit} until the engine is restarted"
     )
