@@ -130,8 +130,13 @@ class DeviceWatch:
         if sensors.why_not is not None:
             self._news.append(("warning", f"no sensors of the device: {sensors.why_not}", "warn"))
 
+    @property
+    def _period_s(self) -> float:
+        """Of the device that is to be followed; the shortest until there is one."""
+        return PERIODS_S[self._wanted.kind] if self._wanted else min(PERIODS_S.values())
+
     def _run(self) -> None:
-        while not self._stopping.wait(PERIODS_S[self._wanted.kind if self._wanted else "cuda"]):
+        while not self._stopping.wait(self._period_s):
             self.poll()
         self._close()
 
