@@ -3,8 +3,8 @@
     PYTHONPATH=kernels python kernels/bench/bench_gpu.py [--out DIR] [SECTION ...]
 
 Needs torch, triton and cuda-bindings, an 80 GB Hopper GPU, and nothing else running on it. Sections: check ceilings
-tune matmul attention prompt small step corun. Prints tables; all numbers go to DIR/bench_gpu.json. Times are medians of
-CUDA-graph replays; bandwidths count every weight, key and value once.
+tune parts matmul attention prompt small step corun. Prints tables; all numbers go to DIR/bench_gpu.json. Times are
+medians of CUDA-graph replays; bandwidths count every weight, key and value once.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 import triton
 from check import check
 from common import LAYERS, PARTITIONS, Partition, make_pool
-from single import attention, ceilings, matmuls, prompts, small_chunks, tune
+from single import attention, ceilings, matmuls, prompts, small_chunks, tune, tune_parts
 from step import Model, corun, steps
 
 
@@ -77,6 +77,7 @@ def main() -> None:
         "check": lambda: check_all(arguments.out),
         "ceilings": lambda: ceilings(partitions),
         "tune": lambda: tune(partitions),
+        "parts": lambda: tune_parts(partitions),
         "attention": lambda: attention(partitions),
         "prompt": lambda: prompts(partitions),
         "small": lambda: small_chunks(partitions),

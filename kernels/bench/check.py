@@ -2,6 +2,7 @@
 
 import itertools
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from rapid_kernels.gpu.elementwise import (
     silu_mul_reference,
 )
 from rapid_kernels.gpu.kernels import multiply
-from rapid_kernels.gpu.matmul import skinny_matmul_reference
+from rapid_kernels.gpu.matmul import finish_matmul, skinny_matmul_reference
 from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
 from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
+from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.prompt_plan import make_prompt_plan, padded_sizes
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT
 from rapid_kernels.gpu.workspace import Workspace
@@ -68,12 +70,37 @@ def check_matmul(report: Report, part: int, of: int) -> None:
             for m in {1, 7, 16, most // 2 + 1, most}:
                 x = torch.randn(m, k, dtype=dtype, device="cuda")
                 poison(m, n // (1 + gated), dtype=dtype)
-                y = multiply(x, weight, units, workspace, tile, gated, False)
+                y = finish_matmul(multiply(x, weight, units, workspace, tile, gated, False), gated, False)
                 case = (m, n, k, units, gated, tile)
                 report.close("matmul", case, y, skinny_matmul_reference(x, weight, gated))
-                again = multiply(x, weight, units, workspace, tile, gated, True)
+                again = finish_matmul(multiply(x, weight, units, workspace, tile, gated, True), gated, True)
                 if not torch.equal(y, again):
                     report.failed.append(f"matmul differs between runs: {case}")
+                if not gated:
+                    left = multiply(x, weight, units, workspace, tile, gated, True)
+                    check_parts(report, case, left, y)
+
+
+def check_parts(report: Report, case: object, left: Product, y: Tensor) -> None:
+    """What the next kernel makes of a product in parts has the bits that it has of the finished one."""
+    residuals = [torch.ones_like(y) for _ in range(2)]
+    weight = torch.ones_like(y[0])
+    normed = [add_rms_norm(left, residuals[0], weight, 1e-5, True), add_rms_norm(y, residuals[1], weight, 1e-5, True)]
+    if not torch.equal(*normed) or not torch.equal(*residuals):
+        report.failed.append(f"norm of parts differs: {case}")
+    if y.shape[1] % 128 == 0:
+        angles = torch.rand(8, 64, device="cuda")
+        positions = torch.arange(len(y), device="cuda") % 8
+        slots = torch.arange(len(y), device="cuda")
+        caches = [torch.zeros(len(y), 2, 8, 128, dtype=y.dtype, device="cuda") for _ in range(2)]
+        left = replace(left, y=left.y.clone())
+        table = angles.cos(), angles.sin(), positions, slots
+        rotated = [
+            rope_and_cache(left, *table, caches[0], True),
+            rope_and_cache(y.clone(), *table, caches[1], True),
+        ]
+        if not torch.equal(*rotated) or not torch.equal(*caches):
+            report.failed.append(f"rotation of parts differs: {case}")
 
 
 def check_attention(report: Report, part: int, of: int) -> None:

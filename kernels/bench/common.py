@@ -38,6 +38,8 @@ TILES = (
     Tile(128, 128, 64, 6, 8),
     Tile(128, 64, 128, 4, 4),
     Tile(128, 256, 64, 4, 8),
+    *(Tile(64, *shape, 4, spread=True) for shape in ((64, 128, 6), (128, 128, 4), (256, 64, 5))),
+    Tile(128, 128, 64, 6, 8, spread=True),
 )
 
 SLIM_TILES = (

@@ -27,12 +27,13 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from rapid_kernels import Ragged, make_ragged
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention
 from rapid_kernels.gpu.decode_plan import plan_decode
-from rapid_kernels.gpu.elementwise import silu_mul
+from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.kernels import multiply
-from rapid_kernels.gpu.matmul import Tile
+from rapid_kernels.gpu.matmul import Tile, finish_matmul
 from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
 from rapid_kernels.gpu.prefill import PromptTile, prompt_attention
 from rapid_kernels.gpu.prefill_hopper import HopperTile, hopper_prompt_attention
+from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.prompt_plan import make_prompt_plan
 from rapid_kernels.gpu.read import READ_TILES, read_all
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT, tile_for
@@ -89,7 +90,7 @@ def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | SlimTile | 
                 if gated:
                     silu_mul(y)
             else:
-                multiply(x, weight, partition.units, workspace(), tile, gated, True)
+                finish_matmul(multiply(x, weight, partition.units, workspace(), tile, gated, True), gated, True)
 
     return timed(partition.stream, work) / copies
 
@@ -130,6 +131,68 @@ def tune(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
     return rows
 
 
+def pair_ms(
+    partition: Partition, m: int, shape: str, tile: Tile | SlimTile | None, parts: bool, chained: bool
+) -> float:
+    """Of a product and the norm or rotation behind it, which adds up the parts or finds them added up."""
+    n, k = SHAPES[shape]
+    copies = max(2, -(-(160 << 20) // (n * k * 2)))
+    weights = [torch.randn(n, k, dtype=BF16, device="cuda") / k**0.5 for _ in range(copies)]
+    x, norm = torch.randn(m, k, dtype=BF16, device="cuda"), torch.ones(n, dtype=BF16, device="cuda")
+    residual = torch.randn(m, n, dtype=BF16, device="cuda")
+    angles = torch.rand(1024, DIM // 2, device="cuda")
+    positions = slots = torch.arange(m, device="cuda")
+    kv = torch.zeros(m, 2, KV_HEADS, DIM, dtype=BF16, device="cuda")
+
+    def work() -> None:
+        for weight in weights:
+            if tile is None:
+                product = Product.whole(linear(x, weight))
+            else:
+                product = multiply(x, weight, partition.units, workspace(), tile, False, chained)
+                if not parts:
+                    product = Product.whole(finish_matmul(product, False, chained))
+            if shape == "qkv":
+                rope_and_cache(product, angles, angles, positions, slots, kv, chained)
+            else:
+                add_rms_norm(product, residual, norm, 1e-5, chained)
+
+    return float(timed(partition.stream, work) / copies)
+
+
+PAIRS = tuple(itertools.product((1, 16, 32, 64, 96), ("qkv", "o", "down"), (24, 32, 48, 64, 132)))
+"""Rows, weight, units."""
+
+
+def tune_parts(partitions: dict[int, Partition], part: int = 0, of: int = 1) -> list[dict[str, Any]]:
+    """Every tile, its parts added up by a launch of its own and by the next kernel."""
+    rows = []
+    for m, shape, units in PAIRS[part::of]:
+        block_m = 64 if m <= 64 else 128
+        results = []
+        for tile in (None, *SLIM_TILES, *(t for t in TILES if t.block_m == block_m)):
+            for parts, chained in ((False, False), (False, True), (True, False), (True, True)):
+                if tile is None and parts:
+                    continue
+                try:
+                    us = 1e3 * pair_ms(partitions[units], m, shape, tile, parts, chained)
+                except Exception as problem:
+                    print(f"tune {m} {shape} {units} {tile}: {str(problem)[-200:]}")
+                    break
+                name = short(tile) + (" parts" if parts else "") + (" chained" if chained else "")
+                results.append((us, name))
+                rows.append({"m": m, "shape": shape, "units": units, "tile": name, "us": us})
+        results.sort()
+        n, k = SHAPES[shape]
+        text = "  ".join(f"{us:.1f} {name}" for us, name in results[:6])
+        library = next(us for us, name in results if name == "library")
+        print(
+            f"M {m:3} {shape:5} {units:3} SMs: library {library:.1f} us, bytes {2e-6 * n * k:.0f} MB | {text}",
+            flush=True,
+        )
+    return rows
+
+
 def short(tile: Tile | SlimTile | None) -> str:
     """For tables."""
     if tile is None:
@@ -137,6 +200,7 @@ def short(tile: Tile | SlimTile | None) -> str:
     if isinstance(tile, SlimTile):
         return f"slim {tile.block_n}x{tile.block_k}x{tile.memory >> 10}K" + (" pair" if tile.per_unit == 2 else "")
     ending = ("" if tile.bulk else " by pointers") + (" ahead" if tile.prefetched else "")
+    ending += " spread" if tile.spread else ""
     return f"{tile.block_n}x{tile.block_k}x{tile.stages}{ending}"
 
 

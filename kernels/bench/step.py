@@ -29,6 +29,8 @@ from rapid_kernels.gpu.attention import decode_attention
 from rapid_kernels.gpu.decode_plan import plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.kernels import multiply
+from rapid_kernels.gpu.matmul import finish_matmul
+from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.tuning import decode_tile_for, tile_for
 
 
@@ -49,16 +51,18 @@ class Model:
         self.cos, self.sin = angles.cos(), angles.sin()
         self.bytes = 2 * sum(w.numel() for layer in self.layers for w in layer.values()) + 2 * self.head.numel()
 
-    def step(self, ids: Tensor, cache: Cache, units: int, library: bool, chained: bool) -> Tensor:
-        """Logits [rows, VOCAB] of one decode step."""
+    def step(self, ids: Tensor, cache: Cache, units: int, library: bool, chained: bool, parts: bool) -> Tensor:
+        """Logits [rows, VOCAB] of one decode step. ``parts``: norms and rotations add up what products leave."""
 
-        def product(x: Tensor, weight: Tensor, shape: str) -> Tensor:
+        def product(x: Tensor, weight: Tensor, shape: str) -> Product:
             gated = shape == "gate_up"
-            tile = None if library else tile_for(len(ids), len(weight), units, gated, hopper=True)
-            if tile is not None:
-                return multiply(x, weight, units, workspace(), tile, gated, chained)
-            y = linear(x, weight)
-            return silu_mul(y) if gated else y
+            adds = parts and shape in ("qkv", "o", "down")
+            tile = None if library else tile_for(len(ids), len(weight), units, gated, hopper=True, parts=adds)
+            if tile is None:
+                y = linear(x, weight)
+                return Product.whole(silu_mul(y) if gated else y)
+            left = multiply(x, weight, units, workspace(), tile, gated, chained)
+            return left if adds else Product.whole(finish_matmul(left, gated, chained))
 
         residual = self.embedding[ids]
         plan_decode(cache.plan, cache.lens, cache.tables, BLOCK_TOKENS)
@@ -68,9 +72,9 @@ class Model:
             q = rope_and_cache(qkv, self.cos, self.sin, cache.positions, cache.slots, kv, chained)
             x = decode_attention(q, kv, cache.plan, units, workspace(), decode_tile_for(units), chained)
             x = add_rms_norm(product(x, weights["o"], "o"), residual, self.norm, 1e-5, chained)
-            x = product(product(x, weights["gate_up"], "gate_up"), weights["down"], "down")
-            x = add_rms_norm(x, residual, self.norm, 1e-5, chained)
-        return product(x, self.head, "head")
+            x = product(x, weights["gate_up"], "gate_up").y
+            x = add_rms_norm(product(x, weights["down"], "down"), residual, self.norm, 1e-5, chained)
+        return product(x, self.head, "head").y
 
     def prefill_like(self, x: Tensor) -> None:
         """The matmuls of a prompt chunk, by the library."""
@@ -80,8 +84,13 @@ class Model:
             linear(silu_mul(linear(x, weights["gate_up"])), weights["down"])
 
 
-VARIANTS = (("plain", False, False), ("chained", False, True), ("library", True, True))
-"""Name, whether matmuls are the library's, whether launches are chained."""
+VARIANTS = (
+    ("plain", False, False, True),
+    ("chained", False, True, True),
+    ("finished", False, True, False),
+    ("library", True, True, False),
+)
+"""Name, whether matmuls are the library's, whether launches are chained, whether products are left in parts."""
 
 
 def steps(partitions: dict[int, Partition], model: Model, pool: Tensor) -> list[dict[str, Any]]:
@@ -90,17 +99,17 @@ def steps(partitions: dict[int, Partition], model: Model, pool: Tensor) -> list[
     for rows, tokens in ((64, 1024), (96, 4096), (32, 8192), (1, 1024)):
         cache = Cache(pool, rows, tokens)
         ids = torch.randint(0, VOCAB, (rows,), device="cuda")
-        wanted = model.step(ids, cache, 132, True, False)
+        wanted = model.step(ids, cache, 132, True, False, False)
         total = model.bytes + LAYERS * cache.bytes_per_layer
         table: dict[str, dict[int, float]] = {}
-        for name, library, chained in VARIANTS:
+        for name, library, chained, parts in VARIANTS:
             table[name] = {}
             for units in (24, 32, 48, 64, 132):
-                got = model.step(ids, cache, units, library, chained)
+                got = model.step(ids, cache, units, library, chained, parts)
                 if not error(got, wanted) < 3e-2:
                     print(f"  WRONG {name} {rows} x {tokens} on {units}: {error(got, wanted):.2e}")
                 stream = partitions[units].stream
-                table[name][units] = timed(stream, partial(model.step, ids, cache, units, library, chained), 7)
+                table[name][units] = timed(stream, partial(model.step, ids, cache, units, library, chained, parts), 7)
             ms = table[name]
             print(
                 f"{rows:3} x {tokens:5} {name:8}",
@@ -139,7 +148,7 @@ def corun(partitions: dict[int, Partition], model: Model, pool: Tensor) -> list[
         ids = torch.randint(0, VOCAB, (rows,), device="cuda")
 
         def step(units: int, cache: Cache = cache, ids: Tensor = ids) -> None:
-            model.step(ids, cache, units, False, True)
+            model.step(ids, cache, units, False, True, True)
 
         step_all = timed(partitions[132].stream, lambda step=step: step(132), 7)
         for units in (24, 32, 40, 48, 64):

@@ -55,21 +55,29 @@ class Kernels(Protocol):
         """x [T, in] by weight [2 I, in], gate rows first, plus bias [2 I]: silu(gate) * up, [T, I]."""
         ...
 
-    def rope_and_cache(
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Matrix, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float, ragged: Ragged
+    ) -> tuple[Tensor, Tensor]:
+        """What `add_rms_norm` by ``norm`` makes of `linear`'s result, in fewer passes where the kernels can."""
+        ...
+
+    def linear_rope_and_cache(
         self,
-        qkv: Tensor,
+        x: Tensor,
+        weight: Matrix,
+        bias: Tensor | None,
         rope: RopeTable,
         qk_norm: tuple[Tensor, Tensor, float] | None,
         cache: KVCache,
         layer: int,
         ragged: Ragged,
     ) -> Tensor:
-        """Rotate queries and keys, write keys and values to the cache, give the queries [T, H, D].
+        """Project x by `linear`, rotate, write keys and values to the cache: the queries [T, H, D].
 
-        qkv [T, (H + 2 K) * D] holds the H query heads, then the K key heads, then the K value heads; it may be
-        overwritten. Half-rotation RoPE (arXiv 2104.09864, Hugging Face order) at ``ragged.positions``; cosine and
-        sine may be rounded to the dtype of qkv. ``qk_norm`` = (query weight [D], key weight [D], eps): per-head RMS
-        norm before the rotation.
+        The projection [T, (H + 2 K) * D] has the H query heads, then the K key heads, then the K value heads.
+        Half-rotation RoPE (arXiv 2104.09864, Hugging Face order) at ``ragged.positions``; cosine and sine may be
+        rounded to the dtype of x. ``qk_norm`` = (query weight [D], key weight [D], eps): per-head RMS norm before the
+        rotation.
         """
         ...
 

@@ -73,9 +73,17 @@ class ReferenceKernels:
         gate, up = multiply(x, weight, bias).chunk(2, -1)
         return silu(gate).mul_(up)
 
-    def rope_and_cache(
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Matrix, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float, ragged: Ragged
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        return self.add_rms_norm(self.linear(x, weight, bias, ragged), residual, norm, eps, ragged)
+
+    def linear_rope_and_cache(
         self,
-        qkv: Tensor,
+        x: Tensor,
+        weight: Matrix,
+        bias: Tensor | None,
         rope: RopeTable,
         qk_norm: tuple[Tensor, Tensor, float] | None,
         cache: KVCache,
@@ -83,21 +91,7 @@ class ReferenceKernels:
         ragged: Ragged,
     ) -> Tensor:
         """See `Kernels`."""
-        kv_heads, dim = cache.layout.num_kv_heads, cache.layout.head_dim
-        heads = qkv.view(qkv.shape[0], -1, dim)
-        num_heads = heads.shape[1] - 2 * kv_heads
-        rotated = heads[:, : num_heads + kv_heads]
-        if qk_norm is not None:
-            q_weight, k_weight, eps = qk_norm
-            for part, weight in ((rotated[:, :num_heads], q_weight), (rotated[:, num_heads:], k_weight)):
-                part.copy_(_rms_norm(part, weight, eps))
-        # (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin): roll gives (x2, x1), the sign is in the table.
-        cos, sin = _rotation(rope, ragged, qkv.dtype)
-        swapped = rotated.roll(dim // 2, -1)
-        rotated.mul_(cos).addcmul_(swapped, sin)
-        # Key heads, then value heads: as the cache holds them.
-        cache.layers[layer].index_copy_(0, ragged.slot_mapping, heads[:, num_heads:].view(-1, 2, kv_heads, dim))
-        return heads[:, :num_heads]
+        return rope_and_cache(self.linear(x, weight, bias, ragged), rope, qk_norm, cache, layer, ragged)
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
         """See `Kernels`."""
@@ -110,6 +104,32 @@ class ReferenceKernels:
         for call in calls:
             call.store(out, call.run(call.load(q), kv, room))
         return out
+
+
+def rope_and_cache(
+    qkv: Tensor,
+    rope: RopeTable,
+    qk_norm: tuple[Tensor, Tensor, float] | None,
+    cache: KVCache,
+    layer: int,
+    ragged: Ragged,
+) -> Tensor:
+    """`Kernels.linear_rope_and_cache` of the projection qkv [T, (H + 2 K) * D], which may be overwritten."""
+    kv_heads, dim = cache.layout.num_kv_heads, cache.layout.head_dim
+    heads = qkv.view(qkv.shape[0], -1, dim)
+    num_heads = heads.shape[1] - 2 * kv_heads
+    rotated = heads[:, : num_heads + kv_heads]
+    if qk_norm is not None:
+        q_weight, k_weight, eps = qk_norm
+        for part, weight in ((rotated[:, :num_heads], q_weight), (rotated[:, num_heads:], k_weight)):
+            part.copy_(_rms_norm(part, weight, eps))
+    # (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin): roll gives (x2, x1), the sign is in the table.
+    cos, sin = _rotation(rope, ragged, qkv.dtype)
+    swapped = rotated.roll(dim // 2, -1)
+    rotated.mul_(cos).addcmul_(swapped, sin)
+    # Key heads, then value heads: as the cache holds them.
+    cache.layers[layer].index_copy_(0, ragged.slot_mapping, heads[:, num_heads:].view(-1, 2, kv_heads, dim))
+    return heads[:, :num_heads]
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

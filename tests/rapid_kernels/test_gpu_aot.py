@@ -127,17 +127,40 @@ def other_jobs(chained: bool) -> list[Job]:
     prompts = {"query_start": "*i32", "kv_lens": "*i32", "tiles": "*i32", "first_row": "i32", "rows": "i32"}
     prompts |= {"most_pieces": "i32"}
     prompt_constants = {"TOKENS": 16, "UNIT": 64, "BLOCK_TOKENS": 64, "LEAST_UNITS": 4, "ROWS": prompt_plan.ROWS}
-    norm = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
-    rope = {"qkv": "*bf16", "cos": "*fp32", "sin": "*fp32", "positions": "*i64", "slots": "*i64", "kv": "*bf16"}
+    norm = {"x": "*bf16", "parts": "*fp32", "residual": "*bf16", "weight": "*bf16", "out": "*bf16"}
+    norm |= {"programs": "i32", "eps": "fp32"}
+    rope = {
+        "qkv": "*bf16",
+        "parts": "*fp32",
+        "programs": "i32",
+        "cos": "*fp32",
+        "sin": "*fp32",
+        "positions": "*i64",
+        "slots": "*i64",
+        "kv": "*bf16",
+    }
     rope |= {"q_weight": "*bf16", "k_weight": "*bf16", "eps": "fp32"}
+    norm_constants = {"WIDTH": 4096, "PADDED": 4096, "ADD": True}
     rope_constants = {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "PADDED": 64, "GROUP": 8}
+    whole = {"K_STEPS": 1, "BLOCK_M": 1, "MOST": 1}
+    cut = {"K_STEPS": 32, "BLOCK_M": 64, "MOST": 5}
     silu = {"gate_up": "*bf16", "out": "*bf16"}
     jobs: list[Job] = [
         (decode_plan.plan_decode_kernel, plan, plan_constants, {}),
         (prompt_plan.plan_prompts_kernel, prompts, prompt_constants, {"num_warps": 1}),
-        (elementwise.add_rms_norm_kernel, norm, {"WIDTH": 4096, "PADDED": 4096, "ADD": True}, {"num_warps": 8}),
-        (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": False}, {"num_warps": 4}),
-        (elementwise.rope_and_cache_kernel, rope, rope_constants | {"NORM": True}, {"num_warps": 4}),
+        *(
+            (elementwise.add_rms_norm_kernel, norm, norm_constants | parts | {"TILE": tile}, {"num_warps": 8})
+            for parts, tile in ((whole, 4096), (cut, 128))
+        ),
+        *(
+            (
+                elementwise.rope_and_cache_kernel,
+                rope,
+                rope_constants | parts | {"BLOCK_N": block, "NORM": norm},
+                {"num_warps": 4},
+            )
+            for parts, block, norm in ((whole, 1, False), (whole, 1, True), (cut, 128, False), (cut, 128, True))
+        ),
         (elementwise.silu_mul_kernel, silu, {"WIDTH": 14336, "BLOCK": 2048}, {"num_warps": 4}),
     ]
     return [
@@ -288,13 +311,13 @@ def test_hopper_matmul_of_the_fewest_rows(tmp_path: Path) -> None:
 
 
 def test_hopper_matmul(tmp_path: Path) -> None:
-    tiles = {tuning.WIDE, tuning.MIDDLE, tuning.BROAD, tuning.NARROW, tuning.TALL}
+    tiles = {tuning.WIDE, tuning.MIDDLE, tuning.BROAD, tuning.NARROW, tuning.SPREAD, tuning.TALL}
     chosen = {
-        tuning.tile_for(rows, n, units, gated, hopper)
+        tuning.tile_for(rows, n, units, gated, hopper, parts)
         for rows in (1, 16, 17, 64, 65, 128, 129)
         for n in (4096, 6144, 28672, 128256)
         for units in range(8, 133)
-        for gated, hopper in itertools.product((False, True), repeat=2)
+        for gated, hopper, parts in itertools.product((False, True), repeat=3)
     }
     assert chosen - {None} == tiles | SLIM_TILES
     jobs = [job for tile in sorted(tiles, key=str) for job in matmul_jobs(tile, gated=True)]

@@ -112,6 +112,45 @@ def elementwise_case() -> Errors:
     return errors
 
 
+def parts_case() -> Errors:
+    """What the next kernel makes of a product in parts has the bits that it has of the finished product.
+
+    Tiles in up to seven parts and whole ones, rows narrower than a tile, heads in several tiles, several heads in one.
+    """
+    from rapid_kernels.gpu import elementwise as e
+    from rapid_kernels.gpu.matmul import Tile, finish_matmul, skinny_product
+
+    found = []
+    parts = []
+    for m, n, k, units, block_n in (
+        (5, 192, 256, 13, 64),
+        (3, 160, 96, 4, 64),
+        (4, 96, 320, 7, 128),
+        (1, 64, 64, 1, 64),
+    ):
+        x, weight = torch.randn(m, k).half(), torch.randn(n, k).half()
+        tile = Tile(16, block_n, 32, 3, 4, bulk=False, spread=True)
+        left, done = (skinny_product(x, weight, units, poisoned_workspace(), tile) for _ in range(2))
+        parts.append(left.most_parts)
+        whole = finish_matmul(done, False, False)
+        residual, norm = torch.randn(m, n).half(), torch.randn(n).half()
+        residuals = residual.clone(), residual.clone()
+        normed = (e.add_rms_norm(left, residuals[0], norm, 1e-5), e.add_rms_norm(whole, residuals[1], norm, 1e-5))
+        heads, dim = (n // 16 - 2, 16) if n < 192 else (4, 32)
+        cos, sin = torch.randn(50, dim // 2), torch.randn(50, dim // 2)
+        positions, slots = torch.randint(0, 50, (m,)), torch.randperm(40)[:m]
+        caches = [torch.zeros(40, 2, 1, dim).half() for _ in range(2)]
+        rotated = (
+            e.rope_and_cache(left, cos, sin, positions, slots, caches[0]),
+            e.rope_and_cache(whole, cos, sin, positions, slots, caches[1]),
+        )
+        assert rotated[0].shape == (m, heads, dim)
+        for got, wanted in (normed, residuals, rotated, caches):
+            found.append(float(not torch.equal(got, wanted)))
+    assert parts == [5, 2, 7, 1]
+    return found
+
+
 def read_case() -> Errors:
     """Every element once, with more programs than tiles and with fewer."""
     from rapid_kernels.gpu.read import read_all
@@ -197,6 +236,7 @@ for bulk, gated in itertools.product((False, True), repeat=2):
     CASES[name] = lambda bulk=bulk, gated=gated: matmul_case(bulk, gated)  # type: ignore[misc]
 CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
 CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
+CASES["parts"] = parts_case
 CASES["read"] = read_case
 CASES["prompt-plan"] = plan_case
 CASES["kernels-decode"] = lambda: kernels_case([(37, 1), (0, 1), (15, 1)])

@@ -17,7 +17,7 @@ from torch import Tensor
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged, reference, select
 from rapid_kernels.layout import Layout
 from rapid_kernels.packed import is_intel, multiply, pack_as
-from rapid_kernels.reference import LEAST_PIECES, PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups
+from rapid_kernels.reference import LEAST_PIECES, PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups, rope_and_cache
 from support.process import run
 
 BLOCK_TOKENS = 4
@@ -240,7 +240,7 @@ def test_rope_and_cache(dim: int, with_norm: bool, transposed: bool) -> None:
         q, k = exact_rms_norm(q, q_weight), exact_rms_norm(k, k_weight)
     given_qkv = qkv.t().contiguous().t() if transposed else qkv
     before = [layer.clone() for layer in scene.cache.layers]
-    out = scene.kernels.rope_and_cache(
+    out = rope_and_cache(
         given_qkv, rope, (q_weight, k_weight, EPS) if with_norm else None, scene.cache, 1, scene.ragged
     )
     torch.testing.assert_close(out.double(), exact_rotation(q, rope, positions), rtol=1e-4, atol=1e-5)

@@ -88,15 +88,19 @@ def _ragged(kernels: Kernels, case: Case, cache: KVCache, seed: int) -> Ragged:
 
 def _attention_errors(kernels: Kernels, case: Case, cache: KVCache, ragged: Ragged) -> dict[str, float]:
     tokens, heads = ragged.num_tokens, case.kv_heads * case.group
-    qkv = _random(case, tokens, (heads + 2 * case.kv_heads) * case.dim)
+    width = (heads + 2 * case.kv_heads) * case.dim
+    x, weight = _random(case, tokens, HIDDEN), _random(case, width, HIDDEN, scale=0.06)
+    bias = _random(case, width) if case.bias else None
     angles = torch.rand(max(ragged.kv_lens_cpu), case.dim // 2, device=case.device) * 6.28
     rope = RopeTable(angles.cos(), angles.sin())
     norm = (_random(case, case.dim), _random(case, case.dim), EPS) if case.qk_norm else None
     wanted_norm = None if norm is None else (norm[0].float(), norm[1].float(), EPS)
     plain = _plain(cache)
     alone = replace(ragged, derived={})
-    wanted_q = PLAIN.rope_and_cache(qkv.float(), rope, wanted_norm, plain, LAYER, alone)
-    q = kernels.rope_and_cache(qkv, rope, norm, cache, LAYER, ragged)
+    matrix, wanted_bias = PLAIN.prepare(weight.float()), None if bias is None else bias.float()
+    wanted_q = PLAIN.linear_rope_and_cache(x.float(), matrix, wanted_bias, rope, wanted_norm, plain, LAYER, alone)
+    _poison(case, tokens, width)
+    q = kernels.linear_rope_and_cache(x, kernels.prepare(weight), bias, rope, norm, cache, LAYER, ragged)
     written = [kv.layers[LAYER][ragged.slot_mapping].flatten(1) for kv in (cache, plain)]
 
     # torch's fused float32 kernels give a wrong last row at head size 256 on an H100.
@@ -135,5 +139,12 @@ def _dense_errors(kernels: Kernels, case: Case, ragged: Ragged) -> dict[str, flo
         "gated_linear": _error(kernels.gated_linear(x, kernels.prepare(gated), biases[1], ragged), wanted_gated),
         "rms_norm": _error(kernels.rms_norm(total, norm, EPS, ragged), wanted_norm),
     }
-    normed, summed = kernels.add_rms_norm(x, residual, norm, EPS, ragged)
-    return found | {"add_rms_norm": _error(normed, wanted_norm), "residual": _error(summed, total)}
+    normed, summed = kernels.add_rms_norm(x, residual.clone(), norm, EPS, ragged)
+    found |= {"add_rms_norm": _error(normed, wanted_norm), "residual": _error(summed, total)}
+    square, bias = _random(case, HIDDEN, HIDDEN, scale=0.1), _random(case, HIDDEN) if case.bias else None
+    wanted = PLAIN.linear_add_rms_norm(
+        x.float(), PLAIN.prepare(square.float()), plain(bias), residual.float(), norm.float(), EPS, ragged
+    )
+    _poison(case, tokens, HIDDEN)
+    got = kernels.linear_add_rms_norm(x, kernels.prepare(square), bias, residual, norm, EPS, ragged)
+    return found | {"linear_norm": _error(got[0], wanted[0]), "linear_residual": _error(got[1], wanted[1])}

@@ -109,21 +109,26 @@ class Llama:
         kernels, eps = self.kernels, self.spec.rms_norm_eps
         residual = embedding(token_ids, self._embedding)
         x = kernels.rms_norm(residual, self._layers[0].input_norm, eps, ragged)
+        last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
-            if index:
-                x, residual = kernels.add_rms_norm(x, residual, layer.input_norm, eps, ragged)
-            qkv = kernels.linear(x, layer.qkv, layer.qkv_bias, ragged)
-            q = kernels.rope_and_cache(qkv, self._rope, layer.qk_norm, cache, index, ragged)
-            if only is not None and index == len(self._layers) - 1:
+            q = kernels.linear_rope_and_cache(
+                x, layer.qkv, layer.qkv_bias, self._rope, layer.qk_norm, cache, index, ragged
+            )
+            if only is not None and index == last:
                 tokens, ragged = only
                 if not len(tokens):
                     return residual[:0], residual[:0]
                 q, residual = q[tokens], residual[tokens]
             x = kernels.attention(q, cache, index, ragged, layer.window)
-            x = kernels.linear(x, layer.o, layer.o_bias, ragged)
-            x, residual = kernels.add_rms_norm(x, residual, layer.post_norm, eps, ragged)
+            x, residual = kernels.linear_add_rms_norm(x, layer.o, layer.o_bias, residual, layer.post_norm, eps, ragged)
             x = kernels.gated_linear(x, layer.gate_up, layer.gate_up_bias, ragged)
-            x = kernels.linear(x, layer.down, layer.down_bias, ragged)
+            if index == last:
+                x = kernels.linear(x, layer.down, layer.down_bias, ragged)
+            else:
+                following = self._layers[index + 1].input_norm
+                x, residual = kernels.linear_add_rms_norm(
+                    x, layer.down, layer.down_bias, residual, following, eps, ragged
+                )
         return x, residual
 
     @torch.inference_mode()

@@ -26,6 +26,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from rapid_kernels.gpu.chain import let_next_start, options, wait, wait_for_previous
 from rapid_kernels.gpu.decode_plan import DecodePlan, padded_dim
 from rapid_kernels.gpu.pieces import merge_some
+from rapid_kernels.gpu.stretches import owner, stretch_start
 from rapid_kernels.gpu.workspace import Workspace
 
 SAFE_EXPONENT = tl.constexpr(64.0)
@@ -33,18 +34,6 @@ SAFE_EXPONENT = tl.constexpr(64.0)
 MERGED_QUERIES, MERGED_PIECES, MERGING_WARPS = 1, 16, 1
 """That a program of the merging kernel holds at once: all pieces of a row that is alone on a large device. One warp
 waits for no other; four queries by eight warps took twice as long as their loads."""
-
-
-@triton.jit
-def _stretch_start(group, steps, groups):
-    """First tile of a group's stretch; the next group's is its end."""
-    return group * steps // groups
-
-
-@triton.jit
-def _owner(step, steps, groups):
-    """The group whose stretch holds a tile."""
-    return ((step + 1) * groups - 1) // steps
 
 
 @triton.jit
@@ -189,8 +178,8 @@ def decode_attention_kernel(
     group = tl.program_id(0) // KV_HEADS
     steps = tl.load(first + rows)
     groups = tl.minimum(tl.num_programs(0) // KV_HEADS, steps)
-    begin = _stretch_start(group, steps, groups)
-    end = _stretch_start(group + 1, steps, groups)
+    begin = stretch_start(group, steps, groups)
+    end = stretch_start(group + 1, steps, groups)
     if group >= groups:
         end = begin
 
@@ -240,15 +229,15 @@ def merge_kernel(
     head = tl.program_id(1)
     steps = tl.load(first + rows)
     groups = tl.minimum(tl.num_programs(0), steps)
-    cut = _stretch_start(low + 1, steps, groups)
+    cut = stretch_start(low + 1, steps, groups)
     row = (tl.load(tiles + cut, mask=cut < steps, other=0) >> 32).to(tl.int32) & 1023
     begin = tl.load(first + row)
     end = tl.load(first + row + 1)
     if PLANNED:
         wait(CHAINED)
     # Of several ends in a row the first one does it.
-    if (cut < steps) & (cut > begin) & (_stretch_start(low, steps, groups) <= begin):
-        pieces = _owner(end - 1, steps, groups) - low + 1
+    if (cut < steps) & (cut > begin) & (stretch_start(low, steps, groups) <= begin):
+        pieces = owner(end - 1, steps, groups) - low + 1
         queries = tl.program_id(2) * AT_ONCE + tl.arange(0, AT_ONCE)
         dims = tl.arange(0, PADDED)
         best = tl.full((AT_ONCE,), float("-inf"), dtype=tl.float32)

@@ -1,4 +1,4 @@
-# ruff: noqa: N803 (constants of a Triton kernel are upper case)
+# ruff: noqa: N803, N806 (constants of a Triton kernel are upper case)
 """What lies between a decoder layer's matmuls: norm with residual, QK norm and RoPE with the cache write, SiLU-mul.
 
 Contract: rows contiguous; arithmetic in float32, rounded once at the end (the residual sum also before its norm, as it
@@ -12,43 +12,61 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from rapid_kernels.gpu.chain import options, wait_for_previous
+from rapid_kernels.gpu.product import Product, load_product
 
 
 @triton.jit
 def add_rms_norm_kernel(
     x,  # [rows, WIDTH]
+    parts,  # of x: see `rapid_kernels.gpu.product`
     residual,  # [rows, WIDTH]; becomes x + residual
     weight,  # [WIDTH]
     out,  # [rows, WIDTH]
+    programs,
     eps,
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
+    TILE: tl.constexpr,
     ADD: tl.constexpr,
+    K_STEPS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    MOST: tl.constexpr,
     CHAINED: tl.constexpr,
 ):
-    """Grid: rows. Without ADD the residual is left alone."""
-    columns = tl.arange(0, PADDED)
+    """Grid: rows. Without ADD the residual is left alone. The row is laid out by x's tiles, [PADDED / TILE, TILE]."""
+    tiles = tl.arange(0, PADDED // TILE)[:, None]
+    columns = tiles * TILE + tl.arange(0, TILE)[None, :]
     inside = columns < WIDTH
     scale = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     wait_for_previous(CHAINED)
-    at = tl.program_id(0).to(tl.int64) * WIDTH + columns
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    row = tl.program_id(0).to(tl.int64)
+    at = row * WIDTH + columns
+    value = load_product(x, parts, row, tiles, columns, inside, WIDTH, programs, K_STEPS, BLOCK_M, TILE, MOST)
     if ADD:
         value += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
         rounded = value.to(residual.dtype.element_ty)
         tl.store(residual + at, rounded, mask=inside)
         value = rounded.to(tl.float32)
-    value *= tl.rsqrt(tl.sum(value * value) / WIDTH + eps)
+    value *= tl.rsqrt(tl.sum(tl.sum(value * value, 1), 0) / WIDTH + eps)
     tl.store(out + at, (value * scale).to(out.dtype.element_ty), mask=inside)
 
 
-def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, chained: bool = False) -> Tensor:
-    """rms_norm(x + residual) by weight, all [M, N]; the sum replaces ``residual``. Without residual: rms_norm(x)."""
-    rows, width = x.shape
-    out = torch.empty_like(x)
+def add_rms_norm(
+    x: Tensor | Product, residual: Tensor | None, weight: Tensor, eps: float, chained: bool = False
+) -> Tensor:
+    """rms_norm(x + residual) by weight, all [M, N]; the sum replaces ``residual``. Without residual: rms_norm(x).
+
+    Parts of a product are added up first.
+    """
+    x = x if isinstance(x, Product) else Product.whole(x)
+    rows, width = x.y.shape
+    out = torch.empty_like(x.y)
+    most = x.most_parts
+    padded = int(triton.next_power_of_2(width))
+    tile = x.block_n if most > 1 else padded
     add_rms_norm_kernel[(rows,)](
-        x, x if residual is None else residual, weight, out, eps,
-        width, triton.next_power_of_2(width), residual is not None, chained,
+        x.y, x.parts, x.y if residual is None else residual, weight, out, x.programs, eps,
+        width, max(padded, tile), tile, residual is not None, x.k_steps, x.block_m, most, chained,
         num_warps=8, **options(chained),
     )  # fmt: skip
     return out
@@ -71,6 +89,7 @@ def _store_finite(at, value, mask):
 @triton.jit
 def rope_and_cache_kernel(
     qkv,  # [rows, HEADS + 2 * KV_HEADS, DIM]; the queries are rotated in place
+    parts,  # of qkv: see `rapid_kernels.gpu.product`
     cos,  # [max_positions, DIM / 2] float32
     sin,  # [max_positions, DIM / 2] float32
     positions,  # [rows] int64
@@ -78,6 +97,7 @@ def rope_and_cache_kernel(
     kv,  # [slots, 2, KV_HEADS, DIM]
     q_weight,  # [DIM]
     k_weight,  # [DIM]
+    programs,
     eps,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -85,6 +105,10 @@ def rope_and_cache_kernel(
     PADDED: tl.constexpr,
     GROUP: tl.constexpr,
     NORM: tl.constexpr,
+    K_STEPS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    MOST: tl.constexpr,
     CHAINED: tl.constexpr,
 ):
     """Grid: rows x ceil((HEADS + 2 * KV_HEADS) / GROUP): each program takes GROUP heads of one row.
@@ -99,9 +123,16 @@ def rope_and_cache_kernel(
     position = tl.load(positions + row)
     c = tl.load(cos + position * (DIM // 2) + half, mask=half < DIM // 2, other=0.0)[None, :]
     s = tl.load(sin + position * (DIM // 2) + half, mask=half < DIM // 2, other=0.0)[None, :]
-    at = qkv + row * ((HEADS + 2 * KV_HEADS) * DIM) + heads[:, None] * DIM + half[None, :]
-    low = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    high = tl.load(at + DIM // 2, mask=inside, other=0.0).to(tl.float32)
+    WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * DIM
+    column = heads[:, None] * DIM + half[None, :]
+    low = load_product(
+        qkv, parts, row, column // BLOCK_N, column, inside, WIDTH, programs, K_STEPS, BLOCK_M, BLOCK_N, MOST
+    )
+    column += DIM // 2
+    high = load_product(
+        qkv, parts, row, column // BLOCK_N, column, inside, WIDTH, programs, K_STEPS, BLOCK_M, BLOCK_N, MOST
+    )
+    at = qkv + row * WIDTH + heads[:, None] * DIM + half[None, :]
     rotated = (heads < HEADS + KV_HEADS)[:, None]  # values are not
     is_query = (heads < HEADS)[:, None]
     if NORM:
@@ -125,7 +156,7 @@ def rope_and_cache_kernel(
 
 
 def rope_and_cache(
-    qkv: Tensor,
+    qkv: Tensor | Product,
     cos: Tensor,
     sin: Tensor,
     positions: Tensor,
@@ -137,20 +168,22 @@ def rope_and_cache(
     """Half-rotation RoPE of the queries and keys of qkv [M, (H + 2 K) * D]; keys and values go to kv [slots, 2, K, D].
 
     ``qk_norm``: query weight [D], key weight [D] and epsilon of a norm by head before the rotation.
-    Gives the queries [M, H, D], a view of ``qkv``. What is not finite is cached as 0: `rapid_kernels.gpu.attention`
-    says why. Two rows may not share a slot unless nobody reads it (padding).
+    Gives the queries [M, H, D], a view of ``qkv``, of which parts are added up first. What is not finite is cached as
+    0: `rapid_kernels.gpu.attention` says why. Two rows may not share a slot unless nobody reads it (padding).
     """
-    rows = qkv.shape[0]
+    qkv = qkv if isinstance(qkv, Product) else Product.whole(qkv)
+    rows, width = qkv.y.shape
     kv_heads, dim = kv.shape[2:]
-    heads = qkv.shape[1] // dim - 2 * kv_heads
+    heads = width // dim - 2 * kv_heads
     group = 8
     q_weight, k_weight, eps = (cos, cos, 0.0) if qk_norm is None else qk_norm
     rope_and_cache_kernel[(rows, triton.cdiv(heads + 2 * kv_heads, group))](
-        qkv, cos, sin, positions, slots, kv, q_weight, k_weight, eps,
-        heads, kv_heads, dim, triton.next_power_of_2(dim // 2), group, qk_norm is not None, chained,
+        qkv.y, qkv.parts, cos, sin, positions, slots, kv, q_weight, k_weight, qkv.programs, eps,
+        heads, kv_heads, dim, triton.next_power_of_2(dim // 2), group, qk_norm is not None,
+        qkv.k_steps, qkv.block_m, qkv.block_n, qkv.most_parts, chained,
         num_warps=4, **options(chained),
     )  # fmt: skip
-    return qkv.view(rows, heads + 2 * kv_heads, dim)[:, :heads]
+    return qkv.y.view(rows, heads + 2 * kv_heads, dim)[:, :heads]
 
 
 def rope_and_cache_reference(

@@ -16,10 +16,11 @@ from torch.nn.functional import linear
 from rapid_kernels.gpu.attention import DecodeCall, attend_decode, merge_decode
 from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
-from rapid_kernels.gpu.matmul import Tile, skinny_matmul
-from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
+from rapid_kernels.gpu.matmul import Tile, finish_matmul, skinny_product
+from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_product
 from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
+from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.prompt_plan import PromptPlan, make_prompt_plan, padded_sizes
 from rapid_kernels.gpu.tuning import (
     AMD,
@@ -111,7 +112,9 @@ class GpuKernels:
         tile = self._tile(x, weight, ragged, gated=False)
         if tile is None:
             return linear(x, weight.data, bias)
-        y = multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, False, self._chained(ragged))
+        chained = self._chained(ragged)
+        product = multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, False, chained)
+        y = finish_matmul(product, False, chained)
         return y if bias is None else y.add_(bias)
 
     def gated_linear(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Tensor:
@@ -120,22 +123,40 @@ class GpuKernels:
         tile = self._tile(x, weight, ragged, gated=True) if bias is None else None
         if tile is None:
             return silu_mul(self.linear(x, weight, bias, ragged), chained)
-        return multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, True, chained)
+        product = multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, True, chained)
+        return finish_matmul(product, True, chained)
 
-    def rope_and_cache(
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Matrix, bias: Tensor | None, residual: Tensor, norm: Tensor, eps: float, ragged: Ragged
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels`. The norm adds up what the product leaves in parts."""
+        product = self._product(x, weight, bias, ragged)
+        residual = residual.contiguous()
+        return add_rms_norm(product, residual, norm, eps, self._chained(ragged)), residual
+
+    def linear_rope_and_cache(
         self,
-        qkv: Tensor,
+        x: Tensor,
+        weight: Matrix,
+        bias: Tensor | None,
         rope: RopeTable,
         qk_norm: tuple[Tensor, Tensor, float] | None,
         cache: KVCache,
         layer: int,
         ragged: Ragged,
     ) -> Tensor:
-        """See `Kernels`."""
+        """See `Kernels`. The rotation adds up what the product leaves in parts."""
         return rope_and_cache(
-            qkv.contiguous(), rope.cos, rope.sin, ragged.positions, ragged.slot_mapping, cache.layers[layer],
-            self._chained(ragged), qk_norm,
+            self._product(x, weight, bias, ragged), rope.cos, rope.sin, ragged.positions, ragged.slot_mapping,
+            cache.layers[layer], self._chained(ragged), qk_norm,
         )  # fmt: skip
+
+    def _product(self, x: Tensor, weight: Matrix, bias: Tensor | None, ragged: Ragged) -> Product:
+        """For a kernel that adds its parts up; a bias wants the whole."""
+        tile = self._tile(x, weight, ragged, gated=False, parts=True) if bias is None else None
+        if tile is None:
+            return Product.whole(self.linear(x, weight, bias, ragged))
+        return multiply(x, weight.data, ragged.units, _scratch(ragged).workspace, tile, False, self._chained(ragged))
 
     def attention(self, q: Tensor, cache: KVCache, layer: int, ragged: Ragged, window: int | None) -> Tensor:
         """See `Kernels`. At most 16 query heads a key head.
@@ -213,13 +234,15 @@ class GpuKernels:
         few = ragged.units < CHAINED_UNITS or (self._hopper and ragged.num_rows <= CHAINED_ROWS)
         return self._bulk and ragged.num_decode == ragged.num_rows and few
 
-    def _tile(self, x: Tensor, weight: Matrix, ragged: Ragged, gated: bool) -> Tile | SlimTile | None:
+    def _tile(
+        self, x: Tensor, weight: Matrix, ragged: Ragged, *, gated: bool, parts: bool = False
+    ) -> Tile | SlimTile | None:
         """How to multiply; None: by the library. Triton 3.6 cannot pipeline a loop over a single step of a row."""
         rows, columns = x.shape
         if not self._bulk:
             tile: Tile | SlimTile | None = AMD if rows <= AMD.block_m else None
         elif columns % BULK_NUMBERS == 0:
-            tile = tile_for(rows, len(weight.data), ragged.units, gated, self._hopper)
+            tile = tile_for(rows, len(weight.data), ragged.units, gated, self._hopper, parts)
         else:
             tile = None
         return tile if tile is not None and columns > tile.block_k else None
@@ -227,11 +250,11 @@ class GpuKernels:
 
 def multiply(
     x: Tensor, weight: Tensor, units: int, workspace: Workspace, tile: Tile | SlimTile, gated: bool, chained: bool
-) -> Tensor:
-    """`skinny_matmul` by the kernel that the tile is for."""
+) -> Product:
+    """By the kernel that the tile is for; some of it may be left in parts."""
     if isinstance(tile, SlimTile):
-        return slim_matmul(x, weight, units, workspace, tile, gated, chained)
-    return skinny_matmul(x, weight, units, workspace, tile, gated, chained)
+        return slim_product(x, weight, units, workspace, tile, gated, chained)
+    return skinny_product(x, weight, units, workspace, tile, gated, chained)
 
 
 def _scratch(ragged: Ragged) -> GpuScratch:

@@ -23,6 +23,8 @@ from torch.nn.functional import silu
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from rapid_kernels.gpu.chain import options, prefetch, wait_for_previous
+from rapid_kernels.gpu.product import Product
+from rapid_kernels.gpu.stretches import owner, stretch_start
 from rapid_kernels.gpu.workspace import Workspace
 
 FINISHED_ROWS = 16
@@ -45,20 +47,10 @@ class Tile:
     """Programs a unit."""
     bulk: bool = True
     """Load through the bulk tensor copy engine (Hopper on) instead of by pointers."""
+    spread: bool = False
+    """Use every unit, however many tiles that cuts: where whoever reads the product next adds the parts up."""
     prefetched: int = 0
     """Steps whose weights are brought to the L2 cache ahead (NVIDIA); for few units, whose stages hold too little."""
-
-
-@triton.jit
-def _stretch_start(program, steps, programs):
-    """First step of a program's stretch; the next program's is its end."""
-    return program * steps // programs
-
-
-@triton.jit
-def _owner(step, steps, programs):
-    """The program whose stretch holds a step."""
-    return ((step + 1) * programs - 1) // steps
 
 
 @triton.jit
@@ -146,8 +138,8 @@ def skinny_matmul_kernel(
     steps = (N + BLOCK_N - 1) // BLOCK_N * K_STEPS
     program = tl.program_id(0)
     programs = tl.num_programs(0)
-    begin = _stretch_start(program, steps, programs)
-    end = _stretch_start(program + 1, steps, programs)
+    begin = stretch_start(program, steps, programs)
+    end = stretch_start(program + 1, steps, programs)
     rows = tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_N)
     ks = tl.arange(0, BLOCK_K)
@@ -209,16 +201,18 @@ def finish_matmul_kernel(
     wait_for_previous(CHAINED)
     steps = (N + BLOCK_N - 1) // BLOCK_N * K_STEPS
     low = tl.program_id(0)
-    cut = _stretch_start(low + 1, steps, programs)
+    cut = stretch_start(low + 1, steps, programs)
     begin = cut // K_STEPS * K_STEPS
     # Of several ends in a tile the first one does it.
-    if (cut > begin) & (_stretch_start(low, steps, programs) <= begin):
+    if (cut > begin) & (stretch_start(low, steps, programs) <= begin):
         first_row = tl.program_id(1) * ROWS
         at = parts + first_row * BLOCK_N
         inside = tl.arange(0, ROWS)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
         seen = (tl.arange(0, ROWS) < m - first_row)[:, None]
         total = tl.load(at + (2 * low + 1).to(tl.int64) * (BLOCK_M * BLOCK_N) + inside, mask=seen, other=0.0)
-        for program in range(low + 1, _owner(begin + K_STEPS - 1, steps, programs) + 1):
+        # There is a second part; outside of the loop its load does not wait for the first one's.
+        total += tl.load(at + (2 * low + 2) * (BLOCK_M * BLOCK_N) + inside, mask=seen, other=0.0)
+        for program in range(low + 2, owner(begin + K_STEPS - 1, steps, programs) + 1):
             total += tl.load(at + (2 * program) * (BLOCK_M * BLOCK_N) + inside, mask=seen, other=0.0)
         width = N // 2 if GATED else N
         _finish(y + first_row * width, total, begin // K_STEPS, m - first_row, N, ROWS, BLOCK_N, GATED)
@@ -240,6 +234,19 @@ def skinny_matmul(
     Rows of x are contiguous, the weight as a whole; with ``tile.bulk`` both start at multiples of 16 bytes and so do
     their rows. Raises ValueError when they do not fit the tile or the workspace.
     """
+    return finish_matmul(skinny_product(x, weight, units, workspace, tile, gated, chained), gated, chained)
+
+
+def skinny_product(
+    x: Tensor,
+    weight: Tensor,
+    units: int,
+    workspace: Workspace,
+    tile: Tile,
+    gated: bool = False,
+    chained: bool = False,
+) -> Product:
+    """The same, to be finished by whoever reads it next."""
     m, k = x.shape
     n = weight.shape[0]
     if m > tile.block_m:
@@ -247,9 +254,10 @@ def skinny_matmul(
     if not weight.is_contiguous() or x.stride(1) != 1:
         raise ValueError(f"not contiguous: x has strides {x.stride()}, the weight {weight.stride()}")
     k_steps = triton.cdiv(k, tile.block_k)
-    programs = _programs(triton.cdiv(n, tile.block_n), k_steps, units * tile.per_unit)
+    tiles, most = triton.cdiv(n, tile.block_n), units * tile.per_unit
+    programs = min(most, tiles * k_steps) if tile.spread else _programs(tiles, k_steps, most)
     # Programs that do not fill the units must not start early: they would crowd on those that are free first.
-    early = chained and programs == units * tile.per_unit
+    early = chained and programs == most
     workspace.require(2 * programs * tile.block_m * tile.block_n)
     halves = 1 + gated
     y = torch.empty((m, n // halves), dtype=x.dtype, device=x.device)
@@ -265,29 +273,19 @@ def skinny_matmul(
         tile.block_m, tile.block_n, tile.block_k, tile.stages, tile.bulk, gated, early, tile.prefetched,
         num_warps=tile.warps, **options(early),
     )  # fmt: skip
-    finish_matmul(y, workspace, m, n, programs, k_steps, tile.block_m, tile.block_n, gated, chained)
-    return y
+    return Product(y, workspace.parts, n, programs, k_steps, tile.block_m, tile.block_n)
 
 
-def finish_matmul(
-    y: Tensor,
-    workspace: Workspace,
-    m: int,
-    n: int,
-    programs: int,
-    k_steps: int,
-    block_m: int,
-    block_n: int,
-    gated: bool,
-    chained: bool,
-) -> None:
-    """Add up the tiles of y that stretches of ``programs`` cut, if any; a tile takes ``k_steps`` steps."""
-    steps = triton.cdiv(n, block_n) * k_steps
-    if any(p * steps // programs % k_steps for p in range(1, programs)):
-        finish_matmul_kernel[(programs - 1, triton.cdiv(m, FINISHED_ROWS))](
-            y, workspace.parts, m, n, programs, k_steps, block_m, block_n, FINISHED_ROWS, gated, chained,
+def finish_matmul(product: Product, gated: bool, chained: bool) -> Tensor:
+    """Add up what is in parts: y as a whole."""
+    y, m = product.y, product.y.shape[0]
+    if product.most_parts > 1:
+        finish_matmul_kernel[(product.programs - 1, triton.cdiv(m, FINISHED_ROWS))](
+            y, product.parts, m, product.n, product.programs, product.k_steps, product.block_m, product.block_n,
+            FINISHED_ROWS, gated, chained,
             num_warps=4, **options(chained),
         )  # fmt: skip
+    return y
 
 
 def _programs(tiles: int, k_steps: int, most: int) -> int:

@@ -3,7 +3,7 @@
 
 One warp starts the copies, four multiply. Weights are nobody's output, so a chained program fills its stages with
 them before it waits for the kernels launched earlier, and adds x when that is there. Weights are the first operand, in
-rows of 64 as the tensor cores take them, and x is the second: its rows are padded to 16 only.
+rows of 64 as the tensor cores take them, and x is the second: its rows are padded to a power of two of 16 or more.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ from triton.language.extra import cuda
 from rapid_kernels.gpu.chain import options
 from rapid_kernels.gpu.matmul import finish_matmul
 from rapid_kernels.gpu.prefill_hopper import GLUON_TYPES
+from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.workspace import Workspace
 
-MAX_ROWS = 32
+MAX_ROWS = 128
 SHARING_BYTES = 100 << 10
 """Two programs of so much shared memory fit a unit, if each also takes half of its registers."""
 
@@ -218,12 +219,25 @@ def slim_matmul(
 
     Raises ValueError for more rows, and for a gated product in tiles of 64: the tensor cores take no fewer a sum.
     """
+    return finish_matmul(slim_product(x, weight, units, workspace, tile, gated, chained), gated, chained)
+
+
+def slim_product(
+    x: Tensor,
+    weight: Tensor,
+    units: int,
+    workspace: Workspace,
+    tile: SlimTile,
+    gated: bool = False,
+    chained: bool = False,
+) -> Product:
+    """The same, to be finished by whoever reads it next."""
     m, k = x.shape
     n = weight.shape[0]
     parts = 1 + gated
     if m > MAX_ROWS or tile.block_n // parts < 64:
         raise ValueError(f"{m} rows in {parts} sums do not fit {tile}")
-    rows = 16 if m <= 16 else MAX_ROWS
+    rows = max(16, triton.next_power_of_2(m))
     k_steps = triton.cdiv(k, tile.block_k)
     steps = triton.cdiv(n, tile.block_n) * k_steps
     programs = min(units * tile.per_unit, steps)
@@ -237,5 +251,4 @@ def slim_matmul(
         y, workspace.parts, m, n, k, rows, tile.stages(rows), parts, chained,
         num_warps=4, maxnreg=128 if tile.memory <= SHARING_BYTES else None, **options(chained),
     )  # fmt: skip
-    finish_matmul(y, workspace, m, n, programs, k_steps, rows, tile.block_n, gated, chained)
-    return y
+    return Product(y, workspace.parts, n, programs, k_steps, rows, tile.block_n)

@@ -6,7 +6,7 @@ ahead. Many units are limited by memory and by what every launch costs: narrow t
 
 from rapid_kernels.gpu.attention import DecodeTile
 from rapid_kernels.gpu.matmul import Tile
-from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SHARING_BYTES, SlimTile
+from rapid_kernels.gpu.matmul_hopper import SHARING_BYTES, SlimTile
 from rapid_kernels.gpu.prefill import PromptTile
 from rapid_kernels.gpu.prefill_hopper import HopperTile
 
@@ -14,10 +14,13 @@ WIDE = Tile(64, 256, 64, 5, 4, prefetched=6)
 MIDDLE = Tile(64, 128, 128, 4, 4, prefetched=6)
 BROAD = Tile(64, 128, 128, 4, 4)
 NARROW = Tile(64, 64, 128, 6, 4)
+SPREAD = Tile(64, 128, 128, 4, 4, spread=True)
 TALL = Tile(128, 128, 64, 6, 8)
 SLIM = SlimTile(128, 128, 200 << 10)
 SLIM_NARROW = SlimTile(64, 128, SHARING_BYTES)
 SLIM_PAIR = SlimTile(128, 64, SHARING_BYTES, per_unit=2)
+SLIM_ROWS = 32
+"""With more, slim tiles are no faster than the others."""
 CHAINED_UNITS = 100
 """Chained launches gain 1 to 5 % of a decode step below so many units."""
 CHAINED_ROWS = 16
@@ -39,8 +42,11 @@ PROMPTS_PER_UNIT = 2
 """Tiles of prompt chunks are cut into pieces until there are programs for so many a unit."""
 
 
-def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool) -> Tile | SlimTile | None:
-    """The tile for ``rows`` of x by a weight of ``n`` rows on so many units; None: the library is faster."""
+def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool, parts: bool = False) -> Tile | SlimTile | None:
+    """The tile for ``rows`` of x by a weight of ``n`` rows on so many units; None: the library is faster.
+
+    ``parts``: the next kernel adds up what is left in parts.
+    """
     if rows > 128:
         return None
     if rows > 64:
@@ -48,7 +54,7 @@ def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool) -> Tile |
         if units < 32:
             return TALL if n <= 8192 else None
         return TALL if units < 100 and n <= 32768 else None
-    if hopper and rows <= (CHAINED_ROWS if units >= CHAINED_UNITS else MAX_ROWS):
+    if hopper and rows <= (CHAINED_ROWS if units >= CHAINED_UNITS else SLIM_ROWS):
         return slim_tile_for(rows, n, units, gated)
     if rows <= 32 and units >= 100:
         return None
@@ -56,7 +62,9 @@ def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool) -> Tile |
         return WIDE if n > 4096 else MIDDLE
     if units < 64:
         return MIDDLE
-    return BROAD if n > 8192 else NARROW
+    if n > 8192:
+        return BROAD
+    return SPREAD if parts else NARROW
 
 
 def slim_tile_for(rows: int, n: int, units: int, gated: bool) -> SlimTile:
