@@ -75,7 +75,14 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.compare_gpu", description="Compare policies on this machine's GPUs.")
     add = parser.add_argument
-    add("--trace", metavar="FILE", type=Path, action="append", default=[], help="of requests; may be repeated")
+    add(
+        "--trace",
+        metavar="FILE[@X]",
+        type=_trace_file,
+        action="append",
+        default=[],
+        help="of requests, X times as fast as recorded (1); may be repeated",
+    )
     add("--shape", metavar="IN/OUT@RATE", action="append", default=[], help="fixed lengths; may be repeated")
     add("--scales", metavar="X", type=float, nargs="+", default=[1.0], help="rate scales (1)")
     add("--arms", metavar="P", nargs="+", default=ARMS, help=f"policies ({' '.join(ARMS)})")
@@ -96,6 +103,18 @@ def _options() -> argparse.Namespace:
     if not arguments.trace and not arguments.shape:
         parser.error("no trace: --trace FILE or --shape 20000/200@0.8")
     return arguments
+
+
+def _trace_file(text: str) -> tuple[Path, float]:
+    """A file and how fast its requests come, of the rate recorded, at scale 1."""
+    path, _, factor = text.partition("@")
+    try:
+        speed = float(factor or 1)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: X in FILE@X is a positive number")
+    return Path(path), speed
 
 
 def jobs_of(arguments: argparse.Namespace, gpu: int) -> list[Job]:
@@ -122,7 +141,7 @@ def work(arguments: argparse.Namespace, gpu: int, visible: str | None) -> dict[s
     if arguments.itl_slo:
         os.environ["RAPIDD__SLO__ITL_S"] = str(arguments.itl_slo)
     traces = [
-        *(read_trace(path, seed=arguments.seed) for path in arguments.trace),
+        *(read_trace(path, seed=arguments.seed) for path, _ in arguments.trace),
         *(shape_trace(shape, seed=arguments.seed) for shape in arguments.shape),
     ]
     document: dict[str, Any] = {
@@ -185,7 +204,7 @@ def _run_all(
             continue
         wait_until_idle(client)
         set_policy(client, job.arm)
-        scale = arguments.scales[job.scale]
+        scale = _scale(arguments, job)
         run = session.run(traces[job.trace], load, scale, policy=job.arm, repeat=job.repeat)
         runs.append(run)
         document["runs"].append({"gpu": gpu, **run.document()})
@@ -194,6 +213,12 @@ def _run_all(
         say(f"gpu {gpu}: {_line(run)}; {left_s:.0f} s left")
     if records is not None:
         records.close()
+
+
+def _scale(arguments: argparse.Namespace, job: Job) -> float:
+    """Of the trace's recorded rate, or of the shape's."""
+    speed: float = arguments.trace[job.trace][1] if job.trace < len(arguments.trace) else 1.0
+    return speed * float(arguments.scales[job.scale])
 
 
 def _session(client: Client, status: Status, arguments: argparse.Namespace, records: RecordFile | None) -> Session:

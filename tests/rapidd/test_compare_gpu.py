@@ -5,10 +5,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.compare_gpu import Job, _merged, _write, jobs_of
+from bench.compare_gpu import Job, _merged, _scale, _trace_file, _write, jobs_of
 
 
 def options(arms: int, gpus: int, repeats: int, traces: int, scales: int) -> argparse.Namespace:
@@ -66,3 +67,16 @@ def test_what_is_written_replaces_what_was_there(tmp_path: Path) -> None:
         _write(path, {"runs": runs})
         assert json.loads(path.read_text()) == {"runs": runs}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_trace_may_come_faster_than_recorded_at_every_scale() -> None:
+    chosen = options(1, 1, 1, 1, 1)
+    chosen.trace, chosen.scales = [_trace_file("a.jsonl@3"), _trace_file("b.jsonl")], [0.5, 2.0]
+    found = [_scale(chosen, Job(trace, scale, 0, "auto")) for trace in range(3) for scale in range(2)]
+    assert found == [1.5, 6.0, 0.5, 2.0, 0.5, 2.0]  # the last is the shape
+
+
+@pytest.mark.parametrize("text", ["a.jsonl@fast", "a.jsonl@0", "a.jsonl@-1", "a.jsonl@inf", "a.jsonl@nan"])
+def test_a_speed_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="positive"):
+        _trace_file(text)
