@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rapid_kernels import make_ragged
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention, decode_attention_reference
+from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import (
     add_rms_norm,
@@ -29,6 +30,7 @@ from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.prompt_plan import make_prompt_plan, padded_sizes
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT
 from rapid_kernels.gpu.workspace import Workspace
+from rapid_kernels.reference import ReferenceKernels
 
 
 def poison(*shape: int, dtype: torch.dtype = BF16) -> None:
@@ -167,6 +169,35 @@ def check_elementwise(report: Report, part: int, of: int) -> None:
             report.close("cache", (dtype, rows, dim), kv[1], kv[0])
 
 
+def check_choice(report: Report, part: int, of: int) -> None:
+    """Of few and many rows, with many equal logits, NaN and infinities: the ids, flags, tokens and logits of torch."""
+    sizes = itertools.product((BF16, torch.float16, torch.float32), (1, 5, 96, 256), (1000, 32_001, 128_256))
+    ragged = make_ragged([1], [1], [[1]], 64, 132, "cuda")
+    for seed, (dtype, rows, vocab) in list(enumerate(sizes))[part::of]:
+        torch.manual_seed(seed)
+        logits = torch.randn(rows, vocab, device="cuda").mul_(4).round_().to(dtype)
+        for row, value in ((1, float("nan")), (2, float("inf")), (3, float("-inf"))):
+            logits[row : row + 1, torch.randint(0, vocab, (3,), device="cuda")] = value
+        logits[4:5] = float("-inf")
+        target = torch.randperm(2 * rows, device="cuda")[:rows]
+
+        def run(kind: str, logits: Tensor = logits, target: Tensor = target) -> tuple[Tensor, Tensor, Tensor]:
+            out = torch.full(logits.shape, 7.0, device="cuda")
+            chosen = torch.full((2, len(logits)), -1, dtype=torch.int32, device="cuda")
+            tokens = torch.full((2 * len(logits),), -1, dtype=torch.int32, device="cuda")
+            if kind == "torch":
+                ReferenceKernels().choose(logits, out, chosen, tokens, target, ragged)
+            else:
+                choose(logits, out, chosen, tokens, target, kind == "chained")
+            return out.nan_to_num_(), chosen, tokens
+
+        wanted = run("torch")
+        for kind in ("plain", "chained"):
+            report.count += 1
+            if not all(map(torch.equal, run(kind), wanted)):
+                report.failed.append(f"choice {dtype} {rows} x {vocab} {kind}")
+
+
 def prompt_reference(
     q: Tensor, kv: Tensor, rows: list[tuple[int, int]], tables: Tensor, block: int, window: int | None
 ) -> Tensor:
@@ -260,7 +291,7 @@ def prompt_case(
 def check(part: int, of: int) -> dict[str, Any]:
     """A share of all comparisons with float32 torch."""
     report = Report()
-    for check_one in (check_elementwise, check_attention, check_prompt_attention, check_matmul):
+    for check_one in (check_elementwise, check_choice, check_attention, check_prompt_attention, check_matmul):
         try:
             check_one(report, part, of)
             torch.cuda.synchronize()

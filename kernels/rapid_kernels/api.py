@@ -17,7 +17,7 @@ from rapid_kernels.reference import ReferenceKernels
 
 
 class Kernels(Protocol):
-    """What a decoder layer is made of."""
+    """What a decoder layer is made of, and the choice at the end of a step."""
 
     def allocate_cache(self, layout: CacheLayout, device: torch.device | str = "cpu") -> KVCache:
         """Memory for a KV cache, uninitialised. Raises ValueError for a layout that these kernels cannot serve."""
@@ -86,6 +86,17 @@ class Kernels(Protocol):
 
         The row's new tokens are in the cache already. Token at position p sees positions
         ``max(0, p - window + 1) .. p``. Grouped queries: head h reads key head ``h // (H / K)``. Scale 1/sqrt(D).
+        """
+        ...
+
+    def choose(
+        self, logits: Tensor, out: Tensor, chosen: Tensor, tokens: Tensor, target: Tensor, ragged: Ragged
+    ) -> None:
+        """Greedy choice: of each row of logits [R, V] the id of the highest, the lowest id of equal ones.
+
+        ``chosen`` [2, R] int32 becomes the ids, then 1 where a row failed, else 0: where it holds NaN, or its highest
+        logit is not finite; its id is then 0. The ids also go to ``tokens`` [any] int32 at ``target`` [R] int64 (where
+        rows share a place, one of them gets it), and the logits to ``out`` [R, V] float32. These four are contiguous.
         """
         ...
 

@@ -105,6 +105,16 @@ class ReferenceKernels:
             call.store(out, call.run(call.load(q), kv, room))
         return out
 
+    def choose(
+        self, logits: Tensor, out: Tensor, chosen: Tensor, tokens: Tensor, target: Tensor, ragged: Ragged
+    ) -> None:
+        """See `Kernels`."""
+        best, ids = out.copy_(logits).max(-1)
+        failed = ~best.isfinite()
+        chosen[0] = ids.masked_fill_(failed, 0)
+        chosen[1] = failed
+        tokens.index_copy_(0, target, chosen[0])
+
 
 def rope_and_cache(
     qkv: Tensor,

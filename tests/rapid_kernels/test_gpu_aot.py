@@ -28,6 +28,7 @@ from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction 
 
 from rapid_kernels.gpu import (  # noqa: E402
     attention,
+    choice,
     decode_plan,
     elementwise,
     matmul,
@@ -47,7 +48,7 @@ SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
 UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row", "blocks"}
-UNALIGNED_ARGUMENTS.add("most_pieces")
+UNALIGNED_ARGUMENTS |= {"most_pieces", "tokens"}
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -145,6 +146,9 @@ def other_jobs(chained: bool) -> list[Job]:
     whole = {"K_STEPS": 1, "BLOCK_M": 1, "MOST": 1}
     cut = {"K_STEPS": 32, "BLOCK_M": 64, "MOST": 5}
     silu = {"gate_up": "*bf16", "out": "*bf16"}
+    best = {"logits": "*bf16", "out": "*fp32", "bests": "*fp32", "firsts": "*i32"}
+    chosen = {"bests": "*fp32", "firsts": "*i32", "chosen": "*i32", "tokens": "*i32", "target": "*i64"}
+    choice_constants = {"VOCAB": 128256, "PIECES": 63, "PADDED": 64}
     jobs: list[Job] = [
         (decode_plan.plan_decode_kernel, plan, plan_constants, {}),
         (prompt_plan.plan_prompts_kernel, prompts, prompt_constants, {"num_warps": 1}),
@@ -162,6 +166,11 @@ def other_jobs(chained: bool) -> list[Job]:
             for parts, block, norm in ((whole, 1, False), (whole, 1, True), (cut, 128, False), (cut, 128, True))
         ),
         (elementwise.silu_mul_kernel, silu, {"WIDTH": 14336, "BLOCK": 2048}, {"num_warps": 4}),
+        *(
+            (choice.best_of_piece_kernel, best, {"VOCAB": vocab, "PIECE": choice.PIECE}, {"num_warps": 4})
+            for vocab in (128256, 32001)
+        ),
+        (choice.choose_kernel, chosen, choice_constants, {"num_warps": 1}),
     ]
     return [
         (kernel, types, constants | ({"CHAINED": chained} if "CHAINED" in kernel.arg_names else {}), options)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be imported")
 
 from rapid_kernels import CacheLayout, make_ragged, select
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention
+from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import make_plan
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
@@ -133,3 +135,27 @@ def test_float32_on_a_gpu_is_plain_torch() -> None:
 def test_prompts_of_shapes_beyond_the_kernels_are_refused(group: int, dim: int) -> None:
     with pytest.raises(ValueError, match="at most 16 query heads a KV head and head size 256"):
         padded_sizes(group, dim)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"logits": torch.zeros(64, 3).half().t()}, "logits must be .* contiguous"),
+        ({"out": torch.zeros(3, 64).half()}, "out must be .* torch.float32"),
+        ({"out": torch.zeros(3, 128)[:, :64]}, "out must be .* contiguous"),
+        ({"chosen": torch.zeros(2, 4, dtype=torch.int32)}, r"chosen must be \[2, 3\]"),
+        ({"chosen": torch.zeros(2, 4, dtype=torch.int32)[:, :3]}, "chosen must be .* contiguous"),
+        ({"tokens": torch.zeros(9, 9, dtype=torch.int32)}, r"tokens must be \[81\]"),
+        ({"target": torch.zeros(3, dtype=torch.int32)}, "target must be .* torch.int64"),
+    ],
+)
+def test_choice_refuses(changed: dict[str, Tensor], problem: str) -> None:
+    tensors = {
+        "logits": torch.zeros(3, 64).half(),
+        "out": torch.zeros(3, 64),
+        "chosen": torch.zeros(2, 3, dtype=torch.int32),
+        "tokens": torch.zeros(9, dtype=torch.int32),
+        "target": torch.zeros(3, dtype=torch.int64),
+    }
+    with pytest.raises(ValueError, match=problem):
+        choose(**(tensors | changed), chained=False)

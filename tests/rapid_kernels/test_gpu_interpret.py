@@ -151,6 +151,15 @@ def parts_case() -> Errors:
     return found
 
 
+def choice_case(dtype: torch.dtype) -> Errors:
+    """0: as it should be. Vocabularies of one piece and of several, whole and with a rest; by what each row holds."""
+    from rapid_kernels.gpu.choice import PIECE, choose
+    from support.choices import wrong_choices
+
+    sizes = [(1, 1, 0), (70, 33, 0), (13, PIECE, 0), (13, 2 * PIECE + 1, 0), (1, 128_256, 2), (1, 5000, 9)]
+    return [float(len(wrong_choices(choose, rows, vocab, dtype, first=first))) for rows, vocab, first in sizes]
+
+
 def read_case() -> Errors:
     """Every element once, with more programs than tiles and with fewer."""
     from rapid_kernels.gpu.read import read_all
@@ -237,6 +246,8 @@ for bulk, gated in itertools.product((False, True), repeat=2):
 CASES["attention-exact"] = lambda: attention_case(torch.float16, 1)
 CASES["attention-first-tile"] = lambda: attention_case(torch.float32, 1)
 CASES["parts"] = parts_case
+CASES["choice-float16"] = lambda: choice_case(torch.float16)
+CASES["choice-float32"] = lambda: choice_case(torch.float32)
 CASES["read"] = read_case
 CASES["prompt-plan"] = plan_case
 CASES["kernels-decode"] = lambda: kernels_case([(37, 1), (0, 1), (15, 1)])

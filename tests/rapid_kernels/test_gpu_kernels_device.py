@@ -1,5 +1,6 @@
 """`GpuKernels` on a real GPU against plain torch in float32: single calls, whole models, a captured decode step."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from rapid_kernels import CacheLayout, Kernels, Ragged, make_ragged, select
 from rapid_kernels.reference import ReferenceKernels
+from support.choices import NUM_KINDS, Choose, wrong_choices
 from support.kernel_errors import Case, worst_errors
 
 if TYPE_CHECKING:
@@ -246,6 +248,39 @@ def test_a_captured_decode_step_follows_its_buffers() -> None:
         graph.replay()
         torch.cuda.synchronize()
         assert torch.equal(logits, wanted)
+
+
+def captured(choose: Choose) -> Choose:
+    """Captures the choice between other logits, then replays it."""
+
+    def replayed(logits: Tensor, *rest: Tensor) -> None:
+        given = logits.clone()
+        logits.fill_(1.0)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):  # compiles what is missing
+            choose(logits, *rest)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            choose(logits, *rest)
+        logits.copy_(given)
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return replayed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("vocab", [5, 32_001, 128_256])
+@pytest.mark.parametrize("rows", [1, 13, 70, 256])
+@pytest.mark.parametrize("units", [8, 132])
+def test_the_choice_of_a_decode_step(rows: int, vocab: int, units: int, dtype: torch.dtype) -> None:
+    """On 8 units of a Hopper chip launches are chained."""
+    choose = partial(gpu_kernels().choose, ragged=static_ragged(None, rows, units))
+    for first in range(NUM_KINDS if rows == 1 else 1):
+        assert not wrong_choices(choose, rows, vocab, dtype, first=first, device="cuda")
+    assert not wrong_choices(captured(choose), rows, vocab, dtype, device="cuda")
 
 
 @pytest.mark.parametrize("batch", ["chunks", "mixed", "decode"])

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make
 from rapid_kernels.layout import Layout
 from rapid_kernels.packed import is_intel, multiply, pack_as
 from rapid_kernels.reference import LEAST_PIECES, PADDING_RATIO, QUERY_TILE, ReferenceKernels, _groups, rope_and_cache
+from support.choices import wrong_choices
 from support.process import run
 
 BLOCK_TOKENS = 4
@@ -376,6 +378,14 @@ def test_gated_linear(tokens: int, with_bias: bool) -> None:
     gate, up = gate_up.chunk(2, 1)
     out = kernels.gated_linear(x, kernels.prepare(weight), bias, any_ragged())
     torch.testing.assert_close(out.double(), gate / (1 + (-gate).exp()) * up, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("rows", "vocab"), [(1, 1), (13, 33), (30, 4097)])
+def test_the_first_of_the_highest_finite_logits_is_chosen(rows: int, vocab: int, dtype: torch.dtype) -> None:
+    choose = partial(select("cpu").choose, ragged=any_ragged())
+    assert not wrong_choices(choose, rows, vocab, dtype)
+    assert not wrong_choices(lambda logits, *rest: choose(logits.t().contiguous().t(), *rest), rows, vocab, dtype)
 
 
 def any_ragged(units: int = 1) -> Ragged:

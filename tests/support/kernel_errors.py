@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapid_kernels import CacheLayout, Kernels, KVCache, Ragged, RopeTable, make_ragged
 from rapid_kernels.reference import ReferenceKernels
+from support.choices import wrong_choices
 
 LAYER, EPS = 1, 1e-5
 HIDDEN, INNER = 288, 72
@@ -37,11 +39,17 @@ class Case:
 
 
 def worst_errors(kernels: Kernels, case: Case, seed: int = 0) -> dict[str, float]:
-    """By call, the greatest relative error (by norm) of a token's result. NaN where one holds NaN."""
+    """By call, the greatest relative error (by norm) of a token's result. NaN where one holds NaN.
+
+    Of choices how many are wrong.
+    """
     torch.manual_seed(seed)
     cache = _cache(kernels, case)
     ragged = _ragged(kernels, case, cache, seed)
-    return _attention_errors(kernels, case, cache, ragged) | _dense_errors(kernels, case, ragged)
+    found = _attention_errors(kernels, case, cache, ragged) | _dense_errors(kernels, case, ragged)
+    choose = partial(kernels.choose, ragged=ragged)
+    wrong = wrong_choices(choose, ragged.num_rows, 3000, case.dtype, first=seed, device=case.device)
+    return found | {"choose": float(len(wrong))}
 
 
 def _error(got: Tensor, wanted: Tensor) -> float:

@@ -104,7 +104,6 @@ class GpuRunner:
         self._chunk_inputs = {size: ChunkInputs(size, self._stride) for size in self.mixed_sizes}
         # What a graph reads lives as long as the graph.
         self._query_start = torch.arange(num_slots + 1, dtype=torch.int32, device=model.device)
-        self._every_row = torch.arange(num_slots, device=model.device)
 
     # --- at start
 
@@ -139,8 +138,9 @@ class GpuRunner:
         """A step of so many rows, from the place's inputs to the token table, its logits and its choice."""
         positions, slot_mapping, source, kv_lens, cells = self._inputs[rows].parts(place.stage.buffer)
         tables, block_tables = place.stage.tables, place.block_tables[:rows]
-        query_start, every_row = self._query_start[: rows + 1], self._every_row[:rows]
+        query_start = self._query_start[: rows + 1]
         tokens = self._tokens.view(-1)
+        behind = tokens[1:]  # where an output goes, by the place of its input
         logits, chosen = place.logits[:rows], place.chosen[: 2 * rows].view(2, rows)
 
         def step() -> None:
@@ -158,12 +158,9 @@ class GpuRunner:
                 scratch=place.scratch,
             )
             token_ids = tokens.index_select(0, source).long()
-            self._model.forward(token_ids, ragged, self._cache, every_row, out=logits)
-            best, ids = logits.max(-1)
-            failed = ~best.isfinite()
-            chosen[0] = ids.masked_fill_(failed, 0)
-            chosen[1] = failed
-            tokens.index_copy_(0, source + 1, chosen[0])
+            x, residual = self._model.hidden(token_ids, ragged, self._cache)
+            raw = self._model.raw_logits(x, residual, ragged)
+            self._model.kernels.choose(raw, logits, chosen, behind, source, ragged)
 
         return step
 

@@ -80,10 +80,9 @@ class Llama:
         ragged: Ragged,
         cache: KVCache,
         logits_rows: Tensor,
-        out: Tensor | None = None,
         ends: Ragged | None = None,
     ) -> Tensor:
-        """Run the batch's new tokens, filling their cache slots; logits [S, vocab_size] float32, in ``out`` if given.
+        """Run the batch's new tokens, filling their cache slots; logits [S, vocab_size] float32.
 
         token_ids [T] int64; logits_rows [S] int64 are indices into the T tokens, S may be 0. ``ends`` describes these S
         tokens alone, each the last one of its row: what follows the last layer's keys and values is then computed for
@@ -96,7 +95,7 @@ class Llama:
             x, residual = self.hidden(token_ids, ragged, cache, (logits_rows, ends))
         else:
             x, residual = (part[logits_rows] for part in self.hidden(token_ids, ragged, cache))
-        return self.logits(x, residual, ragged, out)
+        return self.logits(x, residual, ragged)
 
     @torch.inference_mode()
     def hidden(
@@ -132,13 +131,15 @@ class Llama:
         return x, residual
 
     @torch.inference_mode()
-    def logits(self, x: Tensor, residual: Tensor, ragged: Ragged, out: Tensor | None = None) -> Tensor:
-        """Of S rows of what `hidden` gave, [S, vocab_size] float32, in ``out`` if given."""
+    def raw_logits(self, x: Tensor, residual: Tensor, ragged: Ragged) -> Tensor:
+        """Of S rows of what `hidden` gave, [S, vocab_size] in the model's type, as the head computes them."""
         x, _ = self.kernels.add_rms_norm(x, residual, self._norm, self.spec.rms_norm_eps, ragged)
-        logits = self.kernels.linear(x, self._head, None, ragged)
-        if out is not None:
-            return out.copy_(logits)
-        return logits.to(torch.float32, memory_format=torch.contiguous_format)
+        return self.kernels.linear(x, self._head, None, ragged)
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor, residual: Tensor, ragged: Ragged) -> Tensor:
+        """The same in float32, contiguous."""
+        return self.raw_logits(x, residual, ragged).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def tensor_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from rapid_kernels.gpu.attention import DecodeCall, attend_decode, merge_decode
+from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.matmul import Tile, finish_matmul, skinny_product
@@ -183,6 +184,12 @@ class GpuKernels:
             self._chunk_attention(q[decode:], kv, ragged, window, out[decode:], follows=beside)
             merge_decode(call)
         return out
+
+    def choose(
+        self, logits: Tensor, out: Tensor, chosen: Tensor, tokens: Tensor, target: Tensor, ragged: Ragged
+    ) -> None:
+        """See `Kernels`."""
+        choose(logits.contiguous(), out, chosen, tokens, target, self._chained(ragged))
 
     def _plan_decode(self, rows: int, ragged: Ragged, window: int | None) -> None:
         """Once a batch, of its first ``rows`` rows; layers with and without a window share one plan."""
