@@ -4,8 +4,7 @@ A plain matrix product packs its weights again at every call; with that done, a 
 fifth to a third less time, and of one token no more (kernels/bench/linear_cpu.py). oneDNN for bfloat16, and for float32
 MKL on Intel's processors and oneDNN on others, where it takes an eighth less for a prompt and half for eight rows (and
 MKL where oneDNN must not write the machine code that it runs). Both through the operators that `torch.compile` freezes
-models with. Without them, and in other dtypes, weights stay as they
-are. The packed weights replace the plain ones.
+models with. Without them, and in other dtypes, weights stay as they are. The packed weights replace the plain ones.
 """
 
 import functools

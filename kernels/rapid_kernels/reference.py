@@ -102,7 +102,7 @@ class ReferenceKernels:
             return calls[0].run(q, kv, room)
         out = torch.empty((q.shape[0], q.shape[1] * q.shape[2]), dtype=q.dtype, device=q.device)
         for call in calls:
-            call.store(out, call.run(call.load(q), kv, room))
+            out[call.tokens] = call.run(q[call.tokens], kv, room)
         return out
 
     def choose(
@@ -167,10 +167,10 @@ def _rotation(rope: RopeTable, ragged: Ragged, dtype: torch.dtype) -> tuple[Tens
 
 
 @dataclass(frozen=True, slots=True)
-class _DecodeCall:
-    """Rows with one new token each. ``slots`` [n * longest]; ``mask`` [n, 1, 1, longest], 0 or -inf."""
+class _MaskedCall:
+    """Some of the batch's tokens over the keys in ``slots``. ``mask``: 0 or -inf."""
 
-    tokens: Tensor
+    tokens: Tensor | slice
     slots: Tensor | slice
     mask: Tensor | None
 
@@ -179,11 +179,11 @@ class _DecodeCall:
         """Keys gathered at once."""
         return _num_slots(self.slots)
 
-    def load(self, q: Tensor) -> Tensor:
-        return q[self.tokens]
 
-    def store(self, out: Tensor, value: Tensor) -> None:
-        out[self.tokens] = value
+class _DecodeCall(_MaskedCall):
+    """Rows with one new token each. ``slots`` [n * longest]; ``mask`` [n, 1, 1, longest]."""
+
+    __slots__ = ()
 
     def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
         """The queries of a group share keys: they are the call's query positions, [n, K, group, D]."""
@@ -198,19 +198,13 @@ class _DecodeCall:
 class _LongCall:
     """One row with one new token, on a CPU. ``pieces``: slots of some keys, and into how many equal parts they fall."""
 
-    token: int
+    tokens: slice
     pieces: list[tuple[Tensor | slice, int]]
 
     @property
     def room(self) -> int:
         """Keys gathered at once."""
         return max(_num_slots(slots) for slots, _ in self.pieces)
-
-    def load(self, q: Tensor) -> Tensor:
-        return q[self.token : self.token + 1]
-
-    def store(self, out: Tensor, value: Tensor) -> None:
-        out[self.token] = value
 
     def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
         """A softmax over parts is their softmaxes, weighted by a softmax of their logarithms of summed exponentials."""
@@ -231,24 +225,10 @@ _fused_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """What `scaled_dot_product_attention` calls on a CPU: [n, K, group, D], and the sums' logarithms [n, K, group]."""
 
 
-@dataclass(frozen=True, slots=True)
-class _PromptCall:
+class _PromptCall(_MaskedCall):
     """New tokens of one row. ``mask`` [tokens, keys]; None: the row starts here and is plainly causal."""
 
-    tokens: slice
-    slots: Tensor | slice
-    mask: Tensor | None
-
-    @property
-    def room(self) -> int:
-        """Keys gathered at once."""
-        return _num_slots(self.slots)
-
-    def load(self, q: Tensor) -> Tensor:
-        return q[self.tokens]
-
-    def store(self, out: Tensor, value: Tensor) -> None:
-        out[self.tokens] = value
+    __slots__ = ()
 
     def run(self, q: Tensor, kv: Tensor, room: Tensor) -> Tensor:
         """Key heads are the call's batch and a group its heads, so that keys are shared by stride 0, not copied."""
@@ -367,7 +347,8 @@ def _long_call(ragged: Ragged, table: NDArray[np.int32], row: int, keys: int, pi
         pieces.append((_slots_of(ragged, table, first, first + parts * piece, torch.device("cpu")), parts))
     if left := keys % piece:
         pieces.append((_slots_of(ragged, table, end - left, end, torch.device("cpu")), 1))
-    return _LongCall(ragged.query_start_cpu[row], pieces)
+    token = ragged.query_start_cpu[row]
+    return _LongCall(slice(token, token + 1), pieces)
 
 
 def _prompt_calls(

@@ -254,7 +254,7 @@ def read_jobs() -> list[Job]:
 
 def probe_jobs() -> list[Job]:
     """%smid is NVIDIA's; the daemon has a probe of its own for AMD's chips."""
-    return [(probe._unit_id_kernel, {"out_ptr": "*i32", "spin": "i32"}, {}, {"num_warps": 1})]
+    return [(probe.unit_id_kernel, {"out": "*i32"}, {}, {"num_warps": 1})]
 
 
 def compiled(job: Job, target: GPUTarget) -> Any:
@@ -280,11 +280,16 @@ def spilled_bytes(binary: Any, target: GPUTarget, folder: Path) -> int:
         found = re.findall(counts, binary.asm["amdgcn"])
         assert len(found) == 2  # of the kernel's metadata
         return sum(map(int, found))
+    usage = told_by(["cuobjdump", "-res-usage"], binary, folder)
+    return sum(map(int, re.findall(r"STACK:(\d+)", usage)))
+
+
+def told_by(command: list[str], binary: Any, folder: Path) -> str:
+    """What one of NVIDIA's tools, which triton brings, says of compiled code."""
     cubin = folder / f"{binary.hash}.cubin"
     cubin.write_bytes(binary.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    usage = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
-    return sum(map(int, re.findall(r"STACK:(\d+)", usage)))
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin" / command[0]
+    return subprocess.run([tool, *command[1:], cubin], capture_output=True, text=True, check=True).stdout
 
 
 def check(jobs: list[Job], target: GPUTarget, folder: Path) -> None:
@@ -358,11 +363,23 @@ def test_hopper_other_kernels(tmp_path: Path) -> None:
             *prompt_jobs(tuning.PROMPT),
             *merge_jobs(tuning.PROMPT.queries),
             *read_jobs(),
-            *probe_jobs(),
         ],
         HOPPER,
         tmp_path,
     )
+
+
+@pytest.mark.parametrize("target", [HOPPER, AMPERE], ids=["hopper", "ampere"])
+def test_a_probing_program_stays_on_its_unit(target: GPUTarget, tmp_path: Path) -> None:
+    """Its wait was a sum that was multiplied by 0 in the end, so the compiler left it out.
+
+    Programs ended at once, and the units that were offered work first could run all of them.
+    """
+    jobs = probe_jobs()
+    check(jobs, target, tmp_path)
+    code = told_by(["nvdisasm", "-c"], compiled(jobs[0], target), tmp_path)
+    loops = re.findall(r"^(\.L_\w+):(.*?)BRA `\(\1\)", code, re.MULTILINE | re.DOTALL)
+    assert any("SR_CLOCKLO" in body and f"{probe.STAY_CYCLES:#x}" in body for _, body in loops), code
 
 
 def check_tiles_by_pointers(target: GPUTarget, folder: Path) -> None:

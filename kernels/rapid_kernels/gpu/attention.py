@@ -25,7 +25,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from rapid_kernels.gpu.chain import let_next_start, options, wait, wait_for_previous
 from rapid_kernels.gpu.decode_plan import DecodePlan, padded_dim
-from rapid_kernels.gpu.pieces import merge_some
+from rapid_kernels.gpu.pieces import BASE_2, merge_some
 from rapid_kernels.gpu.stretches import owner, stretch_start
 from rapid_kernels.gpu.workspace import Workspace
 
@@ -357,7 +357,7 @@ def attend_decode(call: DecodeCall, leads: bool = False) -> None:
         )
     decode_attention_kernel[(call.groups * kv_heads,)](
         queries_of, cache, call.out, plan.tiles, plan.first, call.workspace.parts,
-        rows, q.stride(0), dim**-0.5 * 1.4426950408889634,
+        rows, q.stride(0), dim**-0.5 * BASE_2,
         *call.shape, plan.tile_tokens, tile.stages, tile.bulk, q.dtype == torch.float16, call.early, leads,
         num_warps=tile.warps, **options(call.early),
     )  # fmt: skip

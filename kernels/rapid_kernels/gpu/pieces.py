@@ -9,6 +9,9 @@ together: one after another they cost a memory's latency each (measured: 13 us f
 import triton
 import triton.language as tl
 
+BASE_2: float = 1.4426950408889634
+"""log2(e): scores are scaled so that 2^x serves for e^x."""
+
 
 @triton.jit
 def merge_some(

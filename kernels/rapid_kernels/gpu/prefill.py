@@ -18,12 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rapid_kernels.gpu.pieces import BASE_2
 from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
-
-BASE_2: float = 1.4426950408889634
-"""log2(e): scores are scaled so that 2^x serves for e^x."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra import cuda
 
 from rapid_kernels.gpu.chain import options
-from rapid_kernels.gpu.prefill import BASE_2
+from rapid_kernels.gpu.pieces import BASE_2
 from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
@@ -42,6 +42,18 @@ class HopperTile:
     """Keys a step, at most a block's."""
     stages: int = 3
     """Steps whose keys and values are held."""
+
+
+@gluon.jit
+def _slots(kv, KEYS: gl.constexpr, PADDED: gl.constexpr, STAGES: gl.constexpr):
+    """Where the copies of STAGES turns go, keys and values [STAGES, KEYS, PADDED], and a barrier for each turn's."""
+    keys = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
+    values = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
+    arrived = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for slot in gl.static_range(STAGES):
+        mbarrier.init(arrived.index(slot), count=1)
+    fence_async_shared()
+    return keys, values, arrived
 
 
 @gluon.jit
@@ -97,6 +109,22 @@ def _store_result(to, total, weight, inside, ROWWISE: gl.constexpr):
 
 
 @gluon.jit
+def _store(
+    to, parts, tile, total, best, weight, inside,
+    QUERIES: gl.constexpr, PADDED: gl.constexpr, ROWWISE: gl.constexpr, CUT: gl.constexpr,
+):  # fmt: skip
+    """Leave what the tile's piece gave: the result, where there is no other piece."""
+    if CUT:  # triton 3.6 cannot compile a branch that is never taken
+        if gl.load(tile + 7) > 1:
+            part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
+            _store_part(part, total, best, weight, QUERIES, PADDED)
+        else:
+            _store_result(to, total, weight, inside, ROWWISE)
+    else:
+        _store_result(to, total, weight, inside, ROWWISE)
+
+
+@gluon.jit
 def _softmax(scores, best, scale):
     """Weights of a step's scores, its greatest so far, and what the older sums are to be multiplied by."""
     new = gl.maximum(best, gl.max(scores, 1) * scale)
@@ -112,6 +140,19 @@ def _mask(scores, position, step, KEYS: gl.constexpr, SCORES: gl.constexpr):
 
 
 @gluon.jit
+def _own(
+    head, count, GROUP: gl.constexpr, DIM: gl.constexpr, HEADS: gl.constexpr, QUERIES: gl.constexpr,
+    PADDED: gl.constexpr, ROWWISE: gl.constexpr,
+):  # fmt: skip
+    """Of a tile's queries: token in the tile [QUERIES]; place in the token, and if it exists [QUERIES, PADDED]."""
+    token = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) // HEADS
+    of_group = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) % HEADS
+    dims = gl.arange(0, PADDED, layout=gl.SliceLayout(0, ROWWISE))
+    inside = gl.expand_dims((token < count) & (of_group < GROUP), 1) & gl.expand_dims(dims < DIM, 0)
+    return token, gl.expand_dims((head * GROUP + of_group) * DIM, 1) + gl.expand_dims(dims, 0), inside
+
+
+@gluon.jit
 def _queries(q, q_stride, first, inside, token, at, DTYPE: gl.constexpr, QUERIES: gl.constexpr, PADDED: gl.constexpr):
     """A tile's queries in shared memory, zeros where there are none."""
     loaded = gl.load(q + gl.expand_dims((first + token).to(gl.int64) * q_stride, 1) + at, mask=inside, other=0.0)
@@ -124,16 +165,17 @@ def _queries(q, q_stride, first, inside, token, at, DTYPE: gl.constexpr, QUERIES
 @gluon.jit
 def _first_step(
     query, keys, arrived, position, scale,
-    QUERIES: gl.constexpr, KEYS: gl.constexpr, SCORES: gl.constexpr,
+    QUERIES: gl.constexpr, KEYS: gl.constexpr, SCORES: gl.constexpr, OPERAND: gl.constexpr,
 ):  # fmt: skip
-    """Weights of the first step's scores, their greatest, and their sums."""
+    """Weights of the first step's scores as an operand, their greatest, and their sums."""
     best = gl.full((QUERIES,), float("-inf"), gl.float32, layout=gl.SliceLayout(1, SCORES))
     mbarrier.wait(arrived.index(0), 0)
     nothing = gl.zeros((QUERIES, KEYS), gl.float32, layout=SCORES)
     scores = warpgroup_mma(query, keys.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
     scores = warpgroup_mma_wait(num_outstanding=0, deps=[scores])
     shares, best, _ = _softmax(_mask(scores, position, 0, KEYS, SCORES), best, scale)
-    return shares, best, gl.sum(shares, 1)
+    weight = gl.sum(shares, 1)
+    return gl.convert_layout(shares.to(query.dtype), OPERAND), best, weight
 
 
 @gluon.jit
@@ -167,6 +209,15 @@ def _walk(
         shares = gl.convert_layout(new_shares.to(kv.dtype), OPERAND)
         place = next_place
     return place, best, weight, total, shares
+
+
+@gluon.jit
+def _last_values(shares, values, arrived, total, steps, STAGES: gl.constexpr):
+    """The turn behind the last step, for its values: gives the total of all."""
+    slot = steps % STAGES
+    mbarrier.wait(arrived.index(slot), steps // STAGES & 1)
+    total = warpgroup_mma(shares, values.index(slot), total, is_async=True)
+    return warpgroup_mma_wait(num_outstanding=0, deps=[total])
 
 
 @gluon.jit
@@ -217,26 +268,16 @@ def hopper_prompt_attention_kernel(
     key_column = head * DIM
     value_column = (KV_HEADS + head) * DIM
 
-    keys = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
-    values = gl.allocate_shared_memory(kv.dtype, [STAGES, KEYS, PADDED], kv.layout)
-    arrived = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(arrived.index(slot), count=1)
-    fence_async_shared()
+    keys, values, arrived = _slots(kv, KEYS, PADDED, STAGES)
     place = _bring_first(
         kv, keys, values, arrived, table, steps, key_column, value_column, KEYS, BLOCK_TOKENS, STAGES
     )  # fmt: skip
 
-    token = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) // HEADS
-    of_group = gl.arange(0, QUERIES, layout=gl.SliceLayout(1, ROWWISE)) % HEADS
-    dims = gl.arange(0, PADDED, layout=gl.SliceLayout(0, ROWWISE))
-    inside = gl.expand_dims((token < count) & (of_group < GROUP), 1) & gl.expand_dims(dims < DIM, 0)
-    at = gl.expand_dims((head * GROUP + of_group) * DIM, 1) + gl.expand_dims(dims, 0)
+    token, at, inside = _own(head, count, GROUP, DIM, HEADS, QUERIES, PADDED, ROWWISE)
     query = _queries(q, q_stride, first, inside, token, at, kv.dtype, QUERIES, PADDED)
     position = oldest + gl.arange(0, QUERIES, layout=gl.SliceLayout(1, SCORES)) // HEADS
     total = gl.zeros((QUERIES, PADDED), gl.float32, layout=TOTAL)
-    first_shares, best, weight = _first_step(query, keys, arrived, position, scale, QUERIES, KEYS, SCORES)
-    shares = gl.convert_layout(first_shares.to(kv.dtype), OPERAND)
+    shares, best, weight = _first_step(query, keys, arrived, position, scale, QUERIES, KEYS, SCORES, OPERAND)
     if STAGES <= steps:
         next_place = _place(table, gl.minimum(STAGES, steps - 1), KEYS, BLOCK_TOKENS)
         _bring(kv, keys, values, arrived, STAGES, next_place, place, key_column, value_column, KEYS, STAGES)
@@ -252,18 +293,9 @@ def hopper_prompt_attention_kernel(
         query, kv, keys, values, arrived, table, whole, steps, steps, place, best, weight, total, shares, position,
         key_column, value_column, scale, QUERIES, KEYS, BLOCK_TOKENS, STAGES, SCORES, TOTAL, True,
     )  # fmt: skip
-    mbarrier.wait(arrived.index(steps % STAGES), steps // STAGES & 1)
-    total = warpgroup_mma(shares, values.index(steps % STAGES), total, is_async=True)
-    total = warpgroup_mma_wait(num_outstanding=0, deps=[total])
+    total = _last_values(shares, values, arrived, total, steps, STAGES)
     to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
-    if CUT:  # triton 3.6 cannot compile a branch that is never taken
-        if gl.load(tile + 7) > 1:
-            part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
-            _store_part(part, total, best, weight, QUERIES, PADDED)
-        else:
-            _store_result(to, total, weight, inside, ROWWISE)
-    else:
-        _store_result(to, total, weight, inside, ROWWISE)
+    _store(to, parts, tile, total, best, weight, inside, QUERIES, PADDED, ROWWISE, CUT)
     _end_behind_previous(FOLLOWS)
 
 

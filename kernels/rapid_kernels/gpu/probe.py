@@ -8,22 +8,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PROGRAMS_A_UNIT = 16
-"""So many short programs a unit, of which several run at a time: every unit of the stream gets some."""
-SPIN = 20_000
-"""Iterations that keep a program resident until all units were offered work."""
+PROGRAMS_A_UNIT = 64
+"""More than an SM holds at a time (32 at most), so that none is left out."""
+STAY_CYCLES = 65_536
+"""33 us at 2 GHz: a program stays until all units were offered work."""
+_READ_UNIT = f"""{{
+    .reg .u64 begin, now;
+    .reg .pred early;
+    mov.u32 $0, %smid;
+    mov.u64 begin, %clock64;
+again:
+    mov.u64 now, %clock64;
+    sub.u64 now, now, begin;
+    setp.lt.u64 early, now, {STAY_CYCLES};
+    @early bra again;
+}}"""
+"""It stays where it looks: a wait of its own, whose result nobody needs, is left out by the compiler."""
+READ_UNIT = tl.constexpr(_READ_UNIT)
 
 
 @triton.jit
-def _unit_id_kernel(out_ptr, spin):
-    """out [programs] int32: the SM each program ran on."""
-    pid = tl.program_id(0)
+def unit_id_kernel(
+    out,  # [programs] int32
+):
+    """The SM that each program ran on. One warp a program."""
     lanes = tl.arange(0, 32)
-    unit = tl.inline_asm_elementwise("mov.u32 $0, %smid;", "=r,r", [lanes * 0], dtype=tl.int32, is_pure=False, pack=1)
-    total = lanes * 0
-    for i in range(spin):
-        total += i * lanes
-    tl.store(out_ptr + pid + lanes * 0, unit + (total & 0), mask=lanes == 0)
+    unit = tl.inline_asm_elementwise(READ_UNIT, "=r,r", [lanes], dtype=tl.int32, is_pure=False, pack=1)
+    tl.store(out + tl.program_id(0) + lanes * 0, unit, mask=lanes == 0)
 
 
 def unit_ids(stream: torch.cuda.Stream, device_units: int) -> list[int]:
@@ -31,6 +42,6 @@ def unit_ids(stream: torch.cuda.Stream, device_units: int) -> list[int]:
     programs = PROGRAMS_A_UNIT * device_units
     with torch.cuda.stream(stream):
         out: Tensor = torch.full((programs,), -1, dtype=torch.int32, device="cuda")
-        _unit_id_kernel[(programs,)](out, SPIN, num_warps=1)
+        unit_id_kernel[(programs,)](out, num_warps=1)
     stream.synchronize()
     return sorted(set(out.tolist()))

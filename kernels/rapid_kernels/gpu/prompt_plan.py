@@ -76,7 +76,7 @@ def _row_sizes(query_start, kv_lens, first_row, each, rows, TOKENS: tl.constexpr
 
 
 @triton.jit
-def _pieces(tiles, units, whole_units, spare, total_units, LEAST_UNITS: tl.constexpr):
+def _pieces(units, whole_units, spare, total_units, LEAST_UNITS: tl.constexpr):
     """Pieces of each of a row's tiles: ``spare`` ones more than there are tiles are shared out by the keys to read."""
     share = tl.maximum(spare, 0) * units // tl.maximum(total_units, 1)
     return 1 + tl.minimum(share, tl.maximum(whole_units // LEAST_UNITS - 1, 0))
@@ -112,7 +112,7 @@ def plan_prompts_kernel(
     for begin in range(0, rows, ROWS):
         each = begin + tl.arange(0, ROWS)
         counts, units, whole = _row_sizes(query_start, kv_lens, first_row, each, rows, TOKENS, UNIT)
-        total += tl.sum(counts * _pieces(counts, units, whole, spare, total_units, LEAST_UNITS))
+        total += tl.sum(counts * _pieces(units, whole, spare, total_units, LEAST_UNITS))
 
     number = total - 1 - tl.program_id(0)
     row = 0
@@ -122,7 +122,7 @@ def plan_prompts_kernel(
     for begin in range(0, rows, ROWS):
         each = begin + tl.arange(0, ROWS)
         counts, units, whole = _row_sizes(query_start, kv_lens, first_row, each, rows, TOKENS, UNIT)
-        of_tile = _pieces(counts, units, whole, spare, total_units, LEAST_UNITS)
+        of_tile = _pieces(units, whole, spare, total_units, LEAST_UNITS)
         ends = before + tl.cumsum(counts * of_tile)
         own = (number < ends) & (number >= ends - counts * of_tile)
         row += tl.sum(tl.where(own, each, 0))
