@@ -224,7 +224,7 @@ def markdown(results: Sequence[Goodput]) -> str:
     lines.append(f"| geometric mean | | | | {_number(means[0])} | {_number(means[1])} |")
     if any(result.at_ceiling for result in results):
         highest = f"{STEP**HIGHEST:.1f} times the recorded rate, the highest tried"
-        lines += ["", f">=: still served at {highest}; such a bound is in no ratio and in no mean."]
+        lines += ["", f"`>=`: still served at {highest}; such a bound is in no ratio and in no mean."]
     return "\n".join(lines)
 
 

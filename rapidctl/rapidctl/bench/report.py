@@ -147,7 +147,9 @@ def show_ratios(compared: Compared, out: Out) -> None:
         rows.append(["geometric mean", mean.baseline, _times(mean.mean), failed, f"traces: {mean.traces}"])
     out.table([f"{compared.figure}: {compared.reference} over", "", ">ratio", "min..max", ">n"], rows)
     if compared.unbounded:
-        out.text(f"in no ratio: {compared.unbounded} searches that nothing failed in, a lower bound each")
+        out.text(
+            f"searches in which nothing failed, whose goodput is a lower bound and in no ratio: {compared.unbounded}"
+        )
 
 
 def _times(value: float | None) -> str:

@@ -18,7 +18,7 @@ from rapidd.telemetry.sensors import DeviceSensors
 from support.amd import BUS_ID, GPU_ID, PCI, PROC, write, write_gpu
 from support.process import WAIT_S, environment
 
-SYSFS = {
+SYSFS: dict[str, Any] = {
     "utilization": 0.37,
     "memory_utilization": 0.12,
     "clock_hz": 2.1e9,

@@ -1,5 +1,7 @@
 """An AMD GPU as the daemon's sensors: sysfs alone, and faults by the driver's RAS counts. Not run on AMD hardware."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,9 +42,16 @@ def test_everything_that_sysfs_tells_arrives(tmp_path: Path) -> None:
     gpu.close()
 
 
+@pytest.fixture
+def logged() -> Iterator[None]:
+    log.start(LogConfig(), "front")
+    yield
+    logging.getLogger("rapidd").handlers.clear()
+
+
+@pytest.mark.usefixtures("logged")
 def test_the_log_says_why_sysfs_alone_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reason was kept, and nobody was ever told it."""
-    log.start(LogConfig(), "front")
     sensors(tmp_path).close()
     assert capsys.readouterr().err == "", "there is no GPU at all: that is an event"
     write_gpu(tmp_path)
