@@ -106,12 +106,17 @@ def trust(path: Path, endpoint: str, key: str) -> None:
     _replace(path, (f"{key} {endpoint}" for endpoint, key in known.items()))
 
 
+def trusted() -> dict[str, str]:
+    """The public keys of daemons that this user trusts, by endpoint. Raises `UsageError`."""
+    return _servers(folder() / SERVERS)
+
+
 def secure(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
     """Prepare a client's socket for a tcp endpoint; a local one needs nothing. Raises `UsageError`."""
     if not endpoint.startswith("tcp://"):
         return
     pair = read(folder() / CLIENT_KEY)
-    server = _servers(folder() / SERVERS).get(endpoint)
+    server = trusted().get(endpoint)
     if server is None:
         raise UsageError(
             f"the key of {endpoint} is not known", f"ask its operator, then: rapidctl keys trust {endpoint} KEY"

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -29,13 +30,16 @@ READING = [
     ["stats", "kv"],
     ["stats", "device"],
     ["stats", "work"],
+    ["requests"],
     ["requests", "ls"],
     ["requests", "show", "r-1"],
+    ["partition"],
     ["partition", "show"],
     ["partition", "predict", "--mode", "split", "--decode-units", "1"],
     ["partition", "log"],
     ["policy"],
     ["policy", "show"],
+    ["profile"],
     ["profile", "show", "--slo-itl", "25ms", "--context", "2048"],
     ["events"],
     ["events", "--since", "3"],
@@ -55,14 +59,19 @@ CHANGING = [
     ["reload"],
 ]
 ASKING = [*READING, *CHANGING]
+SHOWN_ALONE = {
+    "requests": "ls", "partition": "show", "policy": "show", "profile": "show", "context": "ls", "config": "show",
+    "keys": "show",
+}  # fmt: skip
+"""What a group shows without a command."""
 
 
 def document_name(command: list[str], document: dict[str, Any]) -> str:
     """Under which name `rapidctl schema` describes it."""
     if command[0] == "run":
         return f"run {document['type']}"
-    if command == ["policy"]:
-        return "policy show"
+    if command[0] in SHOWN_ALONE and len(command) == 1:
+        return f"{command[0]} {SHOWN_ALONE[command[0]]}"
     return next(name for name in (" ".join(command[:2]), command[0]) if name in DOCUMENTS)
 
 
@@ -85,6 +94,23 @@ def test_json_is_one_document_a_line_with_its_schema_version_first(
         assert document["schema_version"] == wire.SCHEMA_VERSION
         msgspec.json.decode(line, type=document_type(document_name(command, document)))
     assert "\x1b" not in ran.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize(("group", "shown"), SHOWN_ALONE.items())
+def test_a_group_alone_shows_what_its_command_does(
+    group: str, shown: str, more: tuple[str, ...], peer: Peer, rapidctl: Rapidctl
+) -> None:
+    """Most were usage errors, and two were not."""
+    alone = rapidctl(group, *more)
+    assert (alone.code, bool(alone.stdout)) == (0, True)
+    assert _without_ages(alone.stdout) == _without_ages(rapidctl(group, shown, *more).stdout)
+    assert f"Without a command: {shown}." in " ".join(rapidctl(group, "--help").stdout.split())
+
+
+def _without_ages(text: str) -> str:
+    """Of what is shown as so long ago only the words."""
+    return re.sub(r"[0-9.]+", "N", text)
 
 
 @pytest.mark.parametrize("command", ASKING, ids=words_of)
@@ -170,7 +196,8 @@ def test_an_interrupt_is_130(rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
         ["run", "x", "--seed", str(2**64)],
         ["run", "x", "--no-chat", "--system", "y"],
         ["run", "\udcff"],
-        ["partition"],
+        ["bench"],
+        ["partition", "--probe"],
         ["partition", "set", "--mode", "sideways", "--yes"],
         ["partition", "set", "--mode", "shared", "--decode-units", "1", "--yes"],
         ["partition", "set", "--mode", "hybrid", "--chunk", "all", "--yes"],

@@ -1,5 +1,7 @@
 """The make-believe daemon: always the same, always consistent, and it answers as a daemon does."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,21 @@ def test_what_it_publishes_adds_up(seed: int, ticks: int) -> None:
     assert partition is not None
     assert partition.plan.decode_units in (*SPLITS, UNITS)
     assert all(0 <= (lane.busy or 0) <= 1 for lane in found.lanes)
+
+
+@given(seed=st.integers(0, 100))
+@settings(max_examples=5, deadline=None)
+def test_its_time_is_counted_as_a_real_daemon_counts_it(seed: int) -> None:
+    """A mode only while both phases had work."""
+    daemon, spent = running(0, seed=seed), dict[str, float]()
+    for ticks in range(1, 121):
+        mode = daemon.plan.mode
+        daemon.tick()
+        before, spent = spent, daemon.snapshot().mode_seconds
+        (doing,) = (name for name, seconds in spent.items() if seconds != before.get(name, 0.0))
+        phases = {job.phase for job in daemon.load.jobs}
+        assert (doing in get_args(Mode)) == (doing == mode) == (len(phases) > 1 and "decoding" in phases)
+        assert sum(spent.values()) == pytest.approx(ticks * TICK_S)
 
 
 def test_the_first_token_comes_when_the_prompts_before_it_and_its_own_are_computed() -> None:

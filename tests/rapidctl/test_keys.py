@@ -29,6 +29,27 @@ def test_make_keeps_the_pair_for_its_owner_alone_and_prints_the_public_key_only(
     assert keys.read(path) == pair
 
 
+def test_show_tells_the_public_key_and_the_daemons_that_are_trusted_and_no_secret(
+    own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keys"]) == 0
+    assert "none, make one: rapidctl keys make" in capsys.readouterr().out
+    assert cli.main(["keys", "make"]) == 0
+    assert cli.main(["keys", "trust", "tcp://gpu1:7071", "5" * 64]) == 0
+    capsys.readouterr()
+    pair = keys.read(own_folder / keys.CLIENT_KEY)
+    assert (cli.main(["keys", "show"]), cli.main(["keys", "--json"])) == (0, 0)
+    text = capsys.readouterr().out
+    assert json.loads(text.splitlines()[-1]) == {
+        "schema_version": 1,
+        "file": str(own_folder / keys.CLIENT_KEY),
+        "public": pair.public,
+        "servers": {"tcp://gpu1:7071": "5" * 64},
+    }
+    assert text.count(pair.public) == text.count("5" * 64) == text.count("tcp://gpu1:7071") == 2
+    assert pair.secret not in text
+
+
 def test_authorize_adds_and_changes_a_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, (alice, bob) = tmp_path / "authorized", (keys.make().public, keys.make().public)
     for words in ([alice, "alice"], [bob, "bob", "--operator"], [alice, "alice2", "--operator"]):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.wire import WireError, decode_request
-from support import goldens, samples
+from support import goldens, messages, samples
 
 
 def encode(value: object) -> bytes:
@@ -30,8 +30,8 @@ def refusal(frame: bytes) -> WireError:
 
 
 def test_every_message_type_has_a_sample() -> None:
-    assert {type(message) for message in samples.REQUESTS.values()} == set(get_args(wire.Request))
-    assert {type(message) for message in samples.REPLIES.values()} == set(get_args(wire.Reply))
+    assert {type(message) for message in messages.REQUESTS.values()} == set(get_args(wire.Request))
+    assert {type(message) for message in messages.REPLIES.values()} == set(get_args(wire.Reply))
 
 
 def test_this_version_still_writes_and_reads_its_golden_frames() -> None:
@@ -57,8 +57,8 @@ def test_frames_of_every_release_decode(path: Path) -> None:
     }[path.stem if path.stem.startswith("published") else path.stem.partition("_")[0]]
     decoded = decode(path.read_bytes())
     if path.parent.name == goldens.VERSION:
-        expected: dict[str, object] = {f"request_{name}": sample for name, sample in samples.REQUESTS.items()}
-        expected |= {f"reply_{name}": sample for name, sample in samples.REPLIES.items()}
+        expected: dict[str, object] = {f"request_{name}": sample for name, sample in messages.REQUESTS.items()}
+        expected |= {f"reply_{name}": sample for name, sample in messages.REPLIES.items()}
         expected |= {"published_snapshot": samples.SNAPSHOT, "published_event": samples.EVENT}
         assert decoded == expected[path.stem]
 
@@ -109,7 +109,7 @@ def test_a_bad_field_is_an_invalid_request_that_names_the_field(path: str, value
 
 
 def test_no_request_takes_nan_or_infinity_anywhere() -> None:
-    for name, message in samples.REQUESTS.items():
+    for name, message in messages.REQUESTS.items():
         body = msgspec.msgpack.decode(wire.encode(message))
         for part in (body, body.get("sampling", {})):
             for key in [key for key, value in part.items() if isinstance(value, float)]:
@@ -166,9 +166,9 @@ def test_random_bytes_are_refused_and_nothing_else_happens(frame: bytes) -> None
     assert refusal(frame).code in ("malformed", "unknown_kind")
 
 
-@given(st.sampled_from(sorted(samples.REQUESTS)), st.data())
+@given(st.sampled_from(sorted(messages.REQUESTS)), st.data())
 def test_mutated_requests_decode_or_are_refused(name: str, data: st.DataObject) -> None:
-    frame = bytearray(wire.encode(samples.REQUESTS[name]))
+    frame = bytearray(wire.encode(messages.REQUESTS[name]))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(frame) - 1))
         match data.draw(st.sampled_from(["flip", "cut", "insert"])):

@@ -22,8 +22,6 @@ SENSORS = {
     "mem_busy_percent": "12",
     "mem_info_vram_total": "206141652992",
     "mem_info_vram_used": "53687091200",
-    "current_compute_partition": "SPX",
-    "current_memory_partition": "NPS1",
     "hwmon/hwmon3/power1_input": "312000000",
     "hwmon/hwmon3/power1_cap": "750000000",
     "hwmon/hwmon3/temp2_input": "61000",

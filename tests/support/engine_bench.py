@@ -88,6 +88,21 @@ class Bench:
             )
         )  # fmt: skip
 
+    @property
+    def live(self) -> set[int]:
+        """The requests that the engine has."""
+        return {request.rid for request in self.engine._scheduler.requests}
+
+    def until_idle(self, rid: int) -> None:
+        """Drop the request that runs, and wait for its last batch."""
+        self.send(ipc.Abort([rid]))
+        for _ in range(2000):
+            self.engine._link.socket.poll(1)
+            self.engine.turn()
+            if not self.engine.busy and not self.live:
+                return
+        raise AssertionError("the engine never became idle")
+
     def close(self) -> None:
         self.engine._link.close()
         self.engine._channel.close()

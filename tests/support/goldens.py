@@ -14,7 +14,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rapidctl import wire
-from support import samples
+from support import messages, samples
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "wire"
 VERSION: Final = "0.1"
@@ -22,8 +22,8 @@ VERSION: Final = "0.1"
 
 def frames() -> dict[str, bytes]:
     """File name and content of every golden frame."""
-    named = {f"request_{name}": wire.encode(message) for name, message in samples.REQUESTS.items()}
-    named |= {f"reply_{name}": wire.encode(message) for name, message in samples.REPLIES.items()}
+    named = {f"request_{name}": wire.encode(message) for name, message in messages.REQUESTS.items()}
+    named |= {f"reply_{name}": wire.encode(message) for name, message in messages.REPLIES.items()}
     named["published_snapshot"] = wire.SNAPSHOT_TOPIC + wire.encode(samples.SNAPSHOT)
     named["published_event"] = wire.EVENT_TOPIC + wire.encode(samples.EVENT)
     return {f"{name}.bin": frame for name, frame in named.items()}

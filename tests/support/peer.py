@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.client import Command
-from support import samples
+from support import messages, samples
 
 Answer = Callable[..., Sequence[wire.Reply] | None]
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def default_script() -> dict[type, Answer]:
             wire.EventList(call=ask.call, oldest_seq=samples.EVENT.seq, next_seq=4, events=[samples.EVENT])
         ],
         wire.GetPartition: lambda ask: [replace(samples.PARTITION, call=ask.call)],
-        wire.GetProfile: lambda ask: [replace(samples.REPLIES["profile"], call=ask.call)],
+        wire.GetProfile: lambda ask: [replace(messages.REPLIES["profile"], call=ask.call)],
         wire.PredictPartition: lambda ask: [wire.Prediction(call=ask.call, legal=True, note="no profile")],
         wire.Generate: lambda ask: [
             wire.Accepted(id=ask.id, prompt_tokens=14, seed=42),

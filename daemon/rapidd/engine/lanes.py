@@ -112,6 +112,11 @@ class LaneExecutor:
         """Whether nothing is in flight."""
         return not self._queue
 
+    @property
+    def running(self) -> Batch | None:
+        """The oldest batch in flight."""
+        return self._queue[0].batch if self._queue else None
+
     def enqueue(self, batch: Batch) -> None:
         """Hand a batch to the stream of its units, behind everything enqueued before."""
         begin_ns = self._clock()

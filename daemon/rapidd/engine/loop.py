@@ -24,6 +24,7 @@ from rapidd.engine.link import FrontLink
 from rapidd.engine.messages import to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.probing import Probing
+from rapidd.engine.realised import doing
 from rapidd.engine.report import kv_stats, limited, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.scheduler import Drop, Scheduler
@@ -324,11 +325,13 @@ class Engine:
 
     def _account(self, now: int) -> None:
         """Attribute the time since the last turn to what ran in it."""
-        plan = self._control.plan
-        if plan is None or not self.busy:
-            mode = "idle"
-        else:
-            mode = "transition" if self._applying else plan.mode
+        mode = doing(
+            self._lanes["decode"].running,
+            self._lanes["prefill"].running,
+            self._control.table.units_total,
+            num_decoding=self._scheduler.num_decoding,
+            prefill_tokens=self._scheduler.prefill_tokens,
+        )
         self._mode_ns[mode] += now - self._accounted_ns
         self._accounted_ns = now
 

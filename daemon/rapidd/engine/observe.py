@@ -53,7 +53,7 @@ def policy_state(scheduler: Scheduler, control: Control, limits: Limits, now_ns:
         short_share=scheduler.short_share,
         itl_slo_s=limits.itl_slo_s,
         max_chunk_s=limits.max_chunk_s,
-        max_chunk_tokens=limits.max_chunk_tokens,
+        max_chunk_tokens=scheduler.limited(limits.max_chunk_tokens),
         running_rows=control.place_rows,
         running_backlog=control.place_backlog,
     )

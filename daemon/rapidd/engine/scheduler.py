@@ -119,7 +119,7 @@ class Scheduler(Residents):
 
     def _serial(self, plan: Plan, room: dict[Lane, bool]) -> Batch | None:
         """One chunk (or one whole prompt), then one decode step; never two lanes at once."""
-        prefill_waits = self._has_prefill()
+        prefill_waits = bool(self._prompts.ordered)
         if self.in_flight("prefill") or (prefill_waits and self.in_flight("decode")):
             return None
         lanes: tuple[Lane, Lane] = ("prefill", "decode") if self._turn == "prefill" else ("decode", "prefill")
@@ -189,9 +189,6 @@ class Scheduler(Residents):
         index = LANES.index(lane)
         return self.clock.enqueued[index] > self.clock.done[index]
 
-    def _has_prefill(self) -> bool:
-        return bool(self._prompts.ordered)
-
     def _decode_rows(self, lane: Lane) -> list[Row]:
         """One token of every request past its prompt that may go on this lane now.
 
@@ -238,10 +235,9 @@ class Scheduler(Residents):
         takes no more than fills the last tile.
         """
         rows: list[Row] = []
-        if not self._has_prefill():
+        if not self._prompts.ordered:
             return rows
-        left, taken = 1.0, 0
-        may_start = True
+        left, taken, may_start = 1.0, 0, True
         for request in self._in_turn(plan):
             if left <= 0.0 or (one_prompt and rows):
                 break
@@ -276,13 +272,16 @@ class Scheduler(Residents):
     def _most(self, plan: Plan, units: int, num_decode: int, context: int) -> int:
         """Prompt tokens of the next chunk. Nobody's gap is hurt by the last one of a request that is alone."""
         if self._lone_bound is not None and len(self._requests) == 1:
-            most = self._limited(self._lone_bound(plan, units, context))
+            most = self.limited(self._lone_bound(plan, units, context))
             if self.prefill_tokens <= most:
                 return most
-        return self._limited(self._bound(plan, units, num_decode, context))
+        return self.limited(self._bound(plan, units, num_decode, context), num_decode)
 
-    def _limited(self, tokens: int) -> int:
-        return tokens if self.chunk_limit is None else min(tokens, self.chunk_limit)
+    def limited(self, tokens: int, num_decode: int = 0) -> int:
+        """So many, or what `chunk_limit` allows; beside decode rows a size without waste again."""
+        if self.chunk_limit is None or tokens <= self.chunk_limit:
+            return tokens
+        return beside_rows(self.chunk_limit, num_decode) if num_decode else self.chunk_limit
 
     def _chunk(self, request: Request, budget: int, lane: Lane, rows: list[Row]) -> int:
         """Append a row of at most ``budget`` prompt tokens, as many as blocks allow; returns its tokens."""
@@ -356,7 +355,7 @@ class Scheduler(Residents):
             else:
                 self._preempt(row.request)
         if tokens := batch.num_prefill_tokens:
-            self.chunk_limit = self._limited(max(whole_tiles(tokens // 2), self.pool.block_tokens))
+            self.chunk_limit = self.limited(max(whole_tiles(tokens // 2), self.pool.block_tokens))
 
     def _take(self, batch: Batch, result: BatchResult, done: Finished) -> None:
         """Rows that were computed, in one loop as when they were made."""

@@ -188,7 +188,12 @@ def _lanes(snapshot: wire.Snapshot) -> Iterator[Metric]:
     yield _table(
         "rapidd_lane_busy_seconds", "Time a lane ran, by what was in the batch.", ("lane", "phase"), busy.items()
     )
-    yield _counter("rapidd_mode_seconds", "Time spent in each mode.", label="mode", **snapshot.mode_seconds)
+    yield _counter(
+        "rapidd_mode_seconds",
+        "Time by what ran, a mode only where both phases had work.",
+        label="mode",
+        **snapshot.mode_seconds,
+    )
     partition = snapshot.partition
     if partition is not None:
         yield _gauge("rapidd_units", "Compute units of the device.", partition.units_total)

@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from rapidd.policy.options import ITL_SHARE, MIN_CHUNK, SHORT_SHARE, Option, Outlook, Predictor
+from rapidd.policy.options import ITL_SHARE, SHORT_SHARE, Option, Outlook, Predictor
 from rapidd.policy.plan import TURNS, Plan, State
 
 ENTER: Final = ITL_SHARE
@@ -121,7 +121,7 @@ def _here(state: State, now: Outlook) -> Option:
         case "shared" | "split":
             return now.beside(mode, state.running.decode_units)
         case "serial" | "hybrid":
-            return now.turns(mode, state.itl_slo_s * ENTER) or now.of(mode, state.units_total, MIN_CHUNK)
+            return now.turns(mode, state.itl_slo_s * ENTER) or now.shortest(mode)
 
 
 def _score(state: State, option: Option) -> float:

@@ -25,7 +25,7 @@ SHORT_LATE_PER_ERROR: Final = 3.3
 SHORT_SHARE: Final = 0.05
 """Share of short outputs from which theirs counts, and the gap before the second token."""
 MIN_CHUNK: Final = 64
-"""Prompt tokens: a hybrid batch with fewer costs more than it brings."""
+"""Prompt tokens: a hybrid batch with fewer costs more than it brings, where it may have more."""
 Factor = Callable[[Mode, WorkKind], float]
 """Of a mode and kind of batch, what the engine learnt online: measured over predicted seconds, or a mean error."""
 
@@ -114,16 +114,21 @@ class Outlook:
 
     def turns(self, mode: Literal["hybrid", "serial"], step_s: float) -> Option | None:
         """The longest chunk whose batch with the decode rows (serial: and the step before it) takes ``step_s``."""
-        state, total = self._state, self._state.units_total
+        state, total, most = self._state, self._state.units_total, self._state.max_chunk_tokens
         if mode == "hybrid":
             limit = step_s / self._gap_factor(mode, "mixed")
             fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
+            most = beside_rows(most, self._rows)
             chunk = beside_rows(min(fits, state.max_chunk_tokens), self._rows)
         else:
             limit = (step_s / self._allowance(mode, "prefill") - self.step_s) / self._factor(mode, "prefill")
             fits = self._cost.chunk_for(limit, state.context, total, False)
-            chunk = min(whole_tiles(fits), state.max_chunk_tokens)
-        return self.of(mode, total, chunk) if chunk >= MIN_CHUNK else None
+            chunk = min(whole_tiles(fits), most)
+        return self.of(mode, total, chunk) if chunk >= min(MIN_CHUNK, most) else None
+
+    def shortest(self, mode: Literal["hybrid", "serial"]) -> Option:
+        """The shortest chunk worth computing, whatever it does to the step."""
+        return self.of(mode, self._state.units_total, min(MIN_CHUNK, self._state.max_chunk_tokens))
 
     def beside(self, mode: Literal["shared", "split"], units: int) -> Option:
         """Both lanes at once, chunks as long as their time bound allows."""
@@ -161,7 +166,7 @@ class Outlook:
             return self.paused()
         if plan.mode == "hybrid" and plan.chunk is None and self._rows:
             option = self.turns("hybrid", ITL_SHARE * self._state.itl_slo_s)
-            return option or self.of("hybrid", plan.decode_units, MIN_CHUNK)
+            return option or self.shortest("hybrid")
         chunk = self._longest(plan.prefill_units, beside=plan.mode not in TURNS)
         if isinstance(plan.chunk, int):
             chunk = max(1, min(plan.chunk, chunk))

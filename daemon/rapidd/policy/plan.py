@@ -105,6 +105,7 @@ class State(Struct, frozen=True, kw_only=True):
     itl_slo_s: float = 0.05
     max_chunk_s: float = 0.1
     max_chunk_tokens: int = 2048
+    """Of the device, or what an out-of-memory batch left of them."""
     running_rows: int = 0
     """`num_decoding` when the plan in force was made."""
     running_backlog: bool = False

@@ -26,7 +26,7 @@ from rapidd.simulate.errors import MOST, Errors, read_errors
 from rapidd.simulate.load import load_of, slice_of
 from rapidd.simulate.machine import Machine, Setup
 from rapidd.simulate.metrics import Summary, summarize
-from rapidd.simulate.sweep import Goodput, Job, all_arms, markdown, sweep, verdicts
+from rapidd.simulate.sweep import Goodput, Job, all_arms, markdown, rate_text, sweep, verdicts
 from rapidd.telemetry.latency import resolve_slo
 
 HOST_S: Final = 0.001
@@ -172,7 +172,7 @@ def _search(
     found: list[Goodput] = []
     for part in sweep(job, policies, arguments.workers or 1):
         found += part
-        rates = "/".join("-" if one.requests_per_s is None else f"{one.requests_per_s:.2f}" for one in part)
+        rates = "/".join(map(rate_text, part))
         first = part[0]
         print(f"{first.trace}  {first.arm}  {rates} requests/s  ({part[-1].wall_s:.1f} s)", flush=True)
     order = {arm: index for index, arm in enumerate(policies)}

@@ -19,6 +19,7 @@ from msgspec import Struct
 from rapidctl.wire import Slo
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.observe import Limits, policy_state
+from rapidd.engine.realised import doing
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import ALONE, BESIDE, load_of, predict
@@ -231,7 +232,14 @@ class Machine:
         if prefill:
             self._prefill.pass_s(seconds, both)
         first, second = decode[0].batch if decode else None, prefill[0].batch if prefill else None
-        self._places[place(first, second, self._setup.table.units_total)] += seconds
+        where = place(
+            first,
+            second,
+            self._setup.table.units_total,
+            num_decoding=self.scheduler.num_decoding,
+            prefill_tokens=self.scheduler.prefill_tokens,
+        )
+        self._places[where] += seconds
 
     # --- batches
 
@@ -289,14 +297,9 @@ class Machine:
         return predict(self._cost, batch, False, Load()), predict(self._cost, batch, True, load_of(self.scheduler))
 
 
-def place(decode: Batch | None, prefill: Batch | None, units_total: int) -> str:
-    """In words, what runs on the lanes: the realised placement, whatever the plan's label is."""
-    if decode is None:
-        return "idle" if prefill is None else "prefill alone"
-    if prefill is None:
-        return {"decode": "decode alone", "prefill": "prefill alone", "mixed": "hybrid"}[decode.kind]
-    if decode.mode == prefill.mode == "shared":
-        return "shared"
-    if decode.mode == prefill.mode == "split" and decode.units + prefill.units == units_total:
-        return f"split {decode.units}"
-    return "transition"
+def place(
+    decode: Batch | None, prefill: Batch | None, units_total: int, *, num_decoding: int = 0, prefill_tokens: int = 0
+) -> str:
+    """In words, what runs on the lanes (`rapidd.engine.realised`), a split with its decode units."""
+    what = doing(decode, prefill, units_total, num_decoding=num_decoding, prefill_tokens=prefill_tokens)
+    return f"split {decode.units}" if decode is not None and what == "split" else what

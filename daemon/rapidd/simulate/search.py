@@ -21,7 +21,7 @@ STEP: Final = 1.04
 """Between two scales of the grid."""
 LOWEST: Final = -100
 HIGHEST: Final = 100
-"""Steps from the recorded rate: 1/50 to 50 times."""
+"""Steps from the recorded rate: 1/50 to 50 times. What keeps its objectives at the highest may keep them beyond."""
 
 
 class Tally:
@@ -92,7 +92,7 @@ class Prober:
         return self._kept[step][index]
 
     def goodput(self, index: int, guess: int) -> int | None:
-        """The highest step that keeps objective ``index``; null when not even the lowest does."""
+        """The highest step that keeps objective ``index``, `HIGHEST` at most; null when not even the lowest does."""
         return highest(lambda step: self.kept(step, index), guess)
 
 

@@ -23,7 +23,7 @@ from rapidd.policy.profile import Profile
 from rapidd.simulate.load import Item, load_of, slice_of
 from rapidd.simulate.machine import Machine, Setup
 from rapidd.simulate.metrics import Summary, summarize
-from rapidd.simulate.search import STEP, Prober, guess_step
+from rapidd.simulate.search import HIGHEST, STEP, Prober, guess_step
 
 CHUNKS: Final = (128, 256, 512, 1024, 2048)
 LOOKS_AT_SLO: Final = frozenset({"auto", "rapid", "hybrid"})
@@ -55,6 +55,8 @@ class Goodput(Struct, frozen=True, kw_only=True):
     itl_s: float
     scale: float | None
     requests_per_s: float | None
+    at_ceiling: bool = False
+    """The search ended at the highest rate it tries, still served: the goodput is that or more."""
     checked: Summary | None
     """The run at `CHECKED_SHARE` of the goodput rate."""
     slice_s: float
@@ -130,6 +132,7 @@ def _measure(task: Task) -> list[Goodput]:
                 itl_s=itl_s,
                 scale=scale,
                 requests_per_s=None if scale is None else scale * rate,
+                at_ceiling=step == HIGHEST,
                 checked=checked,
                 slice_s=slice_s,
                 runs=prober.runs,
@@ -143,38 +146,52 @@ def _measure(task: Task) -> list[Goodput]:
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """`auto` on one trace at one objective, beside the best static arm and beside hybrid:512."""
+    """`auto` on one trace at one objective, beside the best static arm and beside hybrid:512.
+
+    A goodput found ``at_ceiling`` is a lower bound only, so no ratio is made of it.
+    """
 
     trace: str
     itl_s: float
     auto: float | None
+    auto_at_ceiling: bool
     best_static: str | None
     best_scale: float | None
+    best_at_ceiling: bool
     over_best: float | None
     over_hybrid: float | None
 
 
 def verdicts(results: Sequence[Goodput]) -> list[Verdict]:
     """One for each trace and objective, in order of appearance."""
-    cells: dict[tuple[str, float], dict[str, float | None]] = {}
+    cells: dict[tuple[str, float], dict[str, Goodput]] = {}
     for result in results:
-        cells.setdefault((result.trace, result.itl_s), {})[result.arm] = result.scale
-    return [_verdict(trace, itl_s, scales) for (trace, itl_s), scales in sorted(cells.items())]
+        cells.setdefault((result.trace, result.itl_s), {})[result.arm] = result
+    return [_verdict(trace, itl_s, found) for (trace, itl_s), found in sorted(cells.items())]
 
 
-def _verdict(trace: str, itl_s: float, scales: dict[str, float | None]) -> Verdict:
-    static = {arm: scale for arm, scale in scales.items() if arm not in ADAPTIVE and scale is not None}
-    best = max(static, key=lambda arm: static[arm], default=None)
-    auto = scales.get("auto")
+def _verdict(trace: str, itl_s: float, found: dict[str, Goodput]) -> Verdict:
+    auto = found.get("auto")
+    static = [one for one in found.values() if one.arm not in ADAPTIVE and one.scale is not None]
+    best = max(static, key=lambda one: one.scale or 0.0, default=None)
     return Verdict(
         trace=trace,
         itl_s=itl_s,
-        auto=auto,
-        best_static=best,
-        best_scale=static[best] if best else None,
-        over_best=auto / static[best] if auto and best else None,
-        over_hybrid=auto / static["hybrid:512"] if auto and "hybrid:512" in static else None,
+        auto=auto.scale if auto else None,
+        auto_at_ceiling=bool(auto and auto.at_ceiling),
+        best_static=best.arm if best else None,
+        best_scale=best.scale if best else None,
+        best_at_ceiling=bool(best and best.at_ceiling),
+        over_best=_ratio(auto, best),
+        over_hybrid=_ratio(auto, found.get("hybrid:512")),
     )
+
+
+def _ratio(over: Goodput | None, under: Goodput | None) -> float | None:
+    """Null where one of the two is missing, serves nothing, or is a bound."""
+    if over is None or under is None or over.at_ceiling or under.at_ceiling:
+        return None
+    return over.scale / under.scale if over.scale and under.scale else None
 
 
 def geometric_mean(values: Iterable[float | None]) -> float | None:
@@ -188,25 +205,33 @@ def markdown(results: Sequence[Goodput]) -> str:
     lines: list[str] = []
     arms = list(dict.fromkeys(result.arm for result in results))
     traces = sorted({result.trace for result in results})
-    rates = {(r.trace, r.arm, r.itl_s): r.requests_per_s for r in results}
+    rates = {(r.trace, r.arm, r.itl_s): rate_text(r) for r in results}
     for itl_s in sorted({result.itl_s for result in results}):
         lines += [f"ITL objective {1e3 * itl_s:g} ms: goodput, requests/s", ""]
         lines += [f"| trace | {' | '.join(arms)} |", f"|---|{'---|' * len(arms)}"]
         for trace in traces:
-            row = " | ".join(_number(rates.get((trace, arm, itl_s))) for arm in arms)
+            row = " | ".join(rates.get((trace, arm, itl_s), "-") for arm in arms)
             lines.append(f"| {trace} | {row} |")
         lines.append("")
     lines += ["| trace | ITL ms | auto, of the recorded rate | best static | auto / best static | auto / hybrid:512 |"]
     lines += ["|---|---|---|---|---|---|"]
     found = verdicts(results)
     for v in found:
-        best = f"{v.best_static} {_number(v.best_scale)}" if v.best_static else "none serves it"
-        cells = (_number(v.auto), best, _number(v.over_best), _number(v.over_hybrid))
+        best = f"{v.best_static} {_number(v.best_scale, v.best_at_ceiling)}" if v.best_static else "none serves it"
+        cells = (_number(v.auto, v.auto_at_ceiling), best, _number(v.over_best), _number(v.over_hybrid))
         lines.append(f"| {v.trace} | {1e3 * v.itl_s:g} | {' | '.join(cells)} |")
     means = (geometric_mean(v.over_best for v in found), geometric_mean(v.over_hybrid for v in found))
     lines.append(f"| geometric mean | | | | {_number(means[0])} | {_number(means[1])} |")
+    if any(result.at_ceiling for result in results):
+        highest = f"{STEP**HIGHEST:.1f} times the recorded rate, the highest tried"
+        lines += ["", f"`>=`: still served at {highest}; such a bound is in no ratio and in no mean."]
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def rate_text(found: Goodput) -> str:
+    """Requests a second: ``>=`` where the search ended at its ceiling, ``-`` where nothing is served."""
+    return _number(found.requests_per_s, found.at_ceiling)
+
+
+def _number(value: float | None, is_bound: bool = False) -> str:
+    return "-" if value is None else f"{'>= ' if is_bound else ''}{value:.2f}"

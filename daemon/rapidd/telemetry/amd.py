@@ -14,28 +14,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from msgspec import structs
 
-from rapidd.telemetry.kfd import SYS, AmdProcess, KfdNode, find_node, processes, read_int, read_text
-from rapidd.telemetry.sensors import Reading
+from rapidd.telemetry.kfd import SYS, KfdNode, find_node, processes, read_int
+from rapidd.telemetry.sensors import DeviceSensors
 
 KFD_DEVICE: Final = Path("/dev/kfd")
 _ABSENT: Final = frozenset({0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})
 """What amdsmi before 7 hands through from the firmware's tables in place of 'N/A'."""
 _MEGA: Final = 1e6
-
-
-class AmdSample(Reading, frozen=True, kw_only=True):
-    """``utilization``: a kernel ran, not units in use. ``source``: sysfs alone, or amdsmi first."""
-
-    source: Literal["amdsmi", "sysfs"]
-    compute_partition: str | None = None
-    """SPX: all XCDs are one device. DPX, QPX, CPX: they are several, which share the sensors."""
-    memory_partition: str | None = None
-    num_xcds: int | None = None
-    processes: tuple[AmdProcess, ...] = ()
 
 
 class AmdSensors:
@@ -49,13 +38,13 @@ class AmdSensors:
         self._amdsmi = opened if isinstance(opened, _Amdsmi) else None
         self.why_no_amdsmi = opened if isinstance(opened, str) else None
 
-    def read(self) -> AmdSample:
-        """All sensors now; a few dozen small reads."""
-        sample = _sysfs_sample(self._folder, self._node, self._root)
+    def read(self) -> DeviceSensors:
+        """All sensors now; a few dozen small reads. ``utilization``: a kernel ran, not units in use."""
+        sensors = _read_sysfs(self._folder, self._node, self._root)
         if self._amdsmi is None:
-            return sample
+            return sensors
         told = {name: value for name, value in self._amdsmi.values().items() if value is not None}
-        return structs.replace(sample, source="amdsmi", **told)
+        return structs.replace(sensors, **told)
 
     def close(self) -> None:
         """Let amdsmi go; sysfs goes on."""
@@ -76,7 +65,7 @@ class _Amdsmi:
         self._hotspot = (module.AmdSmiTemperatureType.HOTSPOT, module.AmdSmiTemperatureMetric.CURRENT)
 
     def values(self) -> dict[str, float | int | None]:
-        """Fields of `AmdSample`."""
+        """Fields of `Reading`."""
         activity = self._ask("amdsmi_get_gpu_activity")
         power = self._ask("amdsmi_get_power_info")
         watts = _number(_field(power, "current_socket_power"))  # MI300 on; MI200 has an average
@@ -89,7 +78,6 @@ class _Amdsmi:
             "temperature_c": _number(self._ask("amdsmi_get_temp_metric", *self._hotspot)),
             "memory_total_bytes": _whole(self._ask("amdsmi_get_gpu_memory_total", self._vram)),
             "memory_used_bytes": _whole(self._ask("amdsmi_get_gpu_memory_usage", self._vram)),
-            "num_xcds": _whole(self._ask("amdsmi_get_gpu_xcd_counter")),
         }
 
     def shut_down(self) -> None:
@@ -134,11 +122,10 @@ def _rocm_on_path() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _sysfs_sample(folder: Path, node: KfdNode | None, root: Path) -> AmdSample:
+def _read_sysfs(folder: Path, node: KfdNode | None, root: Path) -> DeviceSensors:
     sensors = next(iter(sorted(folder.glob("hwmon/hwmon*"))), folder / "hwmon")
     power = read_int(sensors / "power1_input")
-    return AmdSample(
-        source="sysfs",
+    return DeviceSensors(
         utilization=_share(read_int(folder / "gpu_busy_percent")),
         memory_utilization=_share(read_int(folder / "mem_busy_percent")),
         clock_hz=_number(read_int(sensors / "freq1_input")),
@@ -148,10 +135,7 @@ def _sysfs_sample(folder: Path, node: KfdNode | None, root: Path) -> AmdSample:
         temperature_c=_scaled(read_int(sensors / "temp2_input"), 1e-3),  # the junction, amdsmi's HOTSPOT
         memory_total_bytes=read_int(folder / "mem_info_vram_total"),
         memory_used_bytes=read_int(folder / "mem_info_vram_used"),
-        compute_partition=read_text(folder / "current_compute_partition"),
-        memory_partition=read_text(folder / "current_memory_partition"),
-        num_xcds=node.num_xccs if node else None,
-        processes=processes(node.gpu_id, root) if node else (),
+        processes=processes(node.gpu_id, root) if node else None,
     )
 
 

@@ -6,10 +6,12 @@ nothing corrected. A count that grows is a fault; what it was at first is histor
 
 from pathlib import Path
 
-from rapidctl.wire import DeviceProcess
-from rapidd.telemetry.amd import KFD_DEVICE, AmdSample, AmdSensors
+from msgspec import structs
+
+from rapidd import log
+from rapidd.telemetry.amd import KFD_DEVICE, AmdSensors
 from rapidd.telemetry.kfd import SYS, read_text
-from rapidd.telemetry.sensors import DeviceSensors, Reading
+from rapidd.telemetry.sensors import DeviceSensors
 
 _SUFFIX = "_err_count"
 
@@ -22,6 +24,8 @@ class HipSensors:
         folder = root / "bus/pci/devices" / pci_bus_id
         self.why_not: str | None = None if folder.exists() else f"no GPU at {pci_bus_id}: is its driver loaded?"
         self._amd = AmdSensors(pci_bus_id, root=root, kfd_device=kfd_device)
+        if self.why_not is None and self._amd.why_no_amdsmi is not None:
+            log.info(f"the GPU's sensors are read from sysfs alone: {self._amd.why_no_amdsmi}", event="sensors")
         self._ras = folder / "ras"
         self._uncorrected = self._read_uncorrected()
 
@@ -33,7 +37,7 @@ class HipSensors:
             for block, count in self._uncorrected.items()
             if count > before.get(block, 0)
         )
-        return _sensors(self._amd.read(), faults)
+        return structs.replace(self._amd.read(), faults=faults, remedy="restart" if faults else "none")
 
     def close(self) -> None:
         """Let amdsmi go."""
@@ -48,12 +52,3 @@ class HipSensors:
                 if name.strip() == "ue" and value.strip().isdecimal():
                     counts[path.name.removesuffix(_SUFFIX)] = int(value)
         return counts
-
-
-def _sensors(sample: AmdSample, faults: tuple[str, ...]) -> DeviceSensors:
-    return DeviceSensors(
-        **{name: getattr(sample, name) for name in Reading.__struct_fields__},
-        remedy="restart" if faults else "none",
-        processes=[DeviceProcess(pid=process.pid, memory_bytes=process.memory_bytes) for process in sample.processes],
-        faults=faults,
-    )

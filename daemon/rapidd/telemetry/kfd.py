@@ -8,6 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from rapidctl.wire import DeviceProcess
+
 SYS: Final = Path("/sys")
 _KFD = "class/kfd/kfd"
 
@@ -16,18 +18,9 @@ class KfdNode(Struct, frozen=True, kw_only=True):
     """One GPU of the topology: in a partition mode other than SPX, one partition of it."""
 
     gpu_id: int
-    units: int
     num_xccs: int
     engines_per_xcc: int | None
     """Shader engines; None where the driver's counts contradict each other."""
-
-
-class AmdProcess(Struct, frozen=True, kw_only=True):
-    """A process with queues on the GPU. ``units_occupied``: CUs, a snapshot that gfx942 scales up from XCC 0."""
-
-    pid: int
-    memory_bytes: int | None
-    units_occupied: int | None
 
 
 def find_node(pci_bus_id: str, root: Path = SYS) -> KfdNode | None:
@@ -51,17 +44,13 @@ def find_node(pci_bus_id: str, root: Path = SYS) -> KfdNode | None:
     return _node(gpu_id, properties)
 
 
-def processes(gpu_id: int, root: Path = SYS) -> tuple[AmdProcess, ...]:
+def processes(gpu_id: int, root: Path = SYS) -> list[DeviceProcess]:
     """Every process with queues or memory on the GPU, this one included, by pid."""
-    return tuple(
-        AmdProcess(
-            pid=int(folder.name),
-            memory_bytes=memory,
-            units_occupied=read_int(folder / f"stats_{gpu_id}" / "cu_occupancy"),
-        )
+    return [
+        DeviceProcess(pid=int(folder.name), memory_bytes=memory)
         for folder in _numbered(root / _KFD / "proc")
         if (memory := read_int(folder / f"vram_{gpu_id}")) is not None
-    )
+    ]
 
 
 def read_text(path: Path) -> str | None:
@@ -83,7 +72,6 @@ def _node(gpu_id: int, properties: dict[str, int]) -> KfdNode:
     engines, odd = divmod(properties.get("array_count", 0), max(properties.get("simd_arrays_per_engine", 1), 1) * xccs)
     return KfdNode(
         gpu_id=gpu_id,
-        units=properties.get("simd_count", 0) // max(properties.get("simd_per_cu", 1), 1),
         num_xccs=xccs,
         engines_per_xcc=engines if engines and not odd else None,
     )

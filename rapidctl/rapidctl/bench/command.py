@@ -195,11 +195,12 @@ class Compare:
                         for figure, value in _figures(bench, trace, policy, repeat).items():
                             by_policy = figures.setdefault(figure, {}).setdefault(trace.name, {})
                             by_policy.setdefault(policy, {})[repeat] = value
-                        bench.results["compared"] = [self._compared(*item) for item in figures.items()]
+                        bench.results["compared"] = [self._compared(bench, *item) for item in figures.items()]
 
-    def _compared(self, figure: str, by_trace: Mapping[str, compare.Figures]) -> compare.Compared:
+    def _compared(self, bench: Bench, figure: str, by_trace: Mapping[str, compare.Figures]) -> compare.Compared:
         ratios = [ratio for trace, found in by_trace.items() for ratio in compare.ratios(trace, found, self._reference)]
-        return compare.Compared(figure, self._reference, ratios, compare.means(ratios))
+        unbounded = sum(item["found"].edge == "at_least" for item in bench.results.get("goodput", []))
+        return compare.Compared(figure, self._reference, ratios, compare.means(ratios), unbounded)
 
     def show(self, bench: Bench) -> None:
         """All runs, then the ratios."""
@@ -216,7 +217,7 @@ def _figures(bench: Bench, trace: Trace, policy: str, repeat: int) -> dict[str, 
         before = len(bench.runs)
         found = _search(bench, trace, policy=policy, repeat=repeat)
         counts = all(run.valid for run in bench.runs[before:])
-        return {"goodput": (found.scale or 0.0) if counts else None}
+        return {"goodput": found.figure if counts else None}
     run = bench.run(trace, bench.args.rate_scale, policy=policy, repeat=repeat)
     return {
         "requests that met their SLO": float(run.summary.met) if run.valid else None,

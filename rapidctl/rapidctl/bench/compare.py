@@ -43,6 +43,8 @@ class Compared(Struct, frozen=True):
     reference: str
     ratios: list[Ratio]
     means: list[Mean]
+    unbounded: int = 0
+    """Searches that ended before anything failed: what they found is a lower bound, and in no ratio."""
 
 
 Figures = Mapping[str, Mapping[int, float | None]]

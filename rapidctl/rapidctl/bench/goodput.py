@@ -39,6 +39,11 @@ class Goodput(Struct, frozen=True):
     edge: Literal["found", "coarse", "at_least", "none"]
     trials: list[Trial]
 
+    @property
+    def figure(self) -> float | None:
+        """What may be compared: 0 where nothing was good; null for a lower bound, of which no ratio can be made."""
+        return None if self.edge == "at_least" else self.scale or 0.0
+
 
 def search(
     measure: Callable[[float], float | None], *, first: float = 1.0, max_runs: int = 10, tolerance: float = 0.05

@@ -130,8 +130,9 @@ def show_goodput(trace: str, policy: str | None, found: Goodput, rate: float | N
     if found.scale is None:
         out.text(f"goodput of {who}: none; not even at {min(trial.scale for trial in found.trials):.3g} times the rate")
         return
-    at = f"{found.scale:.3g} times the rate, {number(rate)} requests/s"
-    note = {"found": "", "coarse": " (the runs ran out)", "at_least": " or more (nothing above it failed)", "none": ""}
+    bound = ">= " if found.edge == "at_least" else ""
+    at = f"{bound}{found.scale:.3g} times the rate, {bound}{number(rate)} requests/s"
+    note = {"found": "", "coarse": " (the runs ran out)", "at_least": " (the search ended, nothing failed)", "none": ""}
     out.text(f"goodput of {who}: {at}{note[found.edge]}, {len(found.trials)} runs")
 
 
@@ -145,6 +146,10 @@ def show_ratios(compared: Compared, out: Out) -> None:
         failed = f"fails on {mean.failed}" if mean.failed else ""
         rows.append(["geometric mean", mean.baseline, _times(mean.mean), failed, f"traces: {mean.traces}"])
     out.table([f"{compared.figure}: {compared.reference} over", "", ">ratio", "min..max", ">n"], rows)
+    if compared.unbounded:
+        out.text(
+            f"searches in which nothing failed, whose goodput is a lower bound and in no ratio: {compared.unbounded}"
+        )
 
 
 def _times(value: float | None) -> str:

@@ -120,8 +120,8 @@ def add_command(commands: "Commands", name: str, run: Run, summary: str, epilog:
     return parser
 
 
-def add_group(commands: "Commands", name: str, summary: str, run: Run | None = None) -> "Commands":
-    """Declare a command that only holds others; ``run`` is what it does without one of them."""
+def add_group(commands: "Commands", name: str, summary: str) -> "Commands":
+    """Declare a command that only holds others; see `alone`."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -129,9 +129,15 @@ def add_group(commands: "Commands", name: str, summary: str, run: Run | None = N
         parents=[common_options(argparse.SUPPRESS)],
         allow_abbrev=False,
     )
-    if run is not None:
-        parser.set_defaults(run=run)
-    return parser.add_subparsers(metavar="COMMAND", required=run is None)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def alone(commands: "Commands", group: "Commands", name: str, shown: str) -> None:
+    """The group ``name`` without a command shows what its command ``shown`` does without options."""
+    parser = commands.choices[name]
+    parser.set_defaults(**vars(group.choices[shown].parse_args([])))
+    parser.description = f"{parser.description} Without a command: {shown}."
+    group.required = False
 
 
 def add_watch_options(parser: argparse.ArgumentParser) -> None:

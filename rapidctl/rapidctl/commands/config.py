@@ -20,6 +20,7 @@ def add_parser(commands: common.Commands) -> None:
     show = common.add_command(group, "show", run_show, "every setting")
     show.add_argument("--origin", action="store_true", help="and where it came from")
     common.add_command(group, "init", run_init, "write a file with every setting, commented out")
+    common.alone(commands, group, "config", "show")
 
 
 def run_path(args: Namespace, out: Out) -> int:

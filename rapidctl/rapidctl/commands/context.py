@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 def add_parser(commands: common.Commands) -> None:
     """Declare the commands."""
-    group = common.add_group(commands, "context", "named daemons: list, choose, add", run_ls)
+    group = common.add_group(commands, "context", "named daemons: list, choose, add")
     common.add_command(group, "ls", run_ls, "list them; * is the chosen one")
     use = common.add_command(group, "use", run_use, "choose the one that commands talk to")
     use.add_argument("name", metavar="NAME")
     add = common.add_command(group, "add", run_add, "name a daemon")
     add.add_argument("name", metavar="NAME")
     add.add_argument("address", metavar="ENDPOINT", help="ipc:///path/request.sock")
+    common.alone(commands, group, "context", "ls")
 
 
 def run_ls(args: Namespace, out: Out) -> int:

@@ -17,6 +17,7 @@ AUTHORIZED: Final = Path("/etc/rapidd/keys/authorized-keys")
 def add_parser(commands: common.Commands) -> None:
     """Declare the command and its branches."""
     group = common.add_group(commands, "keys", "keys for daemons on other machines")
+    common.add_command(group, "show", _show, "this user's public key, and the daemons it trusts")
     make = common.add_command(group, "make", _make, "make a pair of keys and print the public one")
     make.add_argument("--out", metavar="FILE", type=Path, help="where to; this user's own by default")
     authorize = common.add_command(group, "authorize", _authorize, "let a client's public key into a daemon")
@@ -29,6 +30,23 @@ def add_parser(commands: common.Commands) -> None:
     trust = common.add_command(group, "trust", _trust, "remember the public key of a daemon")
     trust.add_argument("server", metavar="ENDPOINT", help="tcp://HOST:PORT")
     trust.add_argument("key", metavar="KEY")
+    common.alone(commands, group, "keys", "show")
+
+
+def _show(args: Namespace, out: Out) -> int:
+    from rapidctl import keys
+
+    path = keys.folder() / keys.CLIENT_KEY
+    public = keys.read(path).public if path.exists() else None
+    servers = keys.trusted()
+    if out.json:
+        out.document({"file": str(path), "public": public, "servers": servers})
+        return 0
+    out.pairs([("public key", public or "none, make one: rapidctl keys make"), ("file", str(path))])
+    if servers:
+        out.text("")
+        out.table(["DAEMON", "PUBLIC KEY"], [[endpoint, key] for endpoint, key in servers.items()])
+    return 0
 
 
 def _make(args: Namespace, out: Out) -> int:

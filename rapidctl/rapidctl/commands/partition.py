@@ -53,6 +53,7 @@ def add_parser(commands: common.Commands) -> None:
     undo = common.add_command(group, "undo", run_undo, "bring back what the last operator's change replaced")
     common.add_if_epoch(undo)
     common.add_command(group, "log", run_log, "decisions and changes that are still kept")
+    common.alone(commands, group, "partition", "show")
 
 
 def _add_plan(parser: ArgumentParser) -> None:

@@ -17,11 +17,12 @@ POLICIES = "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid:N, shared or 
 
 def add_parser(commands: common.Commands) -> None:
     """Declare the commands."""
-    group = common.add_group(commands, "policy", "show or change the policy", run_show)
+    group = common.add_group(commands, "policy", "show or change the policy")
     common.add_command(group, "show", run_show, "the policy and its latest decision")
     parser = common.add_command(group, "set", run_set, "change the policy; an override stays in force")
     parser.add_argument("policy", metavar="P", help=POLICIES)
     common.add_if_epoch(parser)
+    common.alone(commands, group, "policy", "show")
 
 
 def run_show(args: Namespace, out: Out) -> int:

@@ -31,6 +31,7 @@ def add_parser(commands: common.Commands) -> None:
     parser.add_argument(
         "--context", metavar="N", type=common.integer, default=1024, help="cached tokens of each row (1024)"
     )
+    common.alone(commands, group, "profile", "show")
 
 
 def run_show(args: Namespace, out: Out) -> int:

@@ -20,6 +20,7 @@ def add_parser(commands: common.Commands) -> None:
     show.add_argument("id", metavar="ID")
     cancel = common.add_command(group, "cancel", run_cancel, "cancel a live request")
     cancel.add_argument("id", metavar="ID")
+    common.alone(commands, group, "requests", "ls")
 
 
 def run_ls(args: Namespace, out: Out) -> int:

@@ -104,6 +104,10 @@ DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
     "config path": {"path": str},
     "config init": {"path": str},
     "config show": {"settings": dict[str, Any], "origin": dict[str, str]},
+    "keys show": {"file": str, "public": Text, "servers": dict[str, str]},
+    "keys make": {"file": str, "public": str},
+    "keys authorize": {"text": str},
+    "keys trust": {"text": str},
     "doctor": {"findings": list[dict[str, str]]},
 }  # fmt: skip
 """By command: every key and its type, beside ``schema_version``, which comes first; ``?``: may be missing."""

@@ -3,7 +3,7 @@ _rapidctl() {
   local word path="" next words="" known
   for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do
     next="${path:+$path }$word"
-    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "reload" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys make" "keys authorize" "keys trust"; do
+    for known in "top" "run" "status" "stats" "requests" "requests ls" "requests show" "requests cancel" "partition" "partition show" "partition predict" "partition set" "partition auto" "partition undo" "partition log" "policy" "policy show" "policy set" "profile" "profile show" "events" "drain" "reload" "wait" "version" "completion" "bench" "bench run" "bench goodput" "bench compare" "record" "replay" "export" "check" "context" "context ls" "context use" "context add" "hosts" "config" "config path" "config show" "config init" "doctor" "schema" "keys" "keys show" "keys make" "keys authorize" "keys trust"; do
       [[ "$known" == "$next" ]] && path="$next"
     done
   done
@@ -54,7 +54,8 @@ _rapidctl() {
     "config init") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "doctor") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "schema") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
-    "keys") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose make authorize trust" ;;
+    "keys") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose show make authorize trust" ;;
+    "keys show") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;
     "keys make") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --out" ;;
     "keys authorize") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose --operator --file" ;;
     "keys trust") words="-h --help --endpoint -c --context --gpu --timeout --json --color -q --quiet -v --verbose" ;;

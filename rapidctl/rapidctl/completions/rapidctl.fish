@@ -818,22 +818,36 @@ complete -c rapidctl -n '__fish_seen_subcommand_from schema' -s q
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l quiet
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -s v
 complete -c rapidctl -n '__fish_seen_subcommand_from schema' -l verbose
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s h
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l help
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l endpoint
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s c
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l context
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l gpu
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l timeout
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l json
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l color
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s q
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l quiet
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -s v
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -l verbose
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'make'
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'authorize'
-complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make authorize trust' -a 'trust'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l gpu
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -s q
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l quiet
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -s v
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -l verbose
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -a 'show'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -a 'make'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -a 'authorize'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from show make authorize trust' -a 'trust'
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -s h
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l help
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l endpoint
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -s c
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l context
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l gpu
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l timeout
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l json
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l color
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -s q
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l quiet
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -s v
+complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from show' -l verbose
 complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -s h
 complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l help
 complete -c rapidctl -n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l endpoint

@@ -28,6 +28,7 @@ from rapidctl.wire import (
     KvStats,
     LanePlacement,
     LaneStats,
+    Mode,
     ModelInfo,
     OverrideBounds,
     OverrideInfo,
@@ -109,7 +110,7 @@ class DemoDaemon:
         plan = self._plan
         decode, prefill = self._units(plan)
         self.load.tick(TICK_S, plan.mode, decode, prefill)
-        doing = plan.mode if self.load.jobs else "idle"
+        doing = self._doing(plan.mode)
         self._modes[doing] = self._modes.get(doing, 0.0) + TICK_S
         for due_s, epoch in [found for found in self._adopting if found[0] <= self.now_s]:
             self._adopting.remove((due_s, epoch))
@@ -117,6 +118,15 @@ class DemoDaemon:
         self._expire()
         if self._pin is None:
             self._decide()
+
+    def _doing(self, mode: Mode) -> str:
+        """What ran: a mode where both phases had work."""
+        phases = {job.phase for job in self.load.jobs}
+        if not phases:
+            return "idle"
+        if phases == {"decoding"}:
+            return "decode alone"
+        return mode if "decoding" in phases else "prefill alone"
 
     # --- policy and override -----------------------------------------------------------------------------------
 

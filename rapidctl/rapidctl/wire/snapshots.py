@@ -216,7 +216,8 @@ class Snapshot(Struct, kw_only=True):
     latency: list[LatencyWindow]
     """Windows of 10 s, 60 s and 300 s, in this order."""
     mode_seconds: dict[str, float]
-    """Realised time by mode since the engine's start: serial, hybrid, shared, split, transition, idle."""
+    """Time since the engine's start by what ran, whatever was planned: serial, hybrid, shared, split while both phases
+    had work, else "decode alone" or "prefill alone"; transition: both lanes under two plans; idle."""
     decisions: list[Decision]
     """The last eight, newest last; older ones by `GetEvents`."""
     rows: list[RequestRow]

@@ -27,7 +27,7 @@ def test_the_server_is_measured_over_http_and_the_daemon_watched_if_named(
     assert document["load"]["max_model_len"] == 512
     if watched:
         assert run["slo"]["itl_s"] == 0.3
-        assert run["realised"]["modes"]["hybrid"] > 0
+        assert run["realised"]["modes"]["decode alone"] > 0
     else:
         assert run["slo"]["itl_s"] == 0.05
         assert run["realised"] is None

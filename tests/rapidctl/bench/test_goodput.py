@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapidctl.bench.compare import means, order, ratios, reference_of
+from rapidctl.bench.compare import Compared, means, order, ratios, reference_of
 from rapidctl.bench.goodput import WIDEST, search
+from rapidctl.bench.report import show_goodput, show_ratios
+from rapidctl.out import Out
 
 FACTORS = st.floats(0.01, 100)
 
@@ -49,6 +51,26 @@ def test_runs_may_run_out_inside_the_bracket() -> None:
 
 def test_nothing_offered_is_not_good() -> None:
     assert search(lambda scale: None, max_runs=2).edge == "none"
+
+
+def test_only_a_goodput_with_something_bad_above_it_or_none_may_be_compared() -> None:
+    assert search(lambda scale: 1.0, max_runs=2).figure is None
+    assert search(lambda scale: 0.0, max_runs=2).figure == 0.0
+    found = search(lambda scale: float(scale <= 1.5))
+    assert found.figure == found.scale
+
+
+def test_a_lower_bound_is_printed_as_one_and_is_said_to_be_in_no_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Out(json=False, color="never")
+    show_goodput("t", "auto", search(lambda scale: 1.0, max_runs=2), 6.0, shown)
+    show_goodput("t", "auto", search(lambda scale: float(scale <= 1.5)), 4.0, shown)
+    figures: dict[str, dict[int, float | None]] = {"auto": {0: None, 1: 8.0}, "hybrid": {0: 4.0, 1: 4.0}}
+    found = ratios("t", figures, "auto")
+    show_ratios(Compared("goodput", "auto", found, means(found), unbounded=1), shown)
+    out = capsys.readouterr().out
+    assert ">= 2 times the rate, >= 6 requests/s (the search ended, nothing failed)" in out
+    assert out.count(">=") == 2
+    assert "a lower bound and in no ratio: 1" in out
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rapidctl.demo.source import DemoSource
 from rapidctl.settings import Settings
 from rapidctl.source import Answer, Connection
 from rapidctl.wire import GetRequests, PlanRequest, Prediction, PredictPartition, ProfileReply, RequestList
-from support import samples
+from support import messages, samples
 from support.console import Clock, Desk, ScriptedSource, desk, host_of, view, wall
 from support.snapshots import ENDPOINT, moved, partition, rows, snapshot
 
@@ -155,7 +155,7 @@ def test_a_profile_tells_its_error_its_corrections_and_its_knee() -> None:
     whatif = WhatIf()
     tickets = iter(range(100))
     whatif.ask(info, lambda _: next(tickets), 1000.0)
-    reply = samples.REPLIES["profile"]
+    reply = messages.REPLIES["profile"]
     assert isinstance(reply, ProfileReply)
     whatif.answered(Answer(len(plans(info)), reply))
     text = [line.plain for line in measured_lines(view(moved(snapshot(), info)), whatif, 100)]

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from rapidctl import wire
 from rapidctl.wire import PlanRequest
 from rapidd import ipc
-from support import samples
+from support import messages, samples
 from support.front import Peer, Rig, ScriptedEngine
 
 SPLIT = PlanRequest(mode="split", decode_units=1)
@@ -144,7 +144,7 @@ def test_the_profile_is_the_engines_and_needs_no_control(rig: Rig) -> None:
     peer.send(wire.GetProfile(call=7, itl_s=0.025, kv_per_row=2048))
     asked = engine.expect(ipc.AskProfile)
     assert (asked.itl_s, asked.kv_per_row) == (0.025, 2048)
-    reply = samples.REPLIES["profile"]
+    reply = messages.REPLIES["profile"]
     assert isinstance(reply, wire.ProfileReply)
     engine.send(ipc.ProfileAnswer(asked.token, reply.calibration, reply.notes, reply.itl_s, 2048, reply.knee))
     assert peer.expect(wire.ProfileReply) == reply

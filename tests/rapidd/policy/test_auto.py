@@ -202,6 +202,20 @@ def test_policies_are_total_legal_and_deterministic(policy: str, data: st.DataOb
     assert plan.chunk is None or (isinstance(plan.chunk, int) and 0 <= plan.chunk <= state.max_chunk_tokens)
 
 
+def test_chunks_bounded_by_memory_that_ran_out_are_what_it_chooses_by() -> None:
+    """It chose a split for the rate of chunks that no batch could hold any more."""
+    free = replace(BUSY, itl_slo_s=0.015)
+    bounded = replace(free, max_chunk_tokens=512)
+    assert (auto(free, PREDICT).mode, auto(bounded, PREDICT).mode) == ("split", "hybrid")
+    assert rate(bounded, auto(bounded, PREDICT)) > rate(bounded, auto(free, PREDICT))
+
+
+def test_a_bound_below_the_shortest_chunk_worth_it_leaves_every_mode_to_choose_from() -> None:
+    now = PREDICT.at(replace(BUSY, max_chunk_tokens=16))
+    options = (now.turns("hybrid", 0.02), now.turns("serial", 0.03), now.shortest("hybrid"), now.shortest("serial"))
+    assert [option and option.chunk for option in options] == [16] * 4
+
+
 @pytest.mark.parametrize("itl_slo_s", [0.015, 0.025, 0.05])
 def test_the_plan_says_how_long_prompts_take_so_that_those_without_a_chance_can_give_way(itl_slo_s: float) -> None:
     state = replace(BUSY, itl_slo_s=itl_slo_s)

@@ -9,7 +9,7 @@ from rapidd.partition.table import PartitionTable
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import BOUNDS, GUARD_NS, Control
 from rapidd.policy.plan import Plan, State
-from support.h100 import SPLITS, TOTAL, cost_model
+from support.h100 import BUSY, SPLITS, TOTAL, cost_model
 
 TABLE = PartitionTable(units_total=4, unit_name="core", splits=(1, 2, 3))
 SECOND = 1_000_000_000
@@ -208,6 +208,28 @@ def test_predictions_are_of_the_load_at_this_moment() -> None:
     assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=24)), strict).breaches_slo
     hurried = replace(busy, needed_tokens_per_s=40_000.0)
     assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=64)), hurried).breaches_slo
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PlanRequest(mode="hybrid", chunk=1024),
+        PlanRequest(mode="hybrid"),
+        PlanRequest(mode="shared"),
+        PlanRequest(mode="split", decode_units=24),
+        PlanRequest(mode="serial", chunk="all"),
+    ],
+)
+def test_predictions_are_of_the_chunks_that_memory_leaves(plan: PlanRequest) -> None:
+    """After a batch ran out of memory they were of chunks that no batch could hold any more."""
+    control = Control("auto", PartitionTable(units_total=TOTAL, unit_name="SM", splits=SPLITS))
+    control.know(Predictor(cost_model()))
+    free = replace(BUSY, itl_slo_s=0.05)
+    whole, bounded = (
+        control.predict(Predict(1, plan), replace(free, max_chunk_tokens=most)) for most in (free.max_chunk_tokens, 64)
+    )
+    assert (bounded.prefill_tokens_per_s or 1e9) < 0.7 * (whole.prefill_tokens_per_s or 0.0)
+    assert (bounded.ttft_p95_s or 0.0) > (whole.ttft_p95_s or 1e9)
 
 
 def undo(control: Control, now_s: int = 0, if_epoch: int | None = None) -> ControlDone:

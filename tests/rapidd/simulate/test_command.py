@@ -140,6 +140,15 @@ def test_a_sweep_writes_a_table_and_says_what_auto_is_against_the_best_static_ar
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == document
 
 
+def test_a_search_that_ends_at_its_ceiling_says_so(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("--shape", "20/2@0.01", "--requests", "4", "--profile", profile, "--goodput") == 0
+    out = capsys.readouterr().out
+    (found,) = json.loads(out.splitlines()[-1])["goodput"]
+    assert found["at_ceiling"]
+    assert f">= {found['requests_per_s']:.2f} requests/s" in out
+    assert "the highest tried" in out
+
+
 def test_lengths_without_arrivals_need_a_request_rate(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
     lengths = str(TRACES / "lengths_arxiv_summarization.jsonl")
     assert simulate("--trace", lengths, "--profile", profile) == 78

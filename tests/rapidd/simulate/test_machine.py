@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from rapidctl.wire import Mode
 from rapidd.engine import prompts
 from rapidd.engine.batch import Batch
-from rapidd.engine.observe import SOON_S
+from rapidd.engine.observe import SOON_S, policy_state
+from rapidd.engine.request import Lane
+from rapidd.policy.plan import Plan
 from rapidd.simulate.load import Item
 from rapidd.simulate.machine import Machine, place
 from rapidd.simulate.metrics import gaps_of, summarize
@@ -203,3 +205,27 @@ def test_what_runs_is_named_by_the_units_that_both_lanes_have(
 ) -> None:
     """A chunk of an older split is no placement of the new one: the lanes overlap until it has ended."""
     assert place(decode, prefill, TOTAL) == name
+
+
+@pytest.mark.parametrize("limit", [16, 64, 192, 512])
+@pytest.mark.parametrize("policy", ["hybrid:1024", "hybrid", "serial:512", "shared", "split:24", "auto", "rapid"])
+def test_after_memory_ran_out_predictions_are_of_the_chunks_that_run(policy: str, limit: int) -> None:
+    machine = Machine(calibration(), policy, setup(0.05))
+    scheduler, control = machine.scheduler, machine.control
+    schedule, ran, predicted = scheduler.schedule, set[int](), set[int]()
+    scheduler.chunk_limit = limit
+
+    def watched(plan: Plan, room: dict[Lane, bool]) -> list[Batch]:
+        assert control.predictor is not None
+        option = control.predictor.at(policy_state(scheduler, control, machine._limits, 0)).of_plan(plan)
+        batches = schedule(plan, room)
+        chunks = {batch.num_prefill_tokens for batch in batches if batch.num_prefill_tokens}
+        if chunks and scheduler.prefill_tokens > limit:  # else the prompt's end may be shorter
+            ran.update(chunks)
+            predicted.add(option.chunk)
+        return batches
+
+    scheduler.schedule = watched  # type: ignore[method-assign]
+    machine.run([Item(0.0, 64, 400, []), Item(0.1, 4096, 2, [])])
+    assert ran == predicted
+    assert limit - 16 <= max(ran) <= limit, "less the rows, which a mixed batch pads to 16"

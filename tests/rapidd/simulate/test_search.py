@@ -78,7 +78,7 @@ def test_a_run_ends_once_too_many_have_missed() -> None:
     assert 4 * STEP**step > 1.0
 
 
-def result(arm: str, scale: float | None, trace: str = "t") -> Goodput:
+def result(arm: str, scale: float | None, trace: str = "t", *, at_ceiling: bool = False) -> Goodput:
     rate = None if scale is None else 3 * scale
     return Goodput(
         trace=trace,
@@ -86,6 +86,7 @@ def result(arm: str, scale: float | None, trace: str = "t") -> Goodput:
         itl_s=0.025,
         scale=scale,
         requests_per_s=rate,
+        at_ceiling=at_ceiling,
         checked=None,
         slice_s=60.0,
         runs=1,
@@ -106,3 +107,23 @@ def test_a_trace_that_no_static_arm_serves_has_no_ratio() -> None:
     assert (verdict.best_static, verdict.over_best, verdict.over_hybrid) == (None, None, None)
     assert geometric_mean([None, 2.0, 8.0]) == pytest.approx(4.0)
     assert geometric_mean([None]) is None
+
+
+def test_a_goodput_at_the_search_s_ceiling_is_a_bound_and_in_no_ratio_and_no_mean() -> None:
+    easy = [result("hybrid:512", 50.0, "easy", at_ceiling=True), result("auto", 50.0, "easy", at_ceiling=True)]
+    best = [
+        result("hybrid:512", 2.0, "best"),
+        result("shared", 50.0, "best", at_ceiling=True),
+        result("auto", 3.0, "best"),
+    ]
+    found = [*easy, *best, result("hybrid:512", 2.0, "hard"), result("auto", 4.0, "hard")]
+    ratios = {v.trace: (v.auto_at_ceiling, v.best_at_ceiling, v.over_best, v.over_hybrid) for v in verdicts(found)}
+    assert ratios["easy"] == (True, True, None, None)
+    assert ratios["best"] == (False, True, None, 1.5)
+    assert ratios["hard"] == (False, False, 2.0, 2.0)
+    told = markdown(found)
+    assert "| easy | >= 150.00 | >= 150.00 | - |" in told
+    assert "| easy | 25 | >= 50.00 | hybrid:512 >= 50.00 | - | - |" in told
+    assert "| geometric mean | | | | 2.00 | 1.73 |" in told
+    assert "in no ratio and in no mean" in told
+    assert ">=" not in markdown([one for one in found if one.trace == "hard"])

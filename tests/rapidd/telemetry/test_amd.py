@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from rapidd.telemetry.amd import AmdSample, AmdSensors
+from rapidctl.wire import DeviceProcess
+from rapidd.telemetry.amd import AmdSensors
+from rapidd.telemetry.sensors import DeviceSensors
 from support.amd import BUS_ID, GPU_ID, PCI, PROC, write, write_gpu
 from support.process import WAIT_S, environment
 
-SYSFS = {
-    "source": "sysfs",
+SYSFS: dict[str, Any] = {
     "utilization": 0.37,
     "memory_utilization": 0.12,
     "clock_hz": 2.1e9,
@@ -27,10 +28,10 @@ SYSFS = {
     "temperature_c": 61.0,
     "memory_total_bytes": 206141652992,
     "memory_used_bytes": 53687091200,
-    "compute_partition": "SPX",
-    "memory_partition": "NPS1",
-    "num_xcds": 8,
+    "slowdowns": None,
     "processes": [],
+    "faults": [],
+    "remedy": "none",
 }
 READ = """
 import json, msgspec, pathlib, sys
@@ -40,8 +41,8 @@ sensors = AmdSensors("0000:c1:00.0", root=root, kfd_device=kfd_device)
 sample = sensors.read()
 why = sensors.why_no_amdsmi
 sensors.close()
-closed = sensors.read().source
-print(json.dumps({"sample": msgspec.to_builtins(sample), "why": why, "closed": closed, "path": sys.path}))
+sample, closed = map(msgspec.to_builtins, (sample, sensors.read()))
+print(json.dumps({"sample": sample, "why": why, "closed": closed, "path": sys.path}))
 """
 AMDSMI = """
 import enum
@@ -68,7 +69,6 @@ def amdsmi_get_clock_info(handle, clock): return {"clk": 1500, "min_clk": 132, "
 def amdsmi_get_temp_metric(handle, sensor, metric): return 70
 def amdsmi_get_gpu_memory_total(handle, kind): return 1000
 def amdsmi_get_gpu_memory_usage(handle, kind): return 500
-def amdsmi_get_gpu_xcd_counter(handle): return 8
 """
 
 
@@ -86,7 +86,7 @@ def read(tmp_path: Path, amdsmi: str, *, kfd: bool = True) -> dict[str, Any]:
         check=True,
     )
     result: dict[str, Any] = json.loads(answer.stdout)
-    assert result["closed"] == "sysfs"
+    assert result["closed"] == SYSFS
     assert not any("amd_smi" in entry for entry in result["path"])
     return result
 
@@ -95,7 +95,6 @@ def test_sensors_come_from_amdsmi_in_si_units(tmp_path: Path) -> None:
     answer = read(tmp_path, AMDSMI)
     assert answer["why"] is None
     assert answer["sample"] == SYSFS | {
-        "source": "amdsmi",
         "utilization": 0.5,
         "memory_utilization": 0.25,
         "clock_hz": 1.5e9,
@@ -137,7 +136,7 @@ def amdsmi_get_clock_info(handle, clock): raise ValueError("bad enum")
 def amdsmi_shut_down(): raise OSError("gone")
 """
     sample = read(tmp_path, AMDSMI + broken)["sample"]
-    assert (sample["source"], sample["power_w"], sample["temperature_c"]) == ("amdsmi", 400.0, 70.0)
+    assert (sample["power_w"], sample["temperature_c"]) == (400.0, 70.0)
     assert (sample["utilization"], sample["clock_hz"]) == (SYSFS["utilization"], SYSFS["clock_hz"])
 
 
@@ -152,11 +151,11 @@ def amdsmi_get_power_info(handle): return {"current_socket_power": "N/A", "avera
 def amdsmi_get_temp_metric(handle, sensor, metric): raise AmdSmiLibraryException(2)
 def amdsmi_get_gpu_memory_usage(handle, kind): raise AmdSmiLibraryException(6)
 def amdsmi_get_clock_info(handle, clock): return {"clk": "N/A"}
-del amdsmi_get_gpu_xcd_counter
+del amdsmi_get_gpu_memory_total
 """,
     )
     assert answer["why"] is None
-    assert answer["sample"] == SYSFS | {"source": "amdsmi", "memory_total_bytes": 1000}
+    assert answer["sample"] == SYSFS
 
 
 def test_an_mi200_tells_average_power(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_an_mi200_tells_average_power(tmp_path: Path) -> None:
 
 def test_a_gpu_that_nobody_knows_has_no_values(tmp_path: Path) -> None:
     sensors = AmdSensors(BUS_ID, root=tmp_path, kfd_device=tmp_path / "kfd")
-    assert sensors.read() == AmdSample(source="sysfs")
+    assert sensors.read() == DeviceSensors()
 
 
 @pytest.mark.parametrize("broken", ["", "N/A", "4000"])
@@ -188,4 +187,4 @@ def test_processes_are_those_of_this_gpu(tmp_path: Path) -> None:
     write_gpu(tmp_path)
     write(tmp_path, {f"{PROC}/7/vram_{GPU_ID}": "4096", f"{PROC}/8/vram_1": "4096"})
     sample = AmdSensors(BUS_ID, root=tmp_path, kfd_device=tmp_path / "kfd").read()
-    assert [process.pid for process in sample.processes] == [7]
+    assert sample.processes == [DeviceProcess(pid=7, memory_bytes=4096)]

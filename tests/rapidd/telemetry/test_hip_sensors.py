@@ -1,10 +1,14 @@
 """An AMD GPU as the daemon's sensors: sysfs alone, and faults by the driver's RAS counts. Not run on AMD hardware."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rapidctl.wire import DeviceProcess
+from rapidd import log
+from rapidd.config import LogConfig
 from rapidd.telemetry.hip import HipSensors
 from rapidd.telemetry.sensors import DeviceSensors
 from support.amd import BUS_ID, GPU_ID, PCI, PROC, write, write_gpu
@@ -38,10 +42,27 @@ def test_everything_that_sysfs_tells_arrives(tmp_path: Path) -> None:
     gpu.close()
 
 
+@pytest.fixture
+def logged() -> Iterator[None]:
+    log.start(LogConfig(), "front")
+    yield
+    logging.getLogger("rapidd").handlers.clear()
+
+
+@pytest.mark.usefixtures("logged")
+def test_the_log_says_why_sysfs_alone_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason was kept, and nobody was ever told it."""
+    sensors(tmp_path).close()
+    assert capsys.readouterr().err == "", "there is no GPU at all: that is an event"
+    write_gpu(tmp_path)
+    sensors(tmp_path).close()
+    assert f"sensors are read from sysfs alone: no {tmp_path}/kfd" in capsys.readouterr().err
+
+
 def test_a_gpu_that_is_not_there_says_so(tmp_path: Path) -> None:
     gpu = sensors(tmp_path)
     assert gpu.why_not == f"no GPU at {BUS_ID}: is its driver loaded?"
-    assert gpu.read() == DeviceSensors(processes=[])
+    assert gpu.read() == DeviceSensors()
 
 
 def test_uncorrected_errors_are_told_once_and_history_is_not(tmp_path: Path) -> None:
