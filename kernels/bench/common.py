@@ -38,12 +38,14 @@ TILES = (
     Tile(128, 128, 64, 6, 8),
     Tile(128, 64, 128, 4, 4),
     Tile(128, 256, 64, 4, 8),
-    *(Tile(64, *shape, 4, spread=True) for shape in ((64, 128, 6), (128, 128, 4), (256, 64, 5))),
+    *(Tile(64, *shape, 4, spread=True) for shape in ((128, 128, 4), (256, 64, 5))),
+    Tile(64, 64, 128, 6, 4, spread=True, most=128),
     Tile(128, 128, 64, 6, 8, spread=True),
 )
 
 SLIM_TILES = (
     *(SlimTile(n, k, 200 << 10) for n, k in ((64, 64), (64, 128), (128, 64), (128, 128))),
+    SlimTile(64, 128, 200 << 10, most=128),
     *(SlimTile(n, k, SHARING_BYTES) for n, k in ((64, 64), (64, 128), (128, 64))),
     *(SlimTile(n, 64, SHARING_BYTES, per_unit=2) for n in (64, 128)),
 )

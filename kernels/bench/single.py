@@ -198,9 +198,10 @@ def short(tile: Tile | SlimTile | None) -> str:
     if tile is None:
         return "library"
     if isinstance(tile, SlimTile):
-        return f"slim {tile.block_n}x{tile.block_k}x{tile.memory >> 10}K" + (" pair" if tile.per_unit == 2 else "")
+        ending = (" pair" if tile.per_unit == 2 else "") + (f" {tile.most}" if tile.most <= 132 else "")
+        return f"slim {tile.block_n}x{tile.block_k}x{tile.memory >> 10}K{ending}"
     ending = ("" if tile.bulk else " by pointers") + (" ahead" if tile.prefetched else "")
-    ending += " spread" if tile.spread else ""
+    ending += (" spread" if tile.spread else "") + (f" {tile.most}" if tile.most <= 132 else "")
     return f"{tile.block_n}x{tile.block_k}x{tile.stages}{ending}"
 
 

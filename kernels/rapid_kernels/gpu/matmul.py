@@ -49,6 +49,8 @@ class Tile:
     """Load through the bulk tensor copy engine (Hopper on) instead of by pointers."""
     spread: bool = False
     """Use every unit, however many tiles that cuts: where whoever reads the product next adds the parts up."""
+    most: int = 1 << 20
+    """Programs at most."""
     prefetched: int = 0
     """Steps whose weights are brought to the L2 cache ahead (NVIDIA); for few units, whose stages hold too little."""
 
@@ -254,7 +256,7 @@ def skinny_product(
     if not weight.is_contiguous() or x.stride(1) != 1:
         raise ValueError(f"not contiguous: x has strides {x.stride()}, the weight {weight.stride()}")
     k_steps = triton.cdiv(k, tile.block_k)
-    tiles, most = triton.cdiv(n, tile.block_n), units * tile.per_unit
+    tiles, most = triton.cdiv(n, tile.block_n), min(units * tile.per_unit, tile.most)
     programs = min(most, tiles * k_steps) if tile.spread else _programs(tiles, k_steps, most)
     # Programs that do not fill the units must not start early: they would crowd on those that are free first.
     early = chained and programs == most

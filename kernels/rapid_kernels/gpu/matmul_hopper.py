@@ -46,6 +46,8 @@ class SlimTile:
     """Bytes of shared memory for the steps whose loads are in flight, the one computed included."""
     per_unit: int = 1
     """Programs a unit."""
+    most: int = 1 << 20
+    """Programs at most."""
 
     def stages(self, rows: int) -> int:
         """Steps that the memory holds, of 16-bit numbers."""
@@ -240,7 +242,7 @@ def slim_product(
     rows = max(16, triton.next_power_of_2(m))
     k_steps = triton.cdiv(k, tile.block_k)
     steps = triton.cdiv(n, tile.block_n) * k_steps
-    programs = min(units * tile.per_unit, steps)
+    programs = min(units * tile.per_unit, tile.most, steps)
     workspace.require(2 * programs * rows * tile.block_n)
     y = torch.empty((m, n // parts), dtype=x.dtype, device=x.device)
     blocks = [rows, tile.block_k], [tile.block_n // parts, tile.block_k]

@@ -1,7 +1,8 @@
 """Which tiles the kernels run with: measured on an H100 and an H200 in bf16 (`kernels/bench/bench_gpu.py tune`).
 
 Few units are limited by what a unit can take in, so x must be read rarely: wide tiles, weights brought to the L2 cache
-ahead. Many units are limited by memory and by what every launch costs: narrow tiles, of which few are cut.
+ahead. Many units are limited by memory and by what every launch costs: narrow tiles, of which few are cut, or all are
+cut alike (128 programs) where the next kernel adds the parts up.
 """
 
 from rapid_kernels.gpu.attention import DecodeTile
@@ -14,17 +15,19 @@ WIDE = Tile(64, 256, 64, 5, 4, prefetched=6)
 MIDDLE = Tile(64, 128, 128, 4, 4, prefetched=6)
 BROAD = Tile(64, 128, 128, 4, 4)
 NARROW = Tile(64, 64, 128, 6, 4)
-SPREAD = Tile(64, 128, 128, 4, 4, spread=True)
+SPREAD = Tile(64, 64, 128, 6, 4, spread=True, most=128)
 TALL = Tile(128, 128, 64, 6, 8)
 SLIM = SlimTile(128, 128, 200 << 10)
-SLIM_NARROW = SlimTile(64, 128, SHARING_BYTES)
+SLIM_NARROW = SlimTile(64, 128, 200 << 10, most=128)
 SLIM_PAIR = SlimTile(128, 64, SHARING_BYTES, per_unit=2)
 SLIM_ROWS = 32
-"""With more, slim tiles are no faster than the others."""
+"""Up to so many rows slim tiles are the fastest on part of a device; on most of one, where the library does better with
+17 to 32 rows, up to `FEWEST_ROWS`."""
+FEWEST_ROWS = 16
 CHAINED_UNITS = 100
 """Chained launches gain 1 to 5 % of a decode step below so many units."""
-CHAINED_ROWS = 16
-"""With so few rows they gain on any units, by the weights that `rapid_kernels.gpu.matmul_hopper` brings early."""
+CHAINED_ROWS = 64
+"""On all units they gain with up to so many rows: 2 % of a step of one row and of 64 (H200)."""
 
 AMD = Tile(64, 128, 64, 2, 4, bulk=False)
 """Compiles within every CDNA chip's limits; never measured."""
@@ -54,7 +57,7 @@ def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool, parts: bo
         if units < 32:
             return TALL if n <= 8192 else None
         return TALL if units < 100 and n <= 32768 else None
-    if hopper and rows <= (CHAINED_ROWS if units >= CHAINED_UNITS else SLIM_ROWS):
+    if hopper and rows <= (FEWEST_ROWS if units >= CHAINED_UNITS else SLIM_ROWS):
         return slim_tile_for(rows, n, units, gated)
     if rows <= 32 and units >= 100:
         return None
@@ -71,7 +74,7 @@ def slim_tile_for(rows: int, n: int, units: int, gated: bool) -> SlimTile:
     """The same for the fewest rows on Hopper units."""
     if units >= CHAINED_UNITS and n <= 8192 and not gated:
         return SLIM_NARROW
-    return SLIM_PAIR if units < 28 and rows <= CHAINED_ROWS else SLIM
+    return SLIM_PAIR if units < 28 and rows <= FEWEST_ROWS else SLIM
 
 
 def decode_tile_for(units: int) -> DecodeTile:
