@@ -123,8 +123,8 @@ def jobs_of(arguments: argparse.Namespace, gpu: int) -> list[Job]:
     cells = [
         (repeat, trace, scale)
         for repeat in range(arguments.repeats)
+        for scale in range(len(arguments.scales))  # if the time runs out, it does for all traces alike
         for trace in range(traces)
-        for scale in range(len(arguments.scales))
     ]
     return [
         Job(trace, scale, repeat, arm)

@@ -21,13 +21,14 @@ from rapid_kernels.gpu.elementwise import (
     silu_mul,
     silu_mul_reference,
 )
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.matmul import finish_matmul, skinny_matmul_reference
 from rapid_kernels.gpu.matmul_hopper import MAX_ROWS, SlimTile
 from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
 from rapid_kernels.gpu.product import Product
-from rapid_kernels.gpu.prompt_plan import make_prompt_plan, padded_sizes
+from rapid_kernels.gpu.prompt_plan import make_prompt_plan
 from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels

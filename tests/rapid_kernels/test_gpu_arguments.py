@@ -15,11 +15,12 @@ from rapid_kernels import CacheLayout, make_ragged, select
 from rapid_kernels.gpu.attention import DecodeTile, decode_attention
 from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import make_plan
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.kernels import GpuKernels
 from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
 from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
 from rapid_kernels.gpu.prefill import prompt_attention
-from rapid_kernels.gpu.prompt_plan import PromptPlan, padded_sizes
+from rapid_kernels.gpu.prompt_plan import PromptPlan
 from rapid_kernels.gpu.tuning import PROMPT
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels

@@ -1,4 +1,4 @@
-"""What is launched of every GPU kernel in the tiles that may be chosen, to compile it without a device; needs triton."""
+"""What is launched of every GPU kernel in the tiles that may be chosen, to compile it without a device."""
 
 import itertools
 from typing import Any
@@ -19,6 +19,7 @@ from rapid_kernels.gpu import (
     prompt_plan,
     read,
 )
+from rapid_kernels.gpu.heads import padded_sizes
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Kernel, types of its arguments, constants, options."""
@@ -153,7 +154,7 @@ PROMPT_SHAPES = ((8, 4, 128, 64), (1, 16, 256, 64), (4, 2, 8, 16))
 
 
 def prompt_shape(queries: int, kv_heads: int, group: int, dim: int) -> dict[str, Any]:
-    heads, padded = prompt_plan.padded_sizes(group, dim)
+    heads, padded = padded_sizes(group, dim)
     shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "HEADS": heads, "PADDED": padded}
     return shape | {"TOKENS": queries // heads}
 

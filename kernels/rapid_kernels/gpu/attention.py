@@ -24,7 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from rapid_kernels.gpu.chain import let_next_start, options, wait, wait_for_previous
-from rapid_kernels.gpu.decode_plan import DecodePlan, padded_dim
+from rapid_kernels.gpu.decode_plan import DecodePlan
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.pieces import BASE_2, merge_some
 from rapid_kernels.gpu.stretches import owner, stretch_start
 from rapid_kernels.gpu.workspace import Workspace
@@ -275,7 +276,7 @@ class DecodeCall:
     """Decode attention of q [R, H, D], heads contiguous, over the planned tokens of kv [slots, 2, K, D].
 
     Into out [R, H * D]. Scale 1/sqrt(D). With ``tile.bulk`` q and kv start at multiples of 16 bytes, and D is a
-    multiple of 8. Raises ValueError for more than 16 query heads a KV head or a head size over 256.
+    multiple of 8. Raises ValueError for heads that the kernels do not take (`padded_sizes`).
     """
 
     q: Tensor
@@ -288,9 +289,7 @@ class DecodeCall:
     chained: bool = False
 
     def __post_init__(self) -> None:
-        _, group, dim, _, padded = self.shape
-        if group > 16 or padded > 256:
-            raise ValueError(f"at most 16 query heads a KV head and head size 256, not {group} and {dim}")
+        padded_sizes(self.group, int(self.q.shape[2]))
 
     @property
     def group(self) -> int:
@@ -316,8 +315,8 @@ class DecodeCall:
     def shape(self) -> tuple[int, int, int, int, int]:
         """KV_HEADS, GROUP, DIM, QUERIES and PADDED of the kernels."""
         dim = int(self.q.shape[2])
-        queries = max(16, int(triton.next_power_of_2(self.group)))
-        return int(self.kv.shape[2]), self.group, dim, queries, padded_dim(dim)
+        heads, padded = padded_sizes(self.group, dim)
+        return int(self.kv.shape[2]), self.group, dim, max(16, heads), padded
 
 
 def decode_attention(

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rapid_kernels.gpu.chain import options, wait_for_previous
+from rapid_kernels.gpu.heads import padded_dim
 
 MAX_ROWS = 1024
 TILE_BYTES = 32768
@@ -109,8 +110,3 @@ def plan_decode(
         block_tokens, plan.tile_tokens, triton.next_power_of_2(rows), 128, chained,
         **options(chained),
     )  # fmt: skip
-
-
-def padded_dim(head_dim: int) -> int:
-    """A power of two, at least 16."""
-    return max(16, int(triton.next_power_of_2(head_dim)))

@@ -17,12 +17,13 @@ from rapid_kernels.gpu.attention import DecodeCall, attend_decode, merge_decode
 from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
+from rapid_kernels.gpu.heads import MAX_HEAD_DIM, padded_sizes
 from rapid_kernels.gpu.matmul import Tile, finish_matmul, skinny_product
 from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_product
 from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
 from rapid_kernels.gpu.product import Product
-from rapid_kernels.gpu.prompt_plan import PromptPlan, make_prompt_plan, padded_sizes
+from rapid_kernels.gpu.prompt_plan import PromptPlan, make_prompt_plan
 from rapid_kernels.gpu.tuning import (
     AMD,
     AMD_DECODE,
@@ -38,7 +39,6 @@ from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import CacheLayout, KVCache, Matrix, Ragged, RopeTable, Scratch
 
 DTYPES = (torch.bfloat16, torch.float16)
-MAX_HEAD_DIM = 256
 BULK_NUMBERS = 8
 """The bulk copy engine reads rows whose length is a multiple of so many numbers (16 bytes)."""
 DECODE_BYTES = 32 << 20

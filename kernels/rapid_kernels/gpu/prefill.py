@@ -18,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.pieces import BASE_2
-from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
+from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, require_parts
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 

@@ -24,8 +24,9 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra import cuda
 
 from rapid_kernels.gpu.chain import options
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.pieces import BASE_2
-from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, padded_sizes, require_parts
+from rapid_kernels.gpu.prompt_plan import ENTRY, PromptPlan, merge_pieces, require_parts
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 

@@ -20,12 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.pieces import merge_some
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.layout import Ragged
 
-MAX_GROUP = 16
-MAX_HEAD_DIM = 256
 ENTRY = tl.constexpr(8)
 """int32 numbers that describe a piece."""
 ROWS = 64
@@ -39,15 +38,6 @@ LEAST_PIECES = 3
 """Of a tile, or it is not worth cutting: two were no faster than one, or slower."""
 MERGED_QUERIES, MERGED_PIECES = 4, 8
 """That a program of the merging kernel holds at once."""
-
-
-def padded_sizes(group: int, dim: int) -> tuple[int, int]:
-    """Heads of a group and head size, padded to powers of two. Raises ValueError for more than the kernels take."""
-    if group > MAX_GROUP or dim > MAX_HEAD_DIM:
-        raise ValueError(
-            f"at most {MAX_GROUP} query heads a KV head and head size {MAX_HEAD_DIM}, not {group} and {dim}"
-        )
-    return int(triton.next_power_of_2(group)), max(16, int(triton.next_power_of_2(dim)))
 
 
 @dataclass(frozen=True, slots=True)
