@@ -11,6 +11,7 @@ from rapidd.engine.request import Lane
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
+from rapidd.policy.margin import GapMargin
 from rapidd.policy.pace import Load
 
 BESIDE: Final = 0.9
@@ -37,6 +38,12 @@ def learn(
     other = load_of(scheduler) if beside and batch.lane == "prefill" else Load()
     predicted = predict(calibration.cost, batch, beside, other)
     calibration.correction.observe(batch.mode, batch.kind, predicted, (result.ended_ns - result.started_ns) / 1e9)
+
+
+def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, scheduler: Scheduler, itl_slo_s: float) -> None:
+    """Tell the margin of the gap that a batch ended, after the scheduler moved on. A batch that failed ends none."""
+    if batch.num_decode and result.error is None:
+        margin.step_ended(result.ended_ns, itl_slo_s, rows_go_on=scheduler.num_decoding > 0)
 
 
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:
