@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
-LATE_SHARE: Final = 0.04
-"""Of gaps: less than the twentieth that a request may miss, because requests are not all alike."""
+LATE_SHARE: Final = 0.02
+"""Of gaps: less than the twentieth that a request may miss, because late ones come together and requests are short."""
 STEP: Final = 0.02
 """By which one late gap makes the margin grow. Five in succession are a tenth of the objective."""
 MOST: Final = 1.3
-"""Beyond it is not the margin that is missing; and who comes back from there takes some hundred steps."""
+"""Beyond it is not the margin that is missing; and who comes back from there takes 750 steps."""
 
 
 class GapMargin:

@@ -229,10 +229,10 @@ def test_chunks_bounded_by_memory_that_ran_out_are_what_it_chooses_by() -> None:
     assert rate(bounded, auto(bounded, PREDICT)) > rate(bounded, auto(free, PREDICT))
 
 
-def test_a_bound_below_the_shortest_chunk_worth_it_leaves_every_mode_to_choose_from() -> None:
+def test_a_bound_below_the_shortest_chunk_worth_it_leaves_mixed_batches_to_choose_from() -> None:
     now = PREDICT.at(replace(BUSY, max_chunk_tokens=16))
-    options = (now.turns("hybrid", 0.02), now.turns("serial", 0.03), now.shortest("hybrid"), now.shortest("serial"))
-    assert [option and option.chunk for option in options] == [16] * 4
+    options = (now.mixed(0.02), now.shortest())
+    assert [option and option.chunk for option in options] == [16] * 2
 
 
 @pytest.mark.parametrize("itl_slo_s", [0.015, 0.025, 0.05])
