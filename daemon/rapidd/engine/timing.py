@@ -40,10 +40,14 @@ def learn(
     calibration.correction.observe(batch.mode, batch.kind, predicted, (result.ended_ns - result.started_ns) / 1e9)
 
 
-def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, scheduler: Scheduler, itl_slo_s: float) -> None:
-    """Tell the margin of the gap that a batch ended, after the scheduler moved on. A batch that failed ends none."""
+def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, itl_slo_s: float) -> None:
+    """Tell the margin of the gap that a batch ended. One that failed ends none.
+
+    All rows that decode are in every step, so who has a second output had its last step in the batch before.
+    """
     if batch.num_decode and result.error is None:
-        margin.step_ended(result.ended_ns, itl_slo_s, rows_go_on=scheduler.num_decoding > 0)
+        goes_on = any(row.start > row.prompt_len for row in batch.rows[: batch.num_decode])
+        margin.step_ended(result.ended_ns, itl_slo_s, goes_on=goes_on)
 
 
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:

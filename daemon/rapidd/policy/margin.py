@@ -26,13 +26,11 @@ class GapMargin:
 
     def __init__(self) -> None:
         self.factor = 1.0
-        self._last_ns: int | None = None
+        self._last_ns = 0
 
-    def step_ended(self, ended_ns: int, itl_slo_s: float, *, rows_go_on: bool) -> None:
-        """A batch with decode rows ended. ``rows_go_on``: whether any row decodes on; else no gap follows."""
-        if self._last_ns is not None:
-            self._observe(late=(ended_ns - self._last_ns) / 1e9 > itl_slo_s)
-        self._last_ns = ended_ns if rows_go_on else None
-
-    def _observe(self, *, late: bool) -> None:
-        self.factor = min(max(self.factor + STEP * (late - LATE_SHARE), 1.0), MOST)
+    def step_ended(self, ended_ns: int, itl_slo_s: float, *, goes_on: bool) -> None:
+        """A batch with decode rows ended. ``goes_on``: whether one of them had a step before: else it was no gap."""
+        if goes_on:
+            late = (ended_ns - self._last_ns) / 1e9 > itl_slo_s
+            self.factor = min(max(self.factor + STEP * (late - LATE_SHARE), 1.0), MOST)
+        self._last_ns = ended_ns

@@ -113,16 +113,16 @@ def test_without_a_profile_nothing_is_learnt() -> None:
 
 
 def test_only_batches_with_decode_rows_that_ended_well_end_gaps() -> None:
-    scheduler, margin = scheduler_of(40), GapMargin()
-    scheduler.schedule(Plan("serial", 4, 4, None), {"decode": True, "prefill": True})
-    assert scheduler.num_decoding == 1
+    margin = GapMargin()
     step, chunk = batch("decode", 4, "split", DECODE, []), batch("prefill", 4, "split", [], [(0, 16)])
     late, failed = BatchResult(ended_ns=10**9), BatchResult(ended_ns=10**9, error=RuntimeError())
-    watch_gap(margin, step, BatchResult(ended_ns=0), scheduler, 0.025)
-    watch_gap(margin, chunk, late, scheduler, 0.025)
-    watch_gap(margin, step, failed, scheduler, 0.025)
+    first = batch("decode", 4, "split", [(1, 1)], [])  # behind a prompt of one token
+    watch_gap(margin, first, BatchResult(ended_ns=5), 0.025)
+    watch_gap(margin, first, late, 0.025)
+    watch_gap(margin, chunk, late, 0.025)
+    watch_gap(margin, step, failed, 0.025)
     assert margin.factor == 1.0
-    watch_gap(margin, step, late, scheduler, 0.025)
+    watch_gap(margin, step, BatchResult(ended_ns=2 * 10**9), 0.025)
     assert margin.factor > 1.0
 
 

@@ -171,7 +171,7 @@ def test_a_hybrid_step_is_sized_to_leave_room_for_gaps_that_were_late() -> None:
     plan, serial = Plan("hybrid", 4, 4, None), Plan("serial", 4, 4, None)
     before = speed.bound(plan, 4, LOAD.rows, CONTEXT), speed.bound(serial, 4, 0)
     for second in range(20):
-        calibration.margin.step_ended(second * 10**9, 0.02, rows_go_on=True)
+        calibration.margin.step_ended(second * 10**9, 0.02, goes_on=True)
     chunk = speed.bound(plan, 4, LOAD.rows, CONTEXT)
     assert chunk < before[0]
     took_s = cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, CONTEXT)
