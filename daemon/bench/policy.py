@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{error}: {error.hint}", file=sys.stderr)
         return 1
     calibration = Calibration(Found(profile, "file"))
-    assert calibration.cost is not None
-    predict = Predictor(calibration.cost, calibration.correction.factor, calibration.correction.error)
+    predict = calibration.predictor()
+    assert predict is not None
     found = {policy: 1e6 * decision_s(policy, profile, predict) for policy in ADAPTIVE}
     for policy, microseconds in found.items():
         print(f"{policy:6} {microseconds:6.1f} us a decision")

@@ -44,7 +44,6 @@ from rapidd.model.weights import open_weights
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.library import find_profile
-from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Pace
 from rapidd.policy.plan import Plan
@@ -115,8 +114,8 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
     named = config.policy.profile
     found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
     calibration = Calibration(found)
-    if calibration.cost is not None:
-        control.know(Predictor(calibration.cost, calibration.correction.factor, calibration.correction.error))
+    if (predictor := calibration.predictor()) is not None:
+        control.know(predictor)
     limits = Limits(
         slo=resolve_slo(config.slo, backend.info.kind),
         max_chunk_s=config.engine.max_chunk_s or backend.defaults.max_chunk_s,

@@ -28,7 +28,7 @@ from rapidd.engine.realised import doing
 from rapidd.engine.report import kv_stats, limited, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.scheduler import Drop, Scheduler
-from rapidd.engine.timing import learn
+from rapidd.engine.timing import learn, watch_gap
 from rapidd.engine.wake import Wake
 from rapidd.errors import RequestError
 from rapidd.policy.calibration import Calibration
@@ -272,6 +272,7 @@ class Engine:
                     log.bug(f"a {batch.kind} batch failed", result.error, event="batch_failed")
                 limit = self._scheduler.chunk_limit
                 done = self._scheduler.finish(batch, result)
+                watch_gap(self._calibration.margin, batch, result, self._pace.itl_slo_s)
                 if self._scheduler.chunk_limit != limit:
                     self._notice("out_of_memory", "warn", limited(batch, self._scheduler.chunk_limit), None)
                 if done.outcomes:

@@ -11,6 +11,7 @@ from rapidd.engine.request import Lane
 from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
+from rapidd.policy.margin import GapMargin
 from rapidd.policy.pace import Load
 
 BESIDE: Final = 0.9
@@ -37,6 +38,16 @@ def learn(
     other = load_of(scheduler) if beside and batch.lane == "prefill" else Load()
     predicted = predict(calibration.cost, batch, beside, other)
     calibration.correction.observe(batch.mode, batch.kind, predicted, (result.ended_ns - result.started_ns) / 1e9)
+
+
+def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, itl_slo_s: float) -> None:
+    """Tell the margin of the gap that a batch ended. One that failed ends none.
+
+    All rows that decode are in every step, so who has a second output had its last step in the batch before.
+    """
+    if batch.num_decode and result.error is None:
+        goes_on = any(row.start > row.prompt_len for row in batch.rows[: batch.num_decode])
+        margin.step_ended(result.ended_ns, itl_slo_s, goes_on=goes_on)
 
 
 def predict(cost: CostModel, batch: Batch, beside: bool, other: Load) -> float:

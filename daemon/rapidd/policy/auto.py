@@ -105,9 +105,8 @@ def _keeps(state: State, option: Option) -> bool:
 
 
 def _options(state: State, now: Outlook) -> list[Option]:
-    target = state.itl_slo_s * ENTER
-    turns = (now.turns("hybrid", target), now.turns("serial", target))
-    found = [option for option in turns if option is not None]
+    mixed = now.mixed(state.itl_slo_s * ENTER)
+    found = [] if mixed is None else [mixed]
     found.append(now.beside("shared", state.units_total))
     found += [now.beside("split", units) for units in state.splits]
     return found
@@ -117,11 +116,9 @@ def _here(state: State, now: Outlook) -> Option:
     """Where the plan in force is; with the shortest chunk where no longer one keeps the objective."""
     assert state.running is not None, "who runs nothing may move"
     mode = state.running.mode
-    match mode:
-        case "shared" | "split":
-            return now.beside(mode, state.running.decode_units)
-        case "serial" | "hybrid":
-            return now.turns(mode, state.itl_slo_s * ENTER) or now.shortest(mode)
+    if mode in ("shared", "split"):
+        return now.beside(mode, state.running.decode_units)
+    return now.mixed(state.itl_slo_s * ENTER) or now.shortest()
 
 
 def _score(state: State, option: Option) -> float:
@@ -135,8 +132,12 @@ def _worth(state: State, running: Option, best: Option) -> bool:
 
 
 def _may_move(state: State) -> bool:
-    """Whether the last change of mode or units is long enough ago, or the load is another one since."""
-    return state.running is None or state.running_moved_s >= DWELL_S or _load_changed(state)
+    """Whether the last change of mode or units is long enough ago, or the load is another one since.
+
+    Chunks in turn are never chosen, so whatever told to take them is over.
+    """
+    running = state.running
+    return running is None or running.mode == "serial" or state.running_moved_s >= DWELL_S or _load_changed(state)
 
 
 def _load_changed(state: State) -> bool:

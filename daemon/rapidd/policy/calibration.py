@@ -13,6 +13,8 @@ from rapidd.ipc import AskProfile, ProfileAnswer
 from rapidd.policy.correction import Correction
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
+from rapidd.policy.margin import GapMargin
+from rapidd.policy.options import Predictor
 
 
 class Calibration:
@@ -21,6 +23,7 @@ class Calibration:
     def __init__(self, found: Found) -> None:
         self.cost = CostModel(found.profile) if found.profile else None
         self.correction = Correction()
+        self.margin = GapMargin()
         self.warnings = found.warnings
         """Sentences for an operator: profiles that were refused, and what to know about the one in use."""
         self._source = found.source
@@ -28,8 +31,14 @@ class Calibration:
     def afresh(self) -> Calibration:
         """The same profile, of which nothing was learnt online."""
         other = copy(self)
-        other.correction = Correction()
+        other.correction, other.margin = Correction(), GapMargin()
         return other
+
+    def predictor(self) -> Predictor | None:
+        """What policies predict with, as learnt at the time they ask; null without a profile."""
+        if self.cost is None:
+            return None
+        return Predictor(self.cost, self.correction.factor, self.correction.error, lambda: self.margin.factor)
 
     @property
     def name(self) -> str | None:

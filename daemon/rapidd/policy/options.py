@@ -14,7 +14,7 @@ from msgspec import Struct
 from rapidctl.wire import Mode
 from rapidd.policy.cost import CostModel
 from rapidd.policy.plan import TURNS, Plan, PromptTime, State, WorkKind
-from rapidd.policy.tiles import beside_rows, whole_tiles
+from rapidd.policy.tiles import beside_rows
 
 ITL_SHARE: Final = 0.92
 """Of the ITL objective that a mixed batch takes by prediction, where nobody sized its chunk."""
@@ -61,6 +61,10 @@ def _no_error(mode: Mode, kind: WorkKind) -> float:
     return 0.0
 
 
+def _no_margin() -> float:
+    return 1.0
+
+
 def allowance(error: float, short_share: float = 0.0) -> float:
     """By which gaps count longer than predicted, where `ITL_SHARE` leaves too little for a mean error of ``error``."""
     late = SHORT_LATE_PER_ERROR if short_share > SHORT_SHARE else LATE_PER_ERROR
@@ -68,12 +72,22 @@ def allowance(error: float, short_share: float = 0.0) -> float:
 
 
 class Predictor:
-    """The predictions of one device: a cost model, and what the engine learnt online about how far it is off."""
+    """The predictions of one device: a cost model, and what the engine learnt online about how far it is off.
 
-    def __init__(self, cost: CostModel, factor: Factor = _no_correction, error: Factor = _no_error) -> None:
+    ``margin``: by which gaps count longer still, from how many were late (`rapidd.policy.margin`).
+    """
+
+    def __init__(
+        self,
+        cost: CostModel,
+        factor: Factor = _no_correction,
+        error: Factor = _no_error,
+        margin: Callable[[], float] = _no_margin,
+    ) -> None:
         self.cost = cost
         self.factor = factor
         self.error = error
+        self.margin = margin
 
     def at(self, state: State) -> Outlook:
         """Predictions at this state."""
@@ -81,7 +95,11 @@ class Predictor:
 
     def gap_factor(self, mode: Mode, kind: WorkKind, short_share: float) -> float:
         """For gaps, of which the slowest counts where outputs are short, else the slowest twentieth."""
-        return self.factor(mode, kind) * allowance(self.error(mode, kind), short_share)
+        return self.factor(mode, kind) * self.allowance(mode, kind, short_share)
+
+    def allowance(self, mode: Mode, kind: WorkKind, short_share: float) -> float:
+        """By which gaps count longer than corrected predictions."""
+        return allowance(self.error(mode, kind), short_share) * self.margin()
 
 
 class Outlook:
@@ -92,7 +110,6 @@ class Outlook:
         self._cost = cost
         self._factor = factor
         self._predict = predict
-        self._error = predict.error
         self._state = state
         self._rows = state.num_decoding
         self._kv_tokens = state.decode_tokens
@@ -112,23 +129,18 @@ class Outlook:
         """Decode alone, prompts wait."""
         return Option("hybrid", self._state.units_total, 0, self.step_s, 0.0)
 
-    def turns(self, mode: Literal["hybrid", "serial"], step_s: float) -> Option | None:
-        """The longest chunk whose batch with the decode rows (serial: and the step before it) takes ``step_s``."""
-        state, total, most = self._state, self._state.units_total, self._state.max_chunk_tokens
-        if mode == "hybrid":
-            limit = step_s / self._gap_factor(mode, "mixed")
-            fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
-            most = beside_rows(most, self._rows)
-            chunk = beside_rows(min(fits, state.max_chunk_tokens), self._rows)
-        else:
-            limit = (step_s / self._allowance(mode, "prefill") - self.step_s) / self._factor(mode, "prefill")
-            fits = self._cost.chunk_for(limit, state.context, total, False)
-            chunk = min(whole_tiles(fits), most)
-        return self.of(mode, total, chunk) if chunk >= min(MIN_CHUNK, most) else None
+    def mixed(self, step_s: float) -> Option | None:
+        """The longest chunk whose batch with the decode rows takes ``step_s``."""
+        state, total = self._state, self._state.units_total
+        limit = step_s / self._gap_factor("hybrid", "mixed")
+        fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)
+        most = beside_rows(state.max_chunk_tokens, self._rows)
+        chunk = beside_rows(min(fits, state.max_chunk_tokens), self._rows)
+        return self.of("hybrid", total, chunk) if chunk >= min(MIN_CHUNK, most) else None
 
-    def shortest(self, mode: Literal["hybrid", "serial"]) -> Option:
-        """The shortest chunk worth computing, whatever it does to the step."""
-        return self.of(mode, self._state.units_total, min(MIN_CHUNK, self._state.max_chunk_tokens))
+    def shortest(self) -> Option:
+        """A mixed batch with the shortest chunk worth computing, whatever it does to the step."""
+        return self.of("hybrid", self._state.units_total, min(MIN_CHUNK, self._state.max_chunk_tokens))
 
     def beside(self, mode: Literal["shared", "split"], units: int) -> Option:
         """Both lanes at once, chunks as long as their time bound allows."""
@@ -165,8 +177,7 @@ class Outlook:
         if plan.chunk == 0:
             return self.paused()
         if plan.mode == "hybrid" and plan.chunk is None and self._rows:
-            option = self.turns("hybrid", ITL_SHARE * self._state.itl_slo_s)
-            return option or self.shortest("hybrid")
+            return self.mixed(ITL_SHARE * self._state.itl_slo_s) or self.shortest()
         chunk = self._longest(plan.prefill_units, beside=plan.mode not in TURNS)
         if isinstance(plan.chunk, int):
             chunk = max(1, min(plan.chunk, chunk))
@@ -178,7 +189,7 @@ class Outlook:
         return self._predict.gap_factor(mode, kind, self._state.short_share)
 
     def _allowance(self, mode: Mode, kind: WorkKind) -> float:
-        return allowance(self._error(mode, kind), self._state.short_share)
+        return self._predict.allowance(mode, kind, self._state.short_share)
 
     def _longest(self, units: int, *, beside: bool) -> int:
         """Tokens that take at most the time a chunk may take: the most there may be, or half, or a quarter, ..."""

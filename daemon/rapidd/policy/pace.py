@@ -87,8 +87,8 @@ class Pace:
         """What a hybrid step may take that nobody sized, by prediction: less where predictions err."""
         if self._calibration is None or self._calibration.cost is None:
             return UNCALIBRATED_ITL_SHARE * self.itl_slo_s
-        error = self._calibration.correction.error("hybrid", "mixed")
-        return ITL_SHARE * self.itl_slo_s / allowance(error, self._load().short_share)
+        error, margin = self._calibration.correction.error("hybrid", "mixed"), self._calibration.margin.factor
+        return ITL_SHARE * self.itl_slo_s / (allowance(error, self._load().short_share) * margin)
 
     @property
     def _cost(self) -> CostModel | None:

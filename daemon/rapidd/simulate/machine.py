@@ -22,11 +22,10 @@ from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.realised import doing
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import ALONE, BESIDE, load_of, predict
+from rapidd.engine.timing import ALONE, BESIDE, load_of, predict, watch_gap
 from rapidd.errors import RequestError
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.calibration import Calibration
-from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
 from rapidd.policy.pace import Load, Pace
 from rapidd.simulate.errors import EXACT, Errors
@@ -136,14 +135,16 @@ class Machine:
 
     def __init__(self, known: Calibration, policy: str, setup: Setup) -> None:
         calibration = known.afresh()
-        assert calibration.cost is not None, "a device that nobody measured cannot be simulated"
+        predictor = calibration.predictor()
+        assert predictor is not None, "a device that nobody measured cannot be simulated"
         self.correction = calibration.correction
         """What this run has learnt of its predictions."""
-        self._cost = calibration.cost
+        self._margin = calibration.margin
+        self._cost = predictor.cost
         self._setup = setup
         self._limits = Limits(slo=setup.slo, max_chunk_s=setup.max_chunk_s, max_chunk_tokens=setup.max_chunk_tokens)
         self.control = Control(policy, setup.table)
-        self.control.know(Predictor(self._cost, calibration.correction.factor, calibration.correction.error))
+        self.control.know(predictor)
         pace = Pace(
             max_chunk_s=setup.max_chunk_s,
             lone_chunk_s=setup.lone_chunk_s,
@@ -273,7 +274,9 @@ class Machine:
         lane.done = lane.ran_s = lane.beside_s = 0.0
         self._steps += 1
         sampled = sum(row.samples for row in batch.rows)
-        done = self.scheduler.finish(batch, BatchResult(token_ids=[0] * sampled))
+        result = BatchResult(token_ids=[0] * sampled, ended_ns=int(self._now_s * 1e9))
+        done = self.scheduler.finish(batch, result)
+        watch_gap(self._margin, batch, result, self._setup.slo.itl_s)
         for outcome in done.outcomes:
             record = records[outcome.request.rid - 1]
             record.token_s.append(self._now_s)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rapidd import faults, ipc
+from rapidd.policy.margin import LATE_SHARE, STEP
 from support.engine_bench import Bench
 
 
@@ -19,6 +20,17 @@ def test_a_submitted_choice_yields_steps_until_its_last_token(bench: Bench) -> N
     assert tokens[0].prefill_start_mono_ns is not None
     assert {token.prefill_start_mono_ns for token in tokens[1:]} == {None}
     assert tokens[-1].finish == "length"
+
+
+def test_gaps_beyond_the_objective_make_a_margin(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.engine._pace, "itl_slo_s", 1e-9)
+    margin = bench.engine._calibration.margin
+    before = margin.factor
+    bench.submit(1, [1, 400, 401], max_tokens=7)
+    while bench.until(ipc.Step).tokens[-1].finish is None:
+        pass
+    gaps = 5  # of six steps behind the prompt's first token
+    assert margin.factor == pytest.approx(before + gaps * STEP * (1.0 - LATE_SHARE))
 
 
 def test_a_batch_that_fails_leaves_its_traceback_in_the_log(

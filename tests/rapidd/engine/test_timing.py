@@ -11,10 +11,11 @@ from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
-from rapidd.engine.timing import learn, load_of, predict
+from rapidd.engine.timing import learn, load_of, predict, watch_gap
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
+from rapidd.policy.margin import GapMargin
 from rapidd.policy.pace import Load
 from rapidd.policy.plan import Plan
 from support.law_device import LawDevice
@@ -109,6 +110,20 @@ def test_without_a_profile_nothing_is_learnt() -> None:
     learn(calibration, made, BatchResult(started_ns=0, ended_ns=10), LawDevice().lanes, scheduler_of())
     assert calibration.correction.all() == []
     assert (calibration.name, calibration.info(), calibration.knee(0.05, 1024)) == (None, None, [])
+
+
+def test_only_batches_with_decode_rows_that_ended_well_end_gaps() -> None:
+    margin = GapMargin()
+    step, chunk = batch("decode", 4, "split", DECODE, []), batch("prefill", 4, "split", [], [(0, 16)])
+    late, failed = BatchResult(ended_ns=10**9), BatchResult(ended_ns=10**9, error=RuntimeError())
+    first = batch("decode", 4, "split", [(1, 1)], [])  # behind a prompt of one token
+    watch_gap(margin, first, BatchResult(ended_ns=5), 0.025)
+    watch_gap(margin, first, late, 0.025)
+    watch_gap(margin, chunk, late, 0.025)
+    watch_gap(margin, step, failed, 0.025)
+    assert margin.factor == 1.0
+    watch_gap(margin, step, BatchResult(ended_ns=2 * 10**9), 0.025)
+    assert margin.factor > 1.0
 
 
 def test_the_load_is_what_decodes() -> None:

@@ -166,6 +166,19 @@ def test_a_hybrid_step_is_sized_to_leave_room_for_the_errors_seen_online() -> No
     ), "a chunk that no gap waits for needs no room"
 
 
+def test_a_hybrid_step_is_sized_to_leave_room_for_gaps_that_were_late() -> None:
+    speed, calibration, cost = calibrated(LOAD, max_chunk_s=1.0)
+    plan, serial = Plan("hybrid", 4, 4, None), Plan("serial", 4, 4, None)
+    before = speed.bound(plan, 4, LOAD.rows, CONTEXT), speed.bound(serial, 4, 0)
+    for second in range(20):
+        calibration.margin.step_ended(second * 10**9, 0.02, goes_on=True)
+    chunk = speed.bound(plan, 4, LOAD.rows, CONTEXT)
+    assert chunk < before[0]
+    took_s = cost.hybrid_s(LOAD.rows, LOAD.kv_tokens, chunk, CONTEXT)
+    assert took_s * calibration.margin.factor <= ITL_SHARE * 0.02 * (1 + 1e-9)
+    assert speed.bound(serial, 4, 0) == before[1], "a chunk that no gap waits for needs no room"
+
+
 def test_where_outputs_are_short_a_hybrid_step_leaves_room_for_the_slowest_of_a_dozen() -> None:
     """A request of 13 tokens is judged by its longest gap: on a GPU a fifth missed by a little."""
     chunks = []

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rapidctl.wire import Mode
 from rapidd.engine.batch import Batch
+from rapidd.policy.tiles import TILE_TOKENS, padded_rows
 from rapidd.simulate.errors import EXACT, Errors, read_errors, uniform
 from rapidd.simulate.load import Item
 from rapidd.simulate.machine import Machine
@@ -138,3 +139,19 @@ def test_auto_keeps_the_objective_when_its_predictions_err() -> None:
     summary = summarize(serve("auto", load("8000/150@1.6", 60), erring), erring.slo)
     assert summary.places["hybrid"] > 0.3
     assert summary.itl_met >= 0.9
+
+
+class OneSizeSlow(Errors, frozen=True, kw_only=True):
+    """Mixed batches of every third number of tiles take a quarter longer, and nothing else errs."""
+
+    def factor(self, batch: Batch) -> float:
+        tiles = (padded_rows(batch.num_decode) + batch.num_prefill_tokens) // TILE_TOKENS
+        return 1.25 if batch.kind == "mixed" and tiles % 3 == 1 else 1.0
+
+
+@pytest.mark.parametrize("policy", ["auto", "hybrid"])
+def test_the_objective_is_kept_where_batches_of_one_size_are_slow(policy: str) -> None:
+    """On a GPU those of 448 tokens took a third longer, and most requests missed by less than a millisecond: the mean
+    of two kinds of errors says nothing of the slowest twentieth. By it alone 78 and 67 % keep the objective here."""
+    slow = setup(0.025, errors=OneSizeSlow())
+    assert summarize(serve(policy, load("8000/150@2", 60), slow), slow.slo).itl_met >= 0.95
