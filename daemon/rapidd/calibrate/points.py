@@ -7,7 +7,7 @@ range, only more coarsely.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import product, zip_longest
 from random import Random
 from typing import Final, TypeVar
 
@@ -58,10 +58,10 @@ class Chunk(Struct, frozen=True):
 
 
 def steps(limits: Limits) -> list[Step]:
-    """Rows by context, as long as cache and model allow. Short ones come first, so that others can be foretold."""
+    """Rows by context, as long as cache and model allow. Two short ones come first, so that others can be foretold."""
     rows = [*(count for count in ROWS if count < limits.max_rows), limits.max_rows]
     grid = [line for count in rows if (line := _steps(limits, count))]
-    return _corners_first([line[:1] for line in grid]) + _corners_first([line[1:] for line in grid])
+    return _in_turn(_corners_first([line[:1] for line in grid]), _corners_first([line[1:] for line in grid]), 2)
 
 
 def _steps(limits: Limits, rows: int) -> list[Step]:
@@ -72,9 +72,9 @@ def _steps(limits: Limits, rows: int) -> list[Step]:
 
 
 def chunks(limits: Limits) -> list[Chunk]:
-    """Tokens by context. Those without context come first and grow, so that the next one can be foretold."""
+    """Tokens by context. Those without context grow, and three of them come first, so that others can be foretold."""
     grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
-    return [line[0] for line in grid] + _corners_first([line[1:] for line in grid])
+    return _in_turn([line[0] for line in grid], _corners_first([line[1:] for line in grid]), 3)
 
 
 def _chunk_room(limits: Limits) -> int:
@@ -111,6 +111,12 @@ def neighbours(limits: Limits) -> list[Step]:
     """Decode steps to run beside chunks: light ones and heavy ones."""
     corners = [step for rows in (1, limits.max_rows) for step in _ends(_steps(limits, rows))]
     return list(dict.fromkeys(corners[::2] + corners[1::2]))
+
+
+def _in_turn(first: Sequence[T], second: Sequence[T], lead: int) -> list[T]:
+    """``lead`` of the first ones, then of both by turns: what either is to tell is known early."""
+    turns = zip_longest(second, first[lead:])
+    return [*first[:lead], *(one for pair in turns for one in pair if one is not None)]
 
 
 def _ends(line: Sequence[T]) -> list[T]:

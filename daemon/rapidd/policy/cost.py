@@ -27,7 +27,7 @@ from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
-from rapidd.policy.curve import Curve, Line, attended, fit
+from rapidd.policy.curve import Curve, Line, Point, attended, fit, fit_beside, tells_apart
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
@@ -86,7 +86,7 @@ class _Lane:
     def times(self, factor: float) -> _Lane:
         """A lane on which everything takes so many times as long alone."""
         curve = Curve(self.curve.knots, [factor * value for value in self.curve.values])
-        return _Lane(curve, Line(factor * self.line.slope, factor * self.line.steeper, self.line.bend), self.least)
+        return _Lane(curve, self.line.times(factor), self.least)
 
 
 class CostModel:
@@ -228,16 +228,34 @@ class CostModel:
 
 
 def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]], *, bends: bool) -> dict[int, _Lane]:
-    points: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
+    points: dict[int, list[Point]] = defaultdict(list)
     for sample in samples:
         if not sample.beside:
             points[sample.units].append(point(sample))
-    return {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
+    lanes = {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
+    _borrow_lines(lanes, points)
+    return lanes
+
+
+def _borrow_lines(lanes: dict[int, _Lane], points: Mapping[int, Sequence[Point]]) -> None:
+    """Where a calibration ran out of time before any long context, attention is no gift.
+
+    Such lanes have the line of the one with the most units, as many times as steep as their batches take longer.
+    """
+    whole = lanes[max(lanes)] if lanes else None
+    if whole is None or not tells_apart(points[max(lanes)]):
+        return
+    for units, those in points.items():
+        if not tells_apart(those):
+            ratios = [seconds / (whole.curve.at(n) + whole.line.at(work)) for n, work, seconds in those]
+            line = whole.line.times(statistics.median(ratios))
+            lanes[units] = _Lane(fit_beside(line, those), line, whole.least)
 
 
 def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
     """By units, each with the `_Lane.least` that fits its samples best."""
     lanes: dict[int, _Lane] = {}
+    found: dict[int, list[Point]] = {}
     for units in sorted({sample.units for sample in samples if not sample.beside}):
         own = [sample for sample in samples if sample.units == units and not sample.beside]
         best = math.inf
@@ -246,7 +264,8 @@ def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
             curve, line = fit(points)
             error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in points)
             if error < best - SAME:
-                best, lanes[units] = error, _Lane(curve, line, least)
+                best, lanes[units], found[units] = error, _Lane(curve, line, least), points
+    _borrow_lines(lanes, found)
     return lanes
 
 

@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from rapidd.policy.fit import solve_nonnegative
@@ -104,11 +104,45 @@ class Line(NamedTuple):
         seconds = work * self.slope
         return seconds + (work - self.bend) * self.steeper if work > self.bend else seconds
 
+    def times(self, factor: float) -> Line:
+        """So many times as steep."""
+        return Line(factor * self.slope, factor * self.steeper, self.bend)
 
-def fit(points: Sequence[tuple[int, float, float]], *, bends: bool = False) -> tuple[Curve, Line]:
+
+Point = tuple[int, float, float]
+"""n, work, seconds."""
+
+
+def tells_apart(points: Sequence[Point]) -> bool:
+    """Whether some n was measured with more than one work: else nobody knows what belongs to the curve."""
+    works: dict[int, set[float]] = {}
+    for n, work, _ in points:
+        works.setdefault(n, set()).add(work)
+    return any(len(different) > 1 for different in works.values())
+
+
+def fit_beside(line: Line, points: Sequence[Point]) -> Curve:
+    """The curve that goes best with a line that is known; every n is a knot."""
+    knots = sorted({n for n, _, _ in points})
+    rows, rest = [], []
+    for n, work, seconds in points:
+        rows.append([part / seconds for part in (1.0, *_ramps(n, knots))])
+        rest.append(max(seconds - line.at(work), 0.0) / seconds)
+    return _rising(knots, *solve_nonnegative(rows, rest))
+
+
+def _ramps(n: int, knots: Sequence[int]) -> list[float]:
+    return [min(max((n - low) / (high - low), 0.0), 1.0) for low, high in pairwise(knots)]
+
+
+def _rising(knots: Sequence[int], base: float, *rises: float) -> Curve:
+    return Curve(knots, list(accumulate(rises, initial=max(base, FLOOR_S))))
+
+
+def fit(points: Sequence[Point], *, bends: bool = False) -> tuple[Curve, Line]:
     """The curve and the line with the least squares of *relative* errors.
 
-    ``points``: (n, work, seconds), at least one. Every n is a knot while there are `SPARE` more samples than that; else
+    Of at least one point. Every n is a knot while there are `SPARE` more samples than that; else
     the smallest, the largest, and those measured at least twice, and no line bends: few samples cannot tell these from
     each other. No part is negative, so times rise with n and work.
     """
@@ -120,11 +154,7 @@ def fit(points: Sequence[tuple[int, float, float]], *, bends: bool = False) -> t
     scale = max(work for _, work, _ in points) or 1.0
     rows = []
     for n, work, seconds in points:
-        ramps = [min(max((n - low) / (high - low), 0.0), 1.0) for low, high in pairwise(knots)]
         beyond = max(work / scale - BEND, 0.0) if bends else 0.0
-        rows.append([part / seconds for part in (1.0, *ramps, work / scale, beyond)])
+        rows.append([part / seconds for part in (1.0, *_ramps(n, knots), work / scale, beyond)])
     base, *rises, slope, steeper = solve_nonnegative(rows, [1.0] * len(points))
-    values = [max(base, FLOOR_S)]
-    for rise in rises:
-        values.append(values[-1] + rise)
-    return Curve(knots, values), Line(slope / scale, steeper / scale, BEND * scale)
+    return _rising(knots, base, *rises), Line(slope / scale, steeper / scale, BEND * scale)

@@ -1,4 +1,4 @@
-"""The hybrid batches that a calibration measures tell the coefficients of the cost model apart."""
+"""The batches that a calibration measures tell the coefficients of the cost model apart, also if its time runs out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from rapidd.calibrate.points import Chunk, Limits, Step, mixed
+from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, steps
 from rapidd.policy.curve import attended
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
 
@@ -50,6 +50,20 @@ def test_the_whole_range_comes_first() -> None:
     assert {chunk.context == 0 or chunk.context > 15_000 for _, chunk in first} == {True}
     assert {step.context for step, _ in first} == {64, 16_383, 11_135}
     assert regimes(first).count("both") >= 4
+
+
+@pytest.mark.parametrize("max_rows", [64, 256])
+def test_six_batches_show_what_rows_cost_and_what_contexts_cost(max_rows: int) -> None:
+    """All short contexts came first, so that a split for which time sufficed for six batches had no long one."""
+    limits = msgspec.structs.replace(H200, max_rows=max_rows)
+    decode, prompts = steps(limits), chunks(limits)
+    assert len(set(decode)) == len(decode)
+    assert len(set(prompts)) == len(prompts)
+    assert {step.rows for step in decode[:2]} == {1, max_rows}
+    assert len({step.context for step in decode[:6] if step.rows == 1}) > 1
+    assert len({step.rows for step in decode[:6]}) > 2
+    assert len({chunk.tokens for chunk in prompts[:6]}) >= 4
+    assert len({chunk.context for chunk in prompts[:6] if chunk.tokens == 16}) > 1
 
 
 @pytest.mark.parametrize("max_rows", [2, 16, 64, 256])

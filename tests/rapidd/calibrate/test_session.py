@@ -298,8 +298,8 @@ def noisy(law: Callable[[Batch, bool], float], busy: Callable[[int], bool]) -> C
 
 @pytest.mark.parametrize(("passes", "is_good"), [(1, False), (2, True)])
 def test_of_each_batch_the_pass_in_which_nobody_disturbed_it_counts(passes: int, is_good: bool) -> None:
-    """Somebody works for a quarter of the time, and goes on for longer than one batch is measured."""
-    device = LawDevice(noisy(law_device.law, lambda number: number % 2000 >= 1500))
+    """Somebody works for a quarter of the time, longer than one batch is measured, in each pass beside other ones."""
+    device = LawDevice(noisy(law_device.law, lambda number: number % 1900 >= 1425))
     session = session_of(device, 60.0 * passes, passes=passes)
     session.run()
     fit = CostModel(profile_of(session)).fit

@@ -70,6 +70,27 @@ def test_hybrid_steps(at: tuple[int, int, int, int]) -> None:
     assert OVERLAPPING.hybrid_s(*at) == near(profiles.hybrid_law(*at, HIDDEN))
 
 
+def test_where_no_long_context_was_measured_attention_still_takes_its_time() -> None:
+    """A calibration that ran out of time had only short contexts on splits: there keys and values cost nothing.
+
+    Such splits take the slope of all units, as many times as steep as their batches take longer.
+    """
+    short = msgspec.structs.replace(
+        PROFILE,
+        decode=tuple(s for s in PROFILE.decode if s.units == 4 or (not s.beside and s.kv_tokens == 512 * s.rows)),
+        prefill=tuple(s for s in PROFILE.prefill if s.units == 4 or (not s.beside and s.context == 0)),
+    )
+    model = CostModel(short)
+    for on in (1, 2):
+        ratio = profiles.decode_law(32, 32 * 512, on) / profiles.decode_law(32, 32 * 512, 4)
+        extra = model.decode_s(32, 500_000, on) - model.decode_s(32, 100_000, on)
+        assert extra == pytest.approx(ratio * 400_000 * 4.5e-8, rel=0.25)
+        assert model.decode_s(32, 32 * 512, on) == near(profiles.decode_law(32, 32 * 512, on))
+    for on in (2, 3):
+        assert model.prefill_s(512, 4096, on) == near(profiles.prefill_law(512, 4096, on))
+        assert model.prefill_s(1024, 0, on) == near(profiles.prefill_law(1024, 0, on))
+
+
 def test_rows_are_padded_to_the_next_bucket() -> None:
     model = CostModel(msgspec.structs.replace(PROFILE, row_buckets=(1, 8, 32, 64)))
     assert model.decode_s(9, 5000, 4) == model.decode_s(32, 5000, 4) > MODEL.decode_s(9, 5000, 4)
