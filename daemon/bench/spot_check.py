@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ class _Options(Struct, frozen=True):
     seconds: float
     warmup: float
     seed: int
+    drain: float = math.inf
+    """After the window, what is open is given up."""
 
 
 class _Quantiles(Struct, frozen=True):
@@ -156,14 +159,14 @@ def check(arguments: argparse.Namespace, measured: Measured) -> list[Checked]:
     if not runs:
         raise ValueError("it has no valid runs")
     return [
-        _check(run, load.of(by_name[run.trace], run.scale), calibration, replace(setup, slo=run.slo), options.warmup)
+        _check(run, load.of(by_name[run.trace], run.scale), calibration, replace(setup, slo=run.slo), options)
         for run in runs
     ]
 
 
-def _check(run: _Run, load: Trace, calibration: Calibration, setup: Setup, warmup_s: float) -> Checked:
+def _check(run: _Run, load: Trace, calibration: Calibration, setup: Setup, options: _Options) -> Checked:
     done = Machine(calibration, run.policy, setup).run(load_of(load, setup.block_tokens))
-    own, seen = summarize(done, run.slo, warmup_s), run.summary
+    own, seen = summarize(done, run.slo, options.warmup, options.seconds + options.drain), run.summary
     figures = [
         ("met", seen.both_met, own.met),
         ("goodput", seen.met / seen.duration_s if seen.duration_s else None, own.met * own.requests / own.seconds),

@@ -6,7 +6,9 @@ it has fewer than 20) keeps the ITL objective. Requests that were refused miss i
 
 from __future__ import annotations
 
+import math
 from array import array
+from bisect import bisect
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
@@ -45,29 +47,33 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Shares of the time."""
 
 
-def summarize(run: Run, slo: Slo, warmup_s: float = 0.0) -> Summary:
+def summarize(run: Run, slo: Slo, warmup_s: float = 0.0, until_s: float = math.inf) -> Summary:
     """The run, judged by ``slo``, without the requests that arrived within ``warmup_s`` and the time until the next.
 
+    As seen by who leaves at ``until_s``: later tokens do not count, and a request that is not finished then has missed.
     What is not of single requests (`preempted`, `changes_per_s`, `places`, ...) is of the whole run.
     """
     records = [record for record in run.records if record.arrival_s >= warmup_s]
-    served = [record for record in records if record.token_s]
-    ttft = array("d", (record.token_s[0] - record.arrival_s for record in served))
+    served = [(record, seen) for record in records if (seen := record.token_s[: bisect(record.token_s, until_s)])]
+    ttft = array("d", (seen[0] - record.arrival_s for record, seen in served))
     gaps = array("d")
     ttft_met = itl_met = both = 0
-    for record, wait_s in zip(served, ttft, strict=True):
-        own = gaps_of(record)
+    for (record, seen), wait_s in zip(served, ttft, strict=True):
+        own = _gaps(seen)
         gaps += own
         in_time = wait_s <= slo.ttft_limit_s(record.prompt_tokens)
-        steady = judged_gap(own) <= slo.itl_s
+        steady = len(seen) == len(record.token_s) and judged_gap(own) <= slo.itl_s
         ttft_met += in_time
         itl_met += steady
         both += in_time and steady
-    offered, whole_s = len(records) or 1, run.seconds or 1.0
+    whole_s = run.seconds or 1.0
+    if until_s < whole_s:
+        whole_s = max((seen[-1] for _, seen in served), default=until_s)
+    offered = len(records) or 1
     seconds = whole_s - records[0].arrival_s if warmup_s and served else whole_s
     return Summary(
         requests=len(records),
-        refused=len(records) - len(served),
+        refused=sum(not record.token_s for record in records),
         seconds=seconds,
         met=both / offered,
         ttft_met=ttft_met / offered,
@@ -75,19 +81,23 @@ def summarize(run: Run, slo: Slo, warmup_s: float = 0.0) -> Summary:
         ttft_s=_quantiles(ttft),
         itl_s=_quantiles(gaps),
         longest_wait_s=max(ttft, default=0.0),
-        output_tokens_per_s=sum(len(record.token_s) for record in served) / seconds,
-        prompt_tokens_per_s=sum(record.prompt_tokens for record in served) / seconds,
+        output_tokens_per_s=sum(len(seen) for _, seen in served) / seconds,
+        prompt_tokens_per_s=sum(record.prompt_tokens for record, _ in served) / seconds,
         preempted=run.preempted,
         prefix_hit_tokens=run.prefix_hit_tokens,
-        changes_per_s=run.changes / whole_s,
-        decisions_per_s=run.decisions / whole_s,
-        places={place: spent / whole_s for place, spent in sorted(run.places.items())},
+        changes_per_s=run.changes / (run.seconds or 1.0),
+        decisions_per_s=run.decisions / (run.seconds or 1.0),
+        places={place: spent / (run.seconds or 1.0) for place, spent in sorted(run.places.items())},
     )
 
 
 def gaps_of(record: Record) -> array[float]:
     """Seconds between its tokens."""
-    return array("d", (later - earlier for earlier, later in pairwise(record.token_s)))
+    return _gaps(record.token_s)
+
+
+def _gaps(token_s: Sequence[float]) -> array[float]:
+    return array("d", (later - earlier for earlier, later in pairwise(token_s)))
 
 
 def judged_gap(gaps: Sequence[float]) -> float:
