@@ -10,6 +10,8 @@ from bench.gpu_sizes import Decode
 from bench.progress import say
 from rapidctl.wire import PlanRequest, Quantiles, Snapshot
 
+SWITCHED_S = 0.35
+"""Between two changes of the plan, beside what the daemon asks for."""
 GRAPHS = re.compile(r"(\d+) graphs in ([\d.]+) s, (\d+) MiB")
 
 
@@ -126,7 +128,7 @@ def switch(setup: Setup) -> list[Figure]:
     runs = setup.decoding(setup.sizes.switched)
     for change in range(setup.sizes.switches):
         setup.plan(plans[change % len(plans)])
-        setup.wait(runs, STATE_S)
+        setup.wait(runs, SWITCHED_S)
     lane = lane_of(setup.snapshot(), "decode")
     setup.end(runs)
     figures = _host("a decode batch on other units, host time", lane.switch_s, None)

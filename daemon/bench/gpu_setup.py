@@ -15,8 +15,8 @@ from rapidctl.wire import GetSnapshot, LaneStats, PlanRequest, SetPartition, Sna
 
 CONTROL_SPACING_S = 2.1
 """The daemon takes a change of its plan every two seconds."""
-STATE_S = 0.35
-"""The engine tells its counters four times a second."""
+STATE_S = 1.4
+"""The engine tells its counters once a second while nobody watches."""
 LONGEST_OUTPUT = 4096
 GROWTH = 1500
 """Tokens that a stream gets while it is measured, at most about."""
@@ -52,7 +52,7 @@ class Setup:
 
     def settled(self) -> Snapshot:
         """With counters of everything up to this call; nothing may be running."""
-        time.sleep(4 * STATE_S)  # an idle engine tells them once a second
+        time.sleep(STATE_S)
         return self.snapshot()
 
     def plan(self, plan: PlanRequest) -> None:
