@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from bench.figures import SCHEMA_VERSION
 from bench.processes import daemon
 from bench.progress import say
@@ -81,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.soak", description="Check rapid-serve under random load.")
     parser.add_argument("--minutes", type=float, required=True, metavar="M", help="of random load")
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="Hugging Face folder or .gguf file")
-    parser.add_argument("--device", choices=BLOCK_TOKENS, default="cpu")
+    parser.add_argument("--device", choices=BLOCK_TOKENS, default=_device(), help="the GPU, where there is one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts, arrivals, cancels and switches")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, with every failure")
@@ -97,6 +99,11 @@ def main() -> int:
         text = json.dumps({**document, "failures": found.failures}, indent=1)
         arguments.out.write_text(text + "\n", encoding="utf-8")
     return 1 if found.failures else 0
+
+
+def _device() -> str:
+    """As the daemon chooses by itself."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def soak(settings: Settings) -> Found:
