@@ -194,6 +194,8 @@ def test_profile_show_asks_for_the_objective_and_tells_error_corrections_and_kne
     for line in (
         "profile SmolLM2-135M-Instruct on Some CPU (measured here)",
         "error median 4.0%, p95 12.0%, on 90 held-back measurements",
+        "contexts long ones were not measured, so attention is an estimate: decode on 1; prefill on 1 of 2 units",
+        "margin gaps count 1.12 times as long as predicted, to keep late ones at 2%; 4096 seen",
         "hybrid median 5.0%, p95 20.0% 10",
         "hybrid mixed 1.07 2.0% 512",
         "fewest decode units for 25 ms a step, 2048 tokens a row:",
@@ -203,6 +205,21 @@ def test_profile_show_asks_for_the_objective_and_tells_error_corrections_and_kne
     ):
         assert line in lines
     assert "note: the profile old.json is not used: the driver changed" in ran.stderr
+
+
+def test_profile_show_is_silent_about_a_margin_without_gaps_and_contexts_that_were_all_measured(
+    peer: Peer, rapidctl: Rapidctl
+) -> None:
+    idle = wire.GapMarginInfo(factor=1.0, late_share=0.02, n=0)
+    whole = replace(samples.CALIBRATION, margin=idle, short_contexts={})
+    peer.script[wire.GetProfile] = lambda ask: [
+        wire.ProfileReply(call=ask.call, calibration=whole, notes=[], itl_s=0.05, kv_per_row=1024, knee=[])
+    ]
+    ran = rapidctl("profile", "show")
+    assert ran.code == 0
+    assert not any(line.startswith(("margin", "contexts")) for line in ran.stdout.splitlines())
+    (document,) = rapidctl("profile", "show", "--json").documents
+    assert document["profile"]["margin"] == {"factor": 1.0, "late_share": 0.02, "n": 0}
 
 
 def test_profile_show_without_one_says_how_to_get_one(peer: Peer, rapidctl: Rapidctl) -> None:

@@ -45,6 +45,13 @@ def test_a_partition_of_an_older_daemon_tells_no_groups_and_no_bounds() -> None:
     assert wire.decode_reply(encode(fields)) == replace(samples.PARTITION, groups=None, bounds=None, chunk_limit=None)
 
 
+def test_a_profile_of_an_older_daemon_tells_no_margin_and_no_short_contexts() -> None:
+    fields = msgspec.msgpack.decode(wire.encode(samples.PARTITION))
+    del fields["calibration"]["margin"], fields["calibration"]["short_contexts"]
+    older = replace(samples.CALIBRATION, margin=None, short_contexts={})
+    assert wire.decode_reply(encode(fields)) == replace(samples.PARTITION, calibration=older)
+
+
 @pytest.mark.parametrize(
     "path", sorted(goldens.FOLDER.glob("*/*.bin")), ids=lambda path: f"{path.parent.name}-{path.stem}"
 )

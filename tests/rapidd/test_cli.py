@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from rapidctl import __version__
 from rapidd.policy.profile import save_profile
@@ -164,11 +165,13 @@ def test_doctor_exits_1_and_says_what_to_do(empty: str, folder: Path) -> None:
 
 
 def test_a_profile_in_a_file_is_shown_as_the_daemon_shows_its_own(tmp_path: Path) -> None:
-    save_profile(PROFILE, tmp_path / "p.json")
+    short = tuple(sample for sample in PROFILE.prefill if sample.units == 4 or sample.context == 0)
+    save_profile(replace(PROFILE, prefill=short), tmp_path / "p.json")
     answer = rapidd("profile", "show", str(tmp_path / "p.json"), "--slo-itl", "6ms", "--context", "512")
     assert (answer.returncode, answer.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
     assert "profile example on Example 4 (the configured file)" in lines
+    assert "contexts long ones were not measured, so attention is an estimate: prefill on 2, 3 of 4 units" in lines
     assert "fewest decode units for 6 ms a step, 512 tokens a row:" in lines
     knee = json.loads(rapidd("profile", "show", str(tmp_path / "p.json"), "--json").stdout)["knee"]
     assert [row["rows"] for row in knee["rows"]] == [1, 2, 4, 8, 16, 32, 64]

@@ -37,6 +37,8 @@ CALIBRATION = wire.CalibrationInfo(
         wire.FitInfo(part="hybrid", n=10, median=0.05, p95=0.2),
     ],
     corrections=[wire.CorrectionInfo(mode="hybrid", kind="mixed", factor=1.07, error=0.02, n=512)],
+    margin=wire.GapMarginInfo(factor=1.12, late_share=0.02, n=4096),
+    short_contexts={"decode": [1], "prefill": [1]},
 )
 PARTITION = wire.PartitionInfo(
     call=7,

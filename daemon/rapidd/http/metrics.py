@@ -202,6 +202,13 @@ def _lanes(snapshot: wire.Snapshot) -> Iterator[Metric]:
             yield _gauge(
                 "rapidd_chunk_limit_tokens", "Prompt tokens of a batch since memory ran out.", partition.chunk_limit
             )
+        margin = partition.calibration.margin if partition.calibration else None
+        if margin is not None:
+            yield _gauge(
+                "rapidd_gap_margin_ratio",
+                f"What predicted gaps are multiplied by, to keep late ones at {margin.late_share:.0%}.",
+                margin.factor,
+            )
         yield _gauge("rapidd_control_epoch", "Counts changes of policy and override.", partition.epoch)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
-from rapidctl.wire import CalibrationInfo, CorrectionInfo, FitInfo, KneeRow
+from rapidctl.wire import CalibrationInfo, CorrectionInfo, FitInfo, GapMarginInfo, KneeRow
 from rapidd.ipc import AskProfile, ProfileAnswer
 from rapidd.policy.correction import Correction
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
-from rapidd.policy.margin import GapMargin
+from rapidd.policy.margin import LATE_SHARE, GapMargin
 from rapidd.policy.options import Predictor
 
 
@@ -68,6 +68,8 @@ class Calibration:
                 CorrectionInfo(mode=one.mode, kind=one.kind, factor=one.factor, error=one.error, n=one.n)
                 for one in self.correction.all()
             ],
+            margin=GapMarginInfo(factor=self.margin.factor, late_share=LATE_SHARE, n=self.margin.n),
+            short_contexts=self.cost.short_contexts(),
         )
 
     def answer(self, ask: AskProfile, itl_slo_s: float) -> ProfileAnswer:

@@ -70,13 +70,15 @@ class FitReport(Struct, frozen=True):
 class _Lane:
     """One lane on one number of units: ``curve(n) + line(work)`` alone, and what running beside costs."""
 
-    __slots__ = ("curve", "factor", "least", "line", "offset", "slope")
+    __slots__ = ("curve", "factor", "least", "line", "offset", "short", "slope")
 
-    def __init__(self, curve: Curve, line: Line, least: int = 0) -> None:
+    def __init__(self, curve: Curve, line: Line, least: int = 0, short: bool = False) -> None:
         self.curve = curve
         self.line = line
         self.least = least
         """Of prefill: see `attended`."""
+        self.short = short
+        """Whether no long context was measured on it."""
         self.slope = line.slope
         """Of prefill's line, which does not bend."""
         self.factor = TURNS_FACTOR
@@ -86,7 +88,7 @@ class _Lane:
     def times(self, factor: float) -> _Lane:
         """A lane on which everything takes so many times as long alone."""
         curve = Curve(self.curve.knots, [factor * value for value in self.curve.values])
-        return _Lane(curve, self.line.times(factor), self.least)
+        return _Lane(curve, self.line.times(factor), self.least, self.short)
 
 
 class CostModel:
@@ -166,6 +168,14 @@ class CostModel:
             found[count] = next((units for units, seconds in steps if seconds <= itl_slo_s), None)
         return found
 
+    def short_contexts(self) -> dict[Literal["decode", "prefill"], list[int]]:
+        """By lane the numbers of units on which no long context was measured, ascending; only lanes that have some."""
+        found: dict[Literal["decode", "prefill"], list[int]] = {
+            "decode": [units for units, lane in sorted(self._decode.items()) if lane.short],
+            "prefill": [units for units, lane in sorted(self._prefill.items()) if lane.short],
+        }
+        return {lane: units for lane, units in found.items() if units}
+
     def _padded(self, rows: int) -> int:
         buckets = self.profile.row_buckets
         return buckets[bisect_left(buckets, rows)] if buckets and rows <= buckets[-1] else rows
@@ -241,15 +251,17 @@ def _borrow_lines(lanes: dict[int, _Lane], points: Mapping[int, Sequence[Point]]
     """Where a calibration ran out of time before any long context, attention is no gift.
 
     Such lanes have the line of the one with the most units, as many times as steep as their batches take longer.
+    Where that one has no line of its own either, they keep what was fitted.
     """
-    whole = lanes[max(lanes)] if lanes else None
-    if whole is None or not tells_apart(points[max(lanes)]):
-        return
-    for units, those in points.items():
-        if not tells_apart(those):
+    short = {units: those for units, those in points.items() if not tells_apart(those)}
+    most = max(points, default=0)
+    whole = None if most in short else lanes.get(most)
+    for units, those in short.items():
+        if whole is not None:
             ratios = [seconds / (whole.curve.at(n) + whole.line.at(work)) for n, work, seconds in those]
             line = whole.line.times(statistics.median(ratios))
             lanes[units] = _Lane(fit_beside(line, those), line, whole.least)
+        lanes[units].short = True
 
 
 def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:

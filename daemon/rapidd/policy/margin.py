@@ -26,6 +26,8 @@ class GapMargin:
 
     def __init__(self) -> None:
         self.factor = 1.0
+        self.n = 0
+        """Gaps seen."""
         self._last_ns = 0
 
     def step_ended(self, ended_ns: int, itl_slo_s: float, *, goes_on: bool) -> None:
@@ -33,4 +35,5 @@ class GapMargin:
         if goes_on:
             late = (ended_ns - self._last_ns) / 1e9 > itl_slo_s
             self.factor = min(max(self.factor + STEP * (late - LATE_SHARE), 1.0), MOST)
+            self.n += 1
         self._last_ns = ended_ns

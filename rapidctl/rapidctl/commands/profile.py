@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rapidctl.commands import common
 from rapidctl.out import UNKNOWN, Out, duration, seconds
-from rapidctl.wire import CalibrationInfo, FitInfo, GetProfile, KneeRow, ProfileReply
+from rapidctl.wire import CalibrationInfo, FitInfo, GapMarginInfo, GetProfile, KneeRow, ProfileReply
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -73,11 +73,25 @@ def _pairs(info: CalibrationInfo) -> list[tuple[str, str]]:
         ("measured", f"{duration(max(0.0, time.time() - info.made_unix_s))} ago, {software}"),
         *([("note", info.note)] if info.note else []),
         ("error", f"{_error(info.fit)}, on {info.fit.n} held-back measurements"),
+        *([("contexts", _short_contexts(info))] if info.short_contexts else []),
+        *([("margin", _margin(info.margin))] if info.margin and info.margin.n else []),
     ]
 
 
 def _error(fit: FitInfo) -> str:
     return UNKNOWN if fit.median is None or fit.p95 is None else f"median {fit.median:.1%}, p95 {fit.p95:.1%}"
+
+
+def _short_contexts(info: CalibrationInfo) -> str:
+    lanes = [f"{lane} on {', '.join(map(str, units))}" for lane, units in info.short_contexts.items()]
+    return f"long ones were not measured, so attention is an estimate: {'; '.join(lanes)} of {info.units_total} units"
+
+
+def _margin(margin: GapMarginInfo) -> str:
+    return (
+        f"gaps count {margin.factor:.2f} times as long as predicted, to keep late ones at {margin.late_share:.0%}; "
+        f"{margin.n} seen"
+    )
 
 
 def _show_tables(reply: ProfileReply, info: CalibrationInfo, out: Out) -> None:

@@ -99,6 +99,17 @@ class CorrectionInfo(Struct, kw_only=True):
     n: int
 
 
+class GapMarginInfo(Struct, kw_only=True):
+    """How many times as long as predicted gaps count, so that ``late_share`` of them exceed the ITL objective.
+
+    ``n``: gaps that it has learnt from.
+    """
+
+    factor: float
+    late_share: float
+    n: int
+
+
 class CalibrationInfo(Struct, kw_only=True):
     """The calibrated profile in use: what it was measured on, how well it fits, how it is corrected.
 
@@ -118,6 +129,10 @@ class CalibrationInfo(Struct, kw_only=True):
     fit: FitInfo
     parts: list[FitInfo]
     corrections: list[CorrectionInfo]
+    margin: GapMarginInfo | None = None
+    """Null from a daemon that does not publish it."""
+    short_contexts: dict[Literal["decode", "prefill"], list[int]] = {}
+    """By lane the numbers of units on which no long context was measured; a lane without any is not in it."""
 
 
 class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):

@@ -162,6 +162,7 @@ def test_a_profile_tells_its_error_its_corrections_and_its_knee() -> None:
     assert any(line.startswith(f"profile  {samples.CALIBRATION.name}, off by ") for line in text)
     for found in samples.CALIBRATION.corrections:
         assert any(f"{found.mode} {found.kind}: took ×{found.factor:.2f}" in line for line in text)
+    assert "gaps count ×1.12 to keep late ones at 2%, n=4096" in text
     assert text[-1].startswith("rows→fewest units for ")
 
 

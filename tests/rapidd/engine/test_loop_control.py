@@ -148,6 +148,8 @@ def test_a_profile_is_named_its_error_told_and_every_batch_corrects_it(calibrate
     corrections = {(one.mode, one.kind): one for one in answer.calibration.corrections}
     assert corrections["hybrid", "decode"].n >= 10
     assert corrections["hybrid", "prefill"].n == 1
+    assert answer.calibration.margin is not None
+    assert answer.calibration.margin.n >= 10
     assert [row.rows for row in answer.knee] == [1, 2, 4, 8, 16, 32, 64]
     assert {row.decode_units for row in answer.knee} <= {calibrated.engine._hello.device.units, None}
 

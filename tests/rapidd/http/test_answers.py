@@ -144,6 +144,8 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
     assert (restarts["engine", "hang"], restarts["engine", "exit"], restarts["front", "hang"]) == (1, 0, 0)
     (unreadable,) = families["rapidd_decode_errors"].samples
     assert (unreadable.labels, unreadable.value) == ({"socket": "requests", "code": "malformed"}, 2)
+    (margin,) = families["rapidd_gap_margin_ratio"].samples
+    assert margin.value == 1.12
     (alias,) = families["vllm:num_requests_waiting"].samples
     assert (alias.labels, alias.value) == ({"model_name": samples.MODEL.path}, samples.COUNTS.waiting)
 
@@ -154,6 +156,9 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
     )  # fmt: skip
     assert b"rapidd_ready 0.0" in metrics.render(starting)
     assert b"rapidd_up 0.0" in metrics.render(None)
+    for calibration in (None, replace(samples.CALIBRATION, margin=None)):
+        partition = replace(samples.PARTITION, calibration=calibration)
+        assert b"rapidd_gap_margin" not in metrics.render(replace(samples.SNAPSHOT, partition=partition))
 
 
 def names_in(text: str) -> set[str]:

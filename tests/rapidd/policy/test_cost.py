@@ -81,6 +81,7 @@ def test_where_no_long_context_was_measured_attention_still_takes_its_time() -> 
         prefill=tuple(s for s in PROFILE.prefill if s.units == 4 or (not s.beside and s.context == 0)),
     )
     model = CostModel(short)
+    assert (MODEL.short_contexts(), model.short_contexts()) == ({}, {"decode": [1, 2], "prefill": [2, 3]})
     for on in (1, 2):
         ratio = profiles.decode_law(32, 32 * 512, on) / profiles.decode_law(32, 32 * 512, 4)
         extra = model.decode_s(32, 500_000, on) - model.decode_s(32, 100_000, on)
@@ -89,6 +90,15 @@ def test_where_no_long_context_was_measured_attention_still_takes_its_time() -> 
     for on in (2, 3):
         assert model.prefill_s(512, 4096, on) == near(profiles.prefill_law(512, 4096, on))
         assert model.prefill_s(1024, 0, on) == near(profiles.prefill_law(1024, 0, on))
+
+
+def test_where_only_one_length_was_measured_on_all_units_none_is_known_of_any() -> None:
+    alone = msgspec.structs.replace(
+        PROFILE, decode=tuple(s for s in PROFILE.decode if not s.beside and s.kv_tokens == 512 * s.rows)
+    )
+    assert CostModel(alone).short_contexts() == {"decode": [1, 2, 4]}
+    fewer = msgspec.structs.replace(alone, decode=tuple(s for s in alone.decode if s.units != 1))
+    assert CostModel(fewer).short_contexts() == {"decode": [1, 2, 4]}, "what one unit takes follows from two"
 
 
 def test_rows_are_padded_to_the_next_bucket() -> None:

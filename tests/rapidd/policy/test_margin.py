@@ -60,6 +60,7 @@ def test_where_no_row_went_on_nobody_waited_and_there_was_no_gap() -> None:
     margin = GapMargin()
     margin.step_ended(0, SLO_S, goes_on=False)
     margin.step_ended(10**9, SLO_S, goes_on=False)
-    assert margin.factor == 1.0
+    assert (margin.factor, margin.n) == (1.0, 0)
     margin.step_ended(2 * 10**9, SLO_S, goes_on=True)
     assert margin.factor == pytest.approx(1.0 + STEP * (1.0 - LATE_SHARE))
+    assert margin.n == 1

@@ -155,6 +155,9 @@ def _profile_lines(info: PartitionInfo, whatif: WhatIf, width: int) -> list[Cont
     fit = calibration.fit
     error = UNKNOWN if fit.median is None or fit.p95 is None else f"{fit.median:.1%}, p95 {fit.p95:.1%}"
     said = [f"profile  {calibration.name}, off by {error}"]
+    margin = calibration.margin
+    if margin is not None and margin.n:
+        said.append(f"gaps count ×{margin.factor:.2f} to keep late ones at {margin.late_share:.0%}, n={margin.n}")
     said += [
         f"{found.mode} {found.kind}: took ×{found.factor:.2f}, then off by {found.error:.0%}, n={found.n}"
         for found in calibration.corrections
