@@ -28,11 +28,14 @@ class GapMargin:
         self.factor = 1.0
         self.n = 0
         """Gaps seen."""
-        self._last_ns = 0
+        self._last_ns: int | None = None
 
     def step_ended(self, ended_ns: int, itl_slo_s: float, *, goes_on: bool) -> None:
-        """A batch with decode rows ended. ``goes_on``: whether one of them had a step before: else it was no gap."""
-        if goes_on:
+        """A batch with decode rows ended. ``goes_on``: whether one of them had a step before: else it was no gap.
+
+        Who goes on with what another engine began had its last step there: the first batch of all ends no gap.
+        """
+        if goes_on and self._last_ns is not None:
             late = (ended_ns - self._last_ns) / 1e9 > itl_slo_s
             self.factor = min(max(self.factor + STEP * (late - LATE_SHARE), 1.0), MOST)
             self.n += 1

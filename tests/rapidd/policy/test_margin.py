@@ -64,3 +64,12 @@ def test_where_no_row_went_on_nobody_waited_and_there_was_no_gap() -> None:
     margin.step_ended(2 * 10**9, SLO_S, goes_on=True)
     assert margin.factor == pytest.approx(1.0 + STEP * (1.0 - LATE_SHARE))
     assert margin.n == 1
+
+
+def test_the_first_batch_of_an_engine_ends_no_gap() -> None:
+    """Streams that a new engine resumed had steps in the old one: all time since the machine's start counted as late."""
+    margin = GapMargin()
+    margin.step_ended(10**12, SLO_S, goes_on=True)
+    assert margin.factor == 1.0
+    margin.step_ended(10**12 + OVER_NS, SLO_S, goes_on=True)
+    assert margin.factor > 1.0
