@@ -267,18 +267,26 @@ def _borrow_lines(lanes: dict[int, _Lane], points: Mapping[int, Sequence[Point]]
 def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
     """By units, each with the `_Lane.least` that fits its samples best."""
     lanes: dict[int, _Lane] = {}
-    found: dict[int, list[Point]] = {}
-    for units in sorted({sample.units for sample in samples if not sample.beside}):
-        own = [sample for sample in samples if sample.units == units and not sample.beside]
+    alone: dict[int, list[PrefillSample]] = defaultdict(list)
+    for sample in samples:
+        if not sample.beside:
+            alone[sample.units].append(sample)
+    for units, own in sorted(alone.items()):
         best = math.inf
         for least in LEAST_TOKENS:
-            points = [(s.tokens, attended(s.tokens, s.context, least), s.seconds) for s in own]
+            points = _chunk_points(own, least)
             curve, line = fit(points)
             error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in points)
             if error < best - SAME:
-                best, lanes[units], found[units] = error, _Lane(curve, line, least), points
-    _borrow_lines(lanes, found)
+                best, lanes[units] = error, _Lane(curve, line, least)
+    if lanes:  # who borrows a line counts work as its owner does
+        least = lanes[max(lanes)].least
+        _borrow_lines(lanes, {units: _chunk_points(own, least) for units, own in alone.items()})
     return lanes
+
+
+def _chunk_points(samples: Iterable[PrefillSample], least: int) -> list[Point]:
+    return [(s.tokens, attended(s.tokens, s.context, least), s.seconds) for s in samples]
 
 
 def _with_fewer(lanes: dict[int, _Lane], legal: Iterable[int]) -> dict[int, _Lane]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -99,6 +100,20 @@ def test_where_only_one_length_was_measured_on_all_units_none_is_known_of_any() 
     assert CostModel(alone).short_contexts() == {"decode": [1, 2, 4]}
     fewer = msgspec.structs.replace(alone, decode=tuple(s for s in alone.decode if s.units != 1))
     assert CostModel(fewer).short_contexts() == {"decode": [1, 2, 4]}, "what one unit takes follows from two"
+
+
+def test_a_split_that_borrows_a_line_counts_few_tokens_behind_a_long_context_as_all_units_do() -> None:
+    """Its samples were counted by a `least` of its own, predictions by that of all units: a third too long."""
+
+    def law(tokens: int, context: int, units: int) -> float:
+        return (1e-3 + 2e-5 * tokens + 4e-9 * (max(tokens, 64) * context + tokens * tokens / 2)) * 4 / units
+
+    whole = [PrefillSample(*at, 4, law(*at, 4)) for at in product(profiles.TOKENS, profiles.CONTEXTS)]
+    few = [(16, 0), (24, 8192), (128, 0)]
+    split = [PrefillSample(*at, 2, law(*at, 2)) for at in few]
+    model = CostModel(msgspec.structs.replace(PROFILE, prefill=tuple(whole + split)))
+    for at in few:
+        assert model.prefill_s(*at, 2) == near(law(*at, 2))
 
 
 def test_rows_are_padded_to_the_next_bucket() -> None:
