@@ -106,15 +106,16 @@ def _options() -> argparse.Namespace:
 
 
 def _trace_file(text: str) -> tuple[Path, float]:
-    """A file and how fast its requests come, of the rate recorded, at scale 1."""
-    path, _, factor = text.partition("@")
+    """A file and how fast its requests come, of the rate recorded, at scale 1. Its folders may have an @ in their names."""
+    folder, slash, name = text.rpartition("/")
+    file, _, factor = name.partition("@")
     try:
         speed = float(factor or 1)
     except ValueError:
         speed = 0.0
     if not 0 < speed < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: X in FILE@X is a positive number")
-    return Path(path), speed
+    return Path(folder + slash + file), speed
 
 
 def jobs_of(arguments: argparse.Namespace, gpu: int) -> list[Job]:

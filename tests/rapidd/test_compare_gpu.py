@@ -80,3 +80,9 @@ def test_a_trace_may_come_faster_than_recorded_at_every_scale() -> None:
 def test_a_speed_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="positive"):
         _trace_file(text)
+
+
+@pytest.mark.parametrize(("text", "speed"), [("runs@host/a.jsonl", 1.0), ("runs@host/a.jsonl@2", 2.0)])
+def test_a_folder_may_have_an_at_sign_in_its_name(text: str, speed: float) -> None:
+    """What follows the first one was taken for the speed."""
+    assert _trace_file(text) == (Path("runs@host/a.jsonl"), speed)
