@@ -102,8 +102,8 @@ def main() -> int:
 
 
 def _device() -> str:
-    """As the daemon chooses by itself."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """As the daemon chooses by itself, of those that the soak knows: AMD's GPUs are not among them."""
+    return "cuda" if torch.version.cuda and torch.cuda.is_available() else "cpu"
 
 
 def soak(settings: Settings) -> Found:
