@@ -67,7 +67,7 @@ def test_where_no_row_went_on_nobody_waited_and_there_was_no_gap() -> None:
 
 
 def test_the_first_batch_of_an_engine_ends_no_gap() -> None:
-    """Streams that a new engine resumed had steps in the old one: all time since the machine's start counted as late."""
+    """Resumed streams had their last steps in the engine before: the time since the machine started counted as late."""
     margin = GapMargin()
     margin.step_ended(10**12, SLO_S, goes_on=True)
     assert margin.factor == 1.0
