@@ -47,7 +47,7 @@ class _Options(Struct, frozen=True):
     warmup: float
     seed: int
     drain: float = math.inf
-    """After the window, what is open is given up."""
+    """So long after the last arrival what is open is given up."""
 
 
 class _Quantiles(Struct, frozen=True):
@@ -166,7 +166,8 @@ def check(arguments: argparse.Namespace, measured: Measured) -> list[Checked]:
 
 def _check(run: _Run, load: Trace, calibration: Calibration, setup: Setup, options: _Options) -> Checked:
     done = Machine(calibration, run.policy, setup).run(load_of(load, setup.block_tokens))
-    own, seen = summarize(done, run.slo, options.warmup, options.seconds + options.drain), run.summary
+    last_s = load.requests[-1].arrival_s if load.requests else 0.0
+    own, seen = summarize(done, run.slo, options.warmup, last_s + options.drain), run.summary
     figures = [
         ("met", seen.both_met, own.met),
         ("goodput", seen.met / seen.duration_s if seen.duration_s else None, own.met * own.requests / own.seconds),

@@ -75,6 +75,23 @@ def test_a_window_is_simulated_as_it_was_measured(
     assert "beyond 15%: nothing" in out
 
 
+def test_a_simulated_run_is_cut_off_where_the_measured_one_was(
+    measured: dict[str, Any], tmp_path: Path, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So long after the last arrival, wherever the window ends: the simulator had the time to its end more."""
+
+    def simulated(**options: float) -> list[float]:
+        measured["options"] |= options
+        spot_check(measured, tmp_path, profile, "--trace", str(TRACE))
+        (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+        return [one["simulated"] for one in run["differences"]]
+
+    last_s = 6.098  # and the next request comes after 11.9 s
+    whole, cut = simulated(seconds=11.9), simulated(seconds=11.9, drain=1.0)
+    assert cut != whole
+    assert cut == simulated(seconds=last_s + 0.001, drain=1.0)
+
+
 def test_what_differs_by_more_than_the_limit_is_named_and_fails(
     measured: dict[str, Any], tmp_path: Path, profile: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
