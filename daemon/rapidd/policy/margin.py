@@ -27,14 +27,18 @@ class GapMargin:
     def __init__(self) -> None:
         self.factor = 1.0
         self.n = 0
-        """Gaps seen."""
+        """Gaps seen under this objective."""
         self._last_ns: int | None = None
+        self._itl_slo_s: float | None = None
 
     def step_ended(self, ended_ns: int, itl_slo_s: float, *, goes_on: bool) -> None:
         """A batch with decode rows ended. ``goes_on``: whether one of them had a step before: else it was no gap.
 
-        Who goes on with what another engine began had its last step there: the first batch of all ends no gap.
+        Who goes on with what another engine began had its last step there: the first batch of all ends no gap. What was
+        late for one objective says nothing of another.
         """
+        if itl_slo_s != self._itl_slo_s:
+            self.factor, self.n, self._itl_slo_s = 1.0, 0, itl_slo_s
         if goes_on and self._last_ns is not None:
             late = (ended_ns - self._last_ns) / 1e9 > itl_slo_s
             self.factor = min(max(self.factor + STEP * (late - LATE_SHARE), 1.0), MOST)

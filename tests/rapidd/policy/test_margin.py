@@ -73,3 +73,12 @@ def test_the_first_batch_of_an_engine_ends_no_gap() -> None:
     assert margin.factor == 1.0
     margin.step_ended(10**12 + OVER_NS, SLO_S, goes_on=True)
     assert margin.factor > 1.0
+
+
+def test_a_margin_that_was_learnt_of_one_objective_is_forgotten_with_it() -> None:
+    """A reload that raised an objective nobody could keep left its margin of 1.3, for 750 gaps."""
+    margin = GapMargin()
+    see(margin, [OVER_NS] * 20)
+    assert margin.factor == MOST
+    margin.step_ended(10**12, 2 * SLO_S, goes_on=False)
+    assert (margin.factor, margin.n) == (1.0, 0)
