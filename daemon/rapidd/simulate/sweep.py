@@ -163,7 +163,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 def verdicts(results: Sequence[Goodput]) -> list[Verdict]:
-    """One for each trace and objective, in order of appearance."""
+    """One for each trace and objective, in the order of their names and sizes."""
     cells: dict[tuple[str, float], dict[str, Goodput]] = {}
     for result in results:
         cells.setdefault((result.trace, result.itl_s), {})[result.arm] = result
@@ -216,8 +216,9 @@ def markdown(results: Sequence[Goodput]) -> str:
     lines += ["| trace | ITL ms | auto, of the recorded rate | best static | auto / best static | auto / hybrid:512 |"]
     lines += ["|---|---|---|---|---|---|"]
     found = verdicts(results)
+    no_static = "none serves it" if any(arm not in ADAPTIVE for arm in arms) else "-"
     for v in found:
-        best = f"{v.best_static} {_number(v.best_scale, v.best_at_ceiling)}" if v.best_static else "none serves it"
+        best = f"{v.best_static} {_number(v.best_scale, v.best_at_ceiling)}" if v.best_static else no_static
         cells = (_number(v.auto, v.auto_at_ceiling), best, _number(v.over_best), _number(v.over_hybrid))
         lines.append(f"| {v.trace} | {1e3 * v.itl_s:g} | {' | '.join(cells)} |")
     means = (geometric_mean(v.over_best for v in found), geometric_mean(v.over_hybrid for v in found))

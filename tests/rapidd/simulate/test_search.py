@@ -109,6 +109,12 @@ def test_a_trace_that_no_static_arm_serves_has_no_ratio() -> None:
     assert geometric_mean([None]) is None
 
 
+def test_only_static_arms_that_were_tried_serve_nothing() -> None:
+    """A search for `auto` alone said of them all that none serves the trace."""
+    assert "| t | 25 | 1.80 | none serves it | - | - |" in markdown([result("hybrid:512", None), result("auto", 1.8)])
+    assert "| t | 25 | 1.80 | - | - | - |" in markdown([result("rapid", 1.0), result("auto", 1.8)])
+
+
 def test_a_goodput_at_the_search_s_ceiling_is_a_bound_and_in_no_ratio_and_no_mean() -> None:
     easy = [result("hybrid:512", 50.0, "easy", at_ceiling=True), result("auto", 50.0, "easy", at_ceiling=True)]
     best = [
