@@ -132,4 +132,6 @@ def test_a_goodput_at_the_search_s_ceiling_is_a_bound_and_in_no_ratio_and_no_mea
     assert "| easy | 25 | >= 50.00 | hybrid:512 >= 50.00 | - | - |" in told
     assert "| geometric mean | | | | 2.00 | 1.73 |" in told
     assert "in no ratio and in no mean" in told
+    assert "a static arm ends there and auto below it, worse and in no mean: 1" in told, "or only its wins count"
+    assert "worse and in no mean" not in markdown([one for one in found if one.trace != "best"])
     assert ">=" not in markdown([one for one in found if one.trace == "hard"])
