@@ -226,7 +226,8 @@ def markdown(results: Sequence[Goodput]) -> str:
     if any(result.at_ceiling for result in results):
         highest = f"{STEP**HIGHEST:.1f} times the recorded rate, the highest tried"
         lines += ["", f"`>=`: still served at {highest}; such a bound is in no ratio and in no mean."]
-    if worse := sum(v.best_at_ceiling and not v.auto_at_ceiling for v in found):
+    worse = sum(v.best_at_ceiling and not v.auto_at_ceiling for v in found)
+    if worse and "auto" in arms:
         lines.append(f"Cells in which a static arm ends there and auto below it, worse and in no mean: {worse}.")
     return "\n".join(lines)
 

@@ -134,4 +134,5 @@ def test_a_goodput_at_the_search_s_ceiling_is_a_bound_and_in_no_ratio_and_no_mea
     assert "in no ratio and in no mean" in told
     assert "a static arm ends there and auto below it, worse and in no mean: 1" in told, "or only its wins count"
     assert "worse and in no mean" not in markdown([one for one in found if one.trace != "best"])
+    assert "worse and in no mean" not in markdown([one for one in found if one.arm != "auto"]), "it was not tried"
     assert ">=" not in markdown([one for one in found if one.trace == "hard"])
