@@ -106,7 +106,7 @@ def _options() -> argparse.Namespace:
 
 
 def _trace_file(text: str) -> tuple[Path, float]:
-    """A file and how fast its requests come, of the rate recorded, at scale 1. An @ in a folder's name is part of it."""
+    """A file and how fast its requests come at scale 1, of the rate recorded. An @ in a folder's name is part of it."""
     folder, slash, name = text.rpartition("/")
     file, _, factor = name.partition("@")
     try:
