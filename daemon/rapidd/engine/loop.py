@@ -272,7 +272,7 @@ class Engine:
                     log.bug(f"a {batch.kind} batch failed", result.error, event="batch_failed")
                 limit = self._scheduler.chunk_limit
                 done = self._scheduler.finish(batch, result)
-                watch_gap(self._calibration.margin, batch, result, self._pace.itl_slo_s)
+                watch_gap(self._calibration.margin, batch, result, self._pace.itl_slo_s, sized=self._control.foresees)
                 if self._scheduler.chunk_limit != limit:
                     self._notice("out_of_memory", "warn", limited(batch, self._scheduler.chunk_limit), None)
                 if done.outcomes:

@@ -40,13 +40,14 @@ def learn(
     calibration.correction.observe(batch.mode, batch.kind, predicted, (result.ended_ns - result.started_ns) / 1e9)
 
 
-def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, itl_slo_s: float) -> None:
+def watch_gap(margin: GapMargin, batch: Batch, result: BatchResult, itl_slo_s: float, *, sized: bool) -> None:
     """Tell the margin of the gap that a batch ended. One that failed ends none.
 
     All rows that decode are in every step, so who has a second output had its last step in the batch before.
+    ``sized``: whether predictions sized it. Gaps under other plans say nothing of these.
     """
     if batch.num_decode and result.error is None:
-        goes_on = any(row.start > row.prompt_len for row in batch.rows[: batch.num_decode])
+        goes_on = sized and any(row.start > row.prompt_len for row in batch.rows[: batch.num_decode])
         margin.step_ended(result.ended_ns, itl_slo_s, goes_on=goes_on)
 
 

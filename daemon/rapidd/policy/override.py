@@ -26,7 +26,7 @@ from rapidd.ipc import (
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.options import Predictor
 from rapidd.policy.plan import Plan, State
-from rapidd.policy.policies import NO_PROFILE, Policy, fixed, make
+from rapidd.policy.policies import NO_PROFILE, PREDICTING, Policy, fixed, make
 
 GUARD_ITL: Final = 1.5
 GUARD_TTFT: Final = 2.0
@@ -87,6 +87,13 @@ class Control:
         """The device is calibrated: policies that look at predictions have them from now on."""
         self.predictor = predict
         self._decide = self._make(self.policy)
+
+    @property
+    def foresees(self) -> bool:
+        """Whether predictions size the steps of the plan in force: its policy's, or a chunk that nobody sized."""
+        if self.plan is not None and self.plan.mode == "hybrid" and self.plan.chunk is None:
+            return True
+        return self.override is None and self.policy in PREDICTING
 
     # --- operators
 

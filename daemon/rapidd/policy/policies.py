@@ -19,6 +19,8 @@ from rapidd.policy.plan import Plan, State
 Policy = Callable[[State], Plan]
 
 NO_PROFILE = "no profile: rapidd calibrate"
+PREDICTING = ("auto", "rapid")
+"""Policies that choose by predicted times, where there is a profile."""
 _FIXED = re.compile(r"(?P<mode>serial|hybrid|shared|split)(:(?P<number>[1-9][0-9]{0,5}))?")
 ADAPTIVE = ("auto", "rapid", "atom", "pdmux")
 """Those that look at the state."""

@@ -276,7 +276,7 @@ class Machine:
         sampled = sum(row.samples for row in batch.rows)
         result = BatchResult(token_ids=[0] * sampled, ended_ns=int(self._now_s * 1e9))
         done = self.scheduler.finish(batch, result)
-        watch_gap(self._margin, batch, result, self._setup.slo.itl_s)
+        watch_gap(self._margin, batch, result, self._setup.slo.itl_s, sized=self.control.foresees)
         for outcome in done.outcomes:
             record = records[outcome.request.rid - 1]
             record.token_s.append(self._now_s)

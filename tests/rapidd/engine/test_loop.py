@@ -26,6 +26,8 @@ def test_gaps_beyond_the_objective_make_a_margin(bench: Bench, monkeypatch: pyte
     monkeypatch.setattr(bench.engine._pace, "itl_slo_s", 1e-9)
     margin = bench.engine._calibration.margin
     before = margin.factor
+    bench.send(ipc.SetPolicy(1, "hybrid", "ana", None))  # whose chunks are sized by predictions
+    bench.until(ipc.ControlDone)
     bench.submit(1, [1, 400, 401], max_tokens=7)
     while bench.until(ipc.Step).tokens[-1].finish is None:
         pass

@@ -137,6 +137,8 @@ def test_a_profile_is_named_its_error_told_and_every_batch_corrects_it(calibrate
     assert partition.profile.startswith("stories260K_hf on ")
     assert partition.calibration is not None
     assert partition.calibration.fit.n > 100
+    calibrated.send(ipc.SetPolicy(5, "hybrid", "ana", None))
+    calibrated.until(ipc.ControlDone)
     calibrated.submit(1, [1, 403, 407, 261], max_tokens=12)
     while not any(token.finish for token in calibrated.until(ipc.Step).tokens):
         pass

@@ -54,6 +54,20 @@ def test_an_override_stands_above_the_policy_until_it_expires() -> None:
     assert [notice.kind for notice in control.notices] == ["decision", "override", "decision", "ttl", "decision"]
 
 
+@pytest.mark.parametrize(
+    ("policy", "foreseen"),
+    [("auto", True), ("rapid", True), ("hybrid", True), ("hybrid:32", False), ("shared", False), ("atom", False)],
+)
+def test_steps_are_foreseen_where_predictions_size_them(policy: str, foreseen: bool) -> None:
+    control = Control(policy, TABLE)
+    control.know(Predictor(cost_model()))
+    mode(control)
+    assert control.foresees == foreseen
+    split(control)
+    mode(control)
+    assert not control.foresees
+
+
 def test_release_and_releasing_nothing() -> None:
     control = Control("auto", TABLE)
     split(control, ttl_s=None)
