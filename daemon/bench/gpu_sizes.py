@@ -66,7 +66,7 @@ class Sizes:
     """Of the arriving prompts, cached; whole blocks."""
     chunk: int = 1024
     arrivals: int = 32
-    splits: tuple[int, ...] = (24, 32, 48)
+    splits: tuple[int, ...] = (24, 32, 40, 48, 64)
     """Units of decode."""
     loaded: Decode = Decode(32, 1024)
     loaded_arrivals: tuple[int, int] = (12, 4096)

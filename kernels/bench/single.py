@@ -22,6 +22,7 @@ from common import (
     timed,
     workspace,
 )
+from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from rapid_kernels import Ragged, make_ragged
@@ -41,6 +42,7 @@ from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT, ti
 DECODE_TILES = {
     "two a unit": DecodeTile(),
     "at most 128": DecodeTile(most=128),
+    "one a unit": DecodeTile(stages=7, most=128),
     "by pointers": DecodeTile(bulk=False),
 }
 PROMPTS = ((2048, 0), (2048, 2048), (2048, 6144), (2048, 14336), (1024, 4096), (512, 1024), (512, 16384))
@@ -56,23 +58,35 @@ PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
 }
 
 
+READ_MIB = (32, 64, 128, 256, 512)
+"""What a launch reads: O's weights, those of QKV rounded up, down's and gate-up's are 32, 64, 128 and 256."""
+
+
 def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
-    """TB/s of a plain pipelined read by SM count; TFLOP/s of a large matmul on all SMs."""
+    """TB/s of a plain pipelined read by SM count, and in many launches; TFLOP/s of a large matmul on all SMs."""
     data = torch.randint(0, 1 << 30, (1 << 30,), dtype=torch.int32, device="cuda")
     out = torch.empty(1024, dtype=torch.int32, device="cuda")
-    read = {}
-    for units, partition in partitions.items():
+
+    def rate(units: int, pieces: Tensor) -> float:
         best = 0.0
         for tile in (*READ_TILES, (8192, 5, 8, 1)):
-            ms = timed(partition.stream, lambda u=units, t=tile: read_all(data, out, u, t), 5)
-            best = max(best, data.numel() * 4 / ms / 1e9)
-        read[units] = best
+
+            def read(tile: tuple[int, int, int, int] = tile) -> None:
+                for piece in pieces:
+                    read_all(piece, out, units, tile)
+
+            best = max(best, data.numel() * 4 / timed(partitions[units].stream, read, 5) / 1e9)
+        return best
+
+    read = {units: rate(units, data[None]) for units in partitions}
+    launches = {mib: rate(132, data.view(-1, mib << 18)) for mib in READ_MIB}
     a, b = (torch.randn(8192, 8192, dtype=BF16, device="cuda") for _ in range(2))
     ms = timed(partitions[132].stream, lambda: a @ b, 10)
     print(
         "plain read, TB/s:", {u: round(v, 2) for u, v in read.items()}, f"matmul {2 * 8192**3 / ms / 1e9:.0f} TFLOP/s"
     )
-    return {"read_tb_s": read, "matmul_tflop_s": 2 * 8192**3 / ms / 1e9}
+    print("in launches of MiB:", {mib: round(v, 2) for mib, v in launches.items()})
+    return {"read_tb_s": read, "launches_tb_s": launches, "matmul_tflop_s": 2 * 8192**3 / ms / 1e9}
 
 
 def matmul_ms(partition: Partition, m: int, shape: str, tile: Tile | SlimTile | None) -> float:

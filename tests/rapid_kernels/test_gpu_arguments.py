@@ -17,8 +17,8 @@ from rapid_kernels.gpu.choice import choose
 from rapid_kernels.gpu.decode_plan import make_plan
 from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.kernels import GpuKernels
-from rapid_kernels.gpu.matmul import Tile, _programs, skinny_matmul
-from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_matmul
+from rapid_kernels.gpu.matmul import Tile, skinny_product, whole_programs
+from rapid_kernels.gpu.matmul_hopper import SlimTile, slim_product
 from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prompt_plan import PromptPlan
 from rapid_kernels.gpu.tuning import PROMPT
@@ -32,19 +32,19 @@ def test_matmul_refuses() -> None:
     workspace = Workspace("cpu", 1 << 20)
     x, weight = torch.zeros(4, 64), torch.zeros(128, 64)
     with pytest.raises(ValueError, match="17 rows do not fit a tile of 16"):
-        skinny_matmul(torch.zeros(17, 64), weight, 2, workspace, TILE)
+        skinny_product(torch.zeros(17, 64), weight, 2, workspace, TILE)
     with pytest.raises(ValueError, match="not contiguous"):
-        skinny_matmul(x, torch.zeros(64, 128).t(), 2, workspace, TILE)
+        skinny_product(x, torch.zeros(64, 128).t(), 2, workspace, TILE)
     with pytest.raises(ValueError, match="not contiguous"):
-        skinny_matmul(torch.zeros(64, 4).t(), weight, 2, workspace, TILE)
+        skinny_product(torch.zeros(64, 4).t(), weight, 2, workspace, TILE)
     with pytest.raises(ValueError, match="workspace too small"):
-        skinny_matmul(x, weight, 2, Workspace("cpu", 64), TILE)
+        skinny_product(x, weight, 2, Workspace("cpu", 64), TILE)
 
 
 @pytest.mark.parametrize(("rows", "block_n", "gated"), [(129, 128, False), (1, 64, True)])
 def test_matmul_of_the_fewest_rows_refuses(rows: int, block_n: int, gated: bool) -> None:
     with pytest.raises(ValueError, match=f"{rows} rows in {1 + gated} sums do not fit SlimTile"):
-        slim_matmul(
+        slim_product(
             torch.zeros(rows, 64), torch.zeros(128, 64), 2, Workspace("cpu", 64), SlimTile(block_n, 64, 1 << 16), gated
         )
 
@@ -80,9 +80,9 @@ def test_prompt_attention_refuses() -> None:
 
 
 @given(tiles=st.integers(1, 4000), k_steps=st.integers(1, 300), most=st.integers(1, 300))
-def test_programs(tiles: int, k_steps: int, most: int) -> None:
+def testwhole_programs(tiles: int, k_steps: int, most: int) -> None:
     """Each has a step to do; programs are left out only so that no tile is cut."""
-    programs = _programs(tiles, k_steps, most)
+    programs = whole_programs(tiles, k_steps, most)
     assert 1 <= programs <= min(most, tiles * k_steps)
     if programs < min(most, tiles * k_steps):
         assert tiles % programs == 0

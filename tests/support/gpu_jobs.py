@@ -50,7 +50,7 @@ def matmul_jobs(tile: matmul.Tile, gated: bool) -> list[Job]:
 
 def slim_matmul_jobs(tile: matmul_hopper.SlimTile, gated: bool) -> list[Job]:
     jobs: list[Job] = []
-    for rows in (16, 32):
+    for rows in (8, 16, 32):
         blocks = [rows, tile.block_k], [tile.block_n // (1 + gated), tile.block_k]
         layouts = [gl.NVMMASharedLayout.get_default_for(block, gl.bfloat16) for block in blocks]
         arguments = {"x": f"tensordesc<bf16{blocks[0]},{layouts[0]!r}>"}

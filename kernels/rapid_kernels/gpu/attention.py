@@ -312,6 +312,11 @@ class DecodeCall:
         return self.chained and self.programs == self.units * self.tile.per_unit
 
     @property
+    def leads(self) -> bool:
+        """Whether the next launch may start once all programs of the first one have: it prepares meanwhile."""
+        return self.chained and not self.early
+
+    @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """KV_HEADS, GROUP, DIM, QUERIES and PADDED of the kernels."""
         dim = int(self.q.shape[2])
@@ -339,7 +344,8 @@ def decode_attention(
 def attend_decode(call: DecodeCall, leads: bool = False) -> None:
     """The first launch; rows that several programs share are left in parts.
 
-    ``leads``: the next launch may start once all programs have, see `rapid_kernels.gpu.chain`.
+    ``leads``: the next launch may start once all programs have, see `rapid_kernels.gpu.chain`. So it may when the
+    call is chained.
     """
     q, kv, tile, plan = call.q, call.kv, call.tile, call.plan
     kv_heads, group, dim, queries, padded = call.shape
@@ -357,7 +363,8 @@ def attend_decode(call: DecodeCall, leads: bool = False) -> None:
     decode_attention_kernel[(call.groups * kv_heads,)](
         queries_of, cache, call.out, plan.tiles, plan.first, call.workspace.parts,
         rows, q.stride(0), dim**-0.5 * BASE_2,
-        *call.shape, plan.tile_tokens, tile.stages, tile.bulk, q.dtype == torch.float16, call.early, leads,
+        *call.shape, plan.tile_tokens, tile.stages, tile.bulk, q.dtype == torch.float16,
+        call.early, leads or call.leads,
         num_warps=tile.warps, **options(call.early),
     )  # fmt: skip
 

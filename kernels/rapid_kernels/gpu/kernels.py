@@ -205,7 +205,8 @@ class GpuKernels:
     def _decode_call(self, q: Tensor, kv: Tensor, ragged: Ragged, out: Tensor, workspace: Workspace) -> DecodeCall:
         """Of the planned rows."""
         bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
-        tile = decode_tile_for(ragged.units) if bulk else AMD_DECODE
+        alone = ragged.num_decode == ragged.num_rows
+        tile = decode_tile_for(ragged.units, alone) if bulk else AMD_DECODE
         return DecodeCall(q, kv, out, _scratch(ragged).plan, ragged.units, workspace, tile, self._chained(ragged))
 
     def _bulk_chunks(self, q: Tensor, window: int | None) -> bool:
@@ -237,7 +238,7 @@ class GpuKernels:
         return plan
 
     def _chained(self, ragged: Ragged) -> bool:
-        """Long kernels gain nothing by it, nor do most of those on most of a device."""
+        """Long kernels gain nothing by it."""
         few = ragged.units < CHAINED_UNITS or (self._hopper and ragged.num_rows <= CHAINED_ROWS)
         return self._bulk and ragged.num_decode == ragged.num_rows and few
 

@@ -220,25 +220,6 @@ def finish_matmul_kernel(
         _finish(y + first_row * width, total, begin // K_STEPS, m - first_row, N, ROWS, BLOCK_N, GATED)
 
 
-def skinny_matmul(
-    x: Tensor,
-    weight: Tensor,
-    units: int,
-    workspace: Workspace,
-    tile: Tile,
-    gated: bool = False,
-    chained: bool = False,
-) -> Tensor:
-    """x [M, K] by weight [N, K], M <= tile.block_m: [M, N] of x's type.
-
-    ``gated``: the first half of the weight's rows is the gate, and silu(gate) * up is given, [M, N / 2].
-    ``chained``: see `rapid_kernels.gpu.chain`.
-    Rows of x are contiguous, the weight as a whole; with ``tile.bulk`` both start at multiples of 16 bytes and so do
-    their rows. Raises ValueError when they do not fit the tile or the workspace.
-    """
-    return finish_matmul(skinny_product(x, weight, units, workspace, tile, gated, chained), gated, chained)
-
-
 def skinny_product(
     x: Tensor,
     weight: Tensor,
@@ -248,7 +229,13 @@ def skinny_product(
     gated: bool = False,
     chained: bool = False,
 ) -> Product:
-    """The same, to be finished by whoever reads it next."""
+    """x [M, K] by weight [N, K], M <= tile.block_m: [M, N] of x's type, to be finished by `finish_matmul`.
+
+    Or, unless gated, by whoever reads it next. ``gated``: the first half of the weight's rows is the gate, and
+    silu(gate) * up is given, [M, N / 2]. ``chained``: see `rapid_kernels.gpu.chain`.
+    Rows of x are contiguous, the weight as a whole; with ``tile.bulk`` both start at multiples of 16 bytes and so do
+    their rows. Raises ValueError when they do not fit the tile or the workspace.
+    """
     m, k = x.shape
     n = weight.shape[0]
     if m > tile.block_m:
@@ -257,7 +244,7 @@ def skinny_product(
         raise ValueError(f"not contiguous: x has strides {x.stride()}, the weight {weight.stride()}")
     k_steps = triton.cdiv(k, tile.block_k)
     tiles, most = triton.cdiv(n, tile.block_n), min(units * tile.per_unit, tile.most)
-    programs = min(most, tiles * k_steps) if tile.spread else _programs(tiles, k_steps, most)
+    programs = min(most, tiles * k_steps) if tile.spread else whole_programs(tiles, k_steps, most)
     # Programs that do not fill the units must not start early: they would crowd on those that are free first.
     early = chained and programs == most
     workspace.require(2 * programs * tile.block_m * tile.block_n)
@@ -290,7 +277,7 @@ def finish_matmul(product: Product, gated: bool, chained: bool) -> Tensor:
     return y
 
 
-def _programs(tiles: int, k_steps: int, most: int) -> int:
+def whole_programs(tiles: int, k_steps: int, most: int) -> int:
     """How many programs share the tiles: as many as there may be, or somewhat fewer if then no tile is cut.
 
     From 64 on, programs are more than memory needs.

@@ -3,7 +3,7 @@
 
 One warp starts the copies, four multiply. Weights are nobody's output, so a chained program fills its stages with
 them before it waits for the kernels launched earlier, and adds x when that is there. Weights are the first operand, in
-rows of 64 as the tensor cores take them, and x is the second: its rows are padded to a power of two of 16 or more.
+rows of 64 as the tensor cores take them, and x is the second: its rows are padded to a power of two of 8 or more.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra import cuda
 
 from rapid_kernels.gpu.chain import options
-from rapid_kernels.gpu.matmul import finish_matmul
+from rapid_kernels.gpu.matmul import whole_programs
 from rapid_kernels.gpu.prefill_hopper import GLUON_TYPES
 from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.workspace import Workspace
@@ -46,6 +46,8 @@ class SlimTile:
     """Bytes of shared memory for the steps whose loads are in flight, the one computed included."""
     per_unit: int = 1
     """Programs a unit."""
+    spread: bool = False
+    """Use every program, however many tiles that cuts: where whoever reads the product next adds the parts up."""
     most: int = 1 << 20
     """Programs at most."""
 
@@ -208,22 +210,6 @@ def slim_matmul_kernel(
     )  # fmt: skip
 
 
-def slim_matmul(
-    x: Tensor,
-    weight: Tensor,
-    units: int,
-    workspace: Workspace,
-    tile: SlimTile,
-    gated: bool = False,
-    chained: bool = False,
-) -> Tensor:
-    """`rapid_kernels.gpu.matmul.skinny_matmul` of at most MAX_ROWS rows; K is a multiple of 8.
-
-    Raises ValueError for more rows, and for a gated product in tiles of 64: the tensor cores take no fewer a sum.
-    """
-    return finish_matmul(slim_product(x, weight, units, workspace, tile, gated, chained), gated, chained)
-
-
 def slim_product(
     x: Tensor,
     weight: Tensor,
@@ -233,16 +219,19 @@ def slim_product(
     gated: bool = False,
     chained: bool = False,
 ) -> Product:
-    """The same, to be finished by whoever reads it next."""
+    """`rapid_kernels.gpu.matmul.skinny_product` of at most MAX_ROWS rows; K is a multiple of 8.
+
+    Raises ValueError for more rows, and for a gated product in tiles of 64: the tensor cores take no fewer a sum.
+    """
     m, k = x.shape
     n = weight.shape[0]
     parts = 1 + gated
     if m > MAX_ROWS or tile.block_n // parts < 64:
         raise ValueError(f"{m} rows in {parts} sums do not fit {tile}")
-    rows = max(16, triton.next_power_of_2(m))
+    rows = max(8, triton.next_power_of_2(m))
     k_steps = triton.cdiv(k, tile.block_k)
-    steps = triton.cdiv(n, tile.block_n) * k_steps
-    programs = min(units * tile.per_unit, tile.most, steps)
+    tiles, most = triton.cdiv(n, tile.block_n), min(units * tile.per_unit, tile.most)
+    programs = min(most, tiles * k_steps) if tile.spread else whole_programs(tiles, k_steps, most)
     workspace.require(2 * programs * rows * tile.block_n)
     y = torch.empty((m, n // parts), dtype=x.dtype, device=x.device)
     blocks = [rows, tile.block_k], [tile.block_n // parts, tile.block_k]

@@ -18,16 +18,18 @@ NARROW = Tile(64, 64, 128, 6, 4)
 SPREAD = Tile(64, 64, 128, 6, 4, spread=True, most=128)
 TALL = Tile(128, 128, 64, 6, 8)
 SLIM = SlimTile(128, 128, 200 << 10)
-SLIM_NARROW = SlimTile(64, 128, 200 << 10, most=128)
+SLIM_NARROW = SlimTile(64, 128, 200 << 10, spread=True, most=128)
 SLIM_PAIR = SlimTile(128, 64, SHARING_BYTES, per_unit=2)
 SLIM_ROWS = 32
-"""Up to so many rows slim tiles are the fastest on part of a device; on most of one, where the library does better with
-17 to 32 rows, up to `FEWEST_ROWS`."""
-FEWEST_ROWS = 16
+"""Up to so many rows slim tiles are the fastest."""
+PAIR_ROWS = 16
+"""Up to so many, on the fewest units, two programs a unit are."""
 CHAINED_UNITS = 100
 """Chained launches gain 1 to 5 % of a decode step below so many units."""
-CHAINED_ROWS = 64
-"""On all units they gain with up to so many rows: 2 % of a step of one row and of 64 (H200)."""
+CHAINED_ROWS = 128
+"""On all units they gain with up to so many rows: 2 % of a step of one row and of 64, 1 % of 96 (H200)."""
+ALONE_UNITS = 128
+"""From so many units on a program of decode attention has one for itself, and memory for more tiles."""
 
 AMD = Tile(64, 128, 64, 2, 4, bulk=False)
 """Compiles within every CDNA chip's limits; never measured."""
@@ -57,7 +59,7 @@ def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool, parts: bo
         if units < 32:
             return TALL if n <= 8192 else None
         return TALL if units < 100 and n <= 32768 else None
-    if hopper and rows <= (FEWEST_ROWS if units >= CHAINED_UNITS else SLIM_ROWS):
+    if hopper and rows <= SLIM_ROWS:
         return slim_tile_for(rows, n, units, gated)
     if rows <= 32 and units >= 100:
         return None
@@ -74,9 +76,11 @@ def slim_tile_for(rows: int, n: int, units: int, gated: bool) -> SlimTile:
     """The same for the fewest rows on Hopper units."""
     if units >= CHAINED_UNITS and n <= 8192 and not gated:
         return SLIM_NARROW
-    return SLIM_PAIR if units < 28 and rows <= FEWEST_ROWS else SLIM
+    return SLIM_PAIR if units < 28 and rows <= PAIR_ROWS else SLIM
 
 
-def decode_tile_for(units: int) -> DecodeTile:
-    """The tile of decode attention on so many Hopper units."""
-    return DecodeTile(most=128) if units >= 64 else DecodeTile()
+def decode_tile_for(units: int, alone: bool) -> DecodeTile:
+    """The tile of decode attention on so many Hopper units; ``alone``: not beside a prompt's, which wants memory."""
+    if units < 64:
+        return DecodeTile()
+    return DecodeTile(stages=7, most=128) if alone and units >= ALONE_UNITS else DecodeTile(most=128)
