@@ -60,12 +60,13 @@ tests)
 sanitize)
 	# Slow by one to two orders of magnitude: a share of the kernels' check, and one short test of the engine.
 	short=(tests/rapidd/engine/test_gpu_device.py -k "every_mode and hybrid")
-	alone memcheck-kernels 60 compute-sanitizer --tool memcheck --error-exitcode 9 \
+	beside memcheck-kernels 240 compute-sanitizer --tool memcheck --error-exitcode 9 \
 		"$PYTHON" kernels/bench/bench_gpu.py --check 1 14
-	alone racecheck-kernels 60 compute-sanitizer --tool racecheck --error-exitcode 9 \
+	beside racecheck-kernels 240 compute-sanitizer --tool racecheck --error-exitcode 9 \
 		"$PYTHON" kernels/bench/bench_gpu.py --check 3 56
-	alone memcheck-engine 90 compute-sanitizer --tool memcheck --error-exitcode 9 "${PYTEST[@]}" "${short[@]}"
-	alone racecheck-engine 90 compute-sanitizer --tool racecheck --error-exitcode 9 "${PYTEST[@]}" "${short[@]}"
+	beside memcheck-engine 240 compute-sanitizer --tool memcheck --error-exitcode 9 "${PYTEST[@]}" "${short[@]}"
+	beside racecheck-engine 240 compute-sanitizer --tool racecheck --error-exitcode 9 "${PYTEST[@]}" "${short[@]}"
+	gather
 	;;
 *)
 	echo "usage: bash tests/gpu.sh [tests|sanitize]" >&2

@@ -31,6 +31,7 @@ from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.kernels import multiply
 from rapid_kernels.gpu.matmul import finish_matmul
 from rapid_kernels.gpu.product import Product
+from rapid_kernels.gpu.read import READ_TILES, read_all
 from rapid_kernels.gpu.tuning import decode_tile_for, tile_for
 
 
@@ -138,9 +139,37 @@ def rates(lanes: Sequence[tuple[torch.cuda.Stream, torch.cuda.CUDAGraph, int]]) 
     return [statistics.median(b - a for a, b in itertools.pairwise(own) if a >= 0 and b <= last) for own in times]
 
 
+def corun_limit(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
+    """What sharing could give at best: a plain read on some SMs beside a large matmul on the others.
+
+    Each for most of a second, alone as together, so that the power limit has its say.
+    """
+    found = []
+    data = torch.randint(0, 1 << 30, (1 << 30,), dtype=torch.int32, device="cuda")
+    out = torch.empty(1024, dtype=torch.int32, device="cuda")
+    a, b = (torch.randn(8192, 8192, dtype=BF16, device="cuda") for _ in range(2))
+    whole = partitions[132].stream
+    reads = [capture(whole, lambda tile=tile: read_all(data, out, 132, tile)) for tile in READ_TILES]
+    read_alone = min(rates([(whole, read, 60)])[0] for read in reads)
+    matmul_alone = rates([(whole, capture(whole, lambda: a @ b), 40)])[0]
+    for units in (24, 32, 40, 48, 64):
+        partition = partitions[units]
+        assert partition.rest is not None
+        matmul = capture(partition.rest, lambda: a @ b)
+        both = []
+        for tile in READ_TILES:
+            read = capture(partition.stream, lambda tile=tile, units=units: read_all(data, out, units, tile))
+            both.append(rates([(partition.stream, read, 60), (partition.rest, matmul, 30)]))
+        read_both, matmul_both = max(both, key=lambda ms: read_alone / ms[0] + matmul_alone / ms[1])
+        shares = read_alone / read_both, matmul_alone / matmul_both
+        found.append({"units": units, "read": shares[0], "matmul": shares[1], "efficiency": sum(shares)})
+        print(f"plain read on {units}: {shares[0]:.3f} of its rate, matmul {shares[1]:.3f}; together {sum(shares):.3f}")
+    return found
+
+
 def corun(partitions: dict[int, Partition], model: Model, pool: Tensor) -> list[dict[str, Any]]:
     """Decode steps on some SMs beside prefill matmuls on the others: rates as shares of each alone on all SMs."""
-    found = []
+    found = corun_limit(partitions)
     x = torch.randn(2048, WIDTH, dtype=BF16, device="cuda")
     chunk_all = timed(partitions[132].stream, lambda: model.prefill_like(x), 7)
     for rows, tokens in ((64, 1024), (96, 4096), (32, 8192)):
