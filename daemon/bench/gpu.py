@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bench.gpu_sizes import SMALL, Sizes
 from bench.processes import daemon
 from bench.progress import say
 
-SERVED: dict[str, Callable[[Setup], list[Figure]]] = {
+SERVED: dict[str, Callable[[Setup], Iterable[Figure]]] = {
     "prefill": gpu_alone.prefill,
     "decode": gpu_alone.decode,
     "hybrid": gpu_alone.hybrid,
@@ -49,16 +49,17 @@ class Results:
         self._out = out
         self._document = {"schema_version": SCHEMA_VERSION, **head, "sections_s": {}, "failed": {}}
 
-    def run(self, section: str, measure: Callable[[], Sequence[Figure]]) -> None:
-        """Measure one section. What goes wrong is kept instead of its figures, and the next one goes on."""
+    def run(self, section: str, measure: Callable[[], Iterable[Figure]]) -> None:
+        """Measure one section. What goes wrong is kept beside the figures it had, and the next one goes on."""
         begin = time.monotonic()
         say(section)
+        figures: list[Figure] = []
         try:
-            figures = list(measure())
+            for figure in measure():
+                figures.append(figure)  # noqa: PERF402 (what came before an error stays)
         except Exception as error:
             traceback.print_exc()
             self._document["failed"][section] = repr(error)
-            figures = []
         self.figures += figures
         self._document["sections_s"][section] = round(time.monotonic() - begin, 1)
         if figures:

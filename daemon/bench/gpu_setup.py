@@ -17,9 +17,10 @@ CONTROL_SPACING_S = 2.1
 """The daemon takes a change of its plan every two seconds."""
 STATE_S = 1.4
 """The engine tells its counters once a second while nobody watches."""
-LONGEST_OUTPUT = 4096
-GROWTH = 1500
-"""Tokens that a stream gets while it is measured, at most about."""
+LONGEST_OUTPUT = 8192
+"""More than a stream gets while it is measured: one that ended would have no gaps."""
+GROWTH = 3000
+"""Tokens that each of many streams gets while it is measured, at most about."""
 
 
 class Spent(NamedTuple):

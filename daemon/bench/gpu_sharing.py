@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.figures import Figure
 from bench.gpu_setup import Setup, between, efficiency, gaps_ms, steady_rate
@@ -15,25 +15,22 @@ Point = tuple[int, float]
 """Tokens that a stream has, and milliseconds of a step that ends there."""
 
 
-def sharing(setup: Setup) -> list[Figure]:
+def sharing(setup: Setup) -> Iterator[Figure]:
     """Sharing efficiency, of this device's own speeds alone in the same run.
 
     What arrives are prompts of one chunk behind a cached prefix, all at once, so that the prefill lane never waits. The
     speed of steps alone is measured before and after each load, because it falls with the context.
     """
     alone = {prefix: _prompts_alone(setup, prefix) for prefix in setup.sizes.prefixes}
-    figures = [
-        Figure(f"chunks of {setup.sizes.chunk} behind {prefix}, alone", rates, "tokens/ms")
-        for prefix, rates in alone.items()
-    ]
+    for prefix, speeds in alone.items():
+        yield Figure(f"chunks of {setup.sizes.chunk} behind {prefix}, alone", speeds, "tokens/ms")
     rates = {prefix: max(found) for prefix, found in alone.items()}
     for load in setup.sizes.sharings:
         beside = (max(setup.sizes.prefixes) + setup.sizes.chunk) * setup.sizes.arrivals // 2
         if setup.fits(load, beside):
-            figures += _shared(setup, load, rates)
+            yield from _shared(setup, load, rates)
         else:
             say(f"{load.name}: not measured, the KV cache is too small")
-    return figures
 
 
 def _prompts_alone(setup: Setup, prefix: int) -> list[float]:

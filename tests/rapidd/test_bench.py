@@ -1,6 +1,7 @@
 """The benchmark's arithmetic: what a figure says about its samples, and what stamps say about streams."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -149,6 +150,20 @@ def test_a_section_that_fails_is_kept_as_such_and_the_next_one_goes_on(tmp_path:
     assert document["failed"] == {"broken": "RuntimeError('a stream failed')"}
     assert [figure["name"] for figure in document["figures"]] == ["x"]
     assert set(document["sections_s"]) == {"broken", "good"}
+
+
+def test_a_section_that_fails_late_keeps_the_figures_it_had(tmp_path: Path) -> None:
+    """One load's streams had ended, and three minutes of the other loads' figures were lost with it."""
+
+    def fails() -> Iterator[Figure]:
+        yield Figure("x", [1.0], "s")
+        raise RuntimeError("no gaps")
+
+    results = Results(tmp_path / "out.json", {"shape": "s"})
+    results.run("half", fails)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["failed"] == {"half": "RuntimeError('no gaps')"}
+    assert [figure["name"] for figure in document["figures"]] == ["x"]
 
 
 def test_the_cost_of_a_decision_is_told_for_every_policy_that_looks_at_the_load(
