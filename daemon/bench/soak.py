@@ -83,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.soak", description="Check rapid-serve under random load.")
     parser.add_argument("--minutes", type=float, required=True, metavar="M", help="of random load")
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="Hugging Face folder or .gguf file")
-    parser.add_argument("--device", choices=BLOCK_TOKENS, default=_device(), help="the GPU, where there is one")
+    parser.add_argument("--device", choices=BLOCK_TOKENS, default=default_device(), help="the GPU, where there is one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts, arrivals, cancels and switches")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, with every failure")
@@ -101,7 +101,7 @@ def main() -> int:
     return 1 if found.failures else 0
 
 
-def _device() -> str:
+def default_device() -> str:
     """As the daemon chooses by itself, of those that the soak knows: AMD's GPUs are not among them."""
     return "cuda" if torch.version.cuda and torch.cuda.is_available() else "cpu"
 

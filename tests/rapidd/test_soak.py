@@ -3,9 +3,10 @@
 from functools import cache
 
 import pytest
+import torch
 from msgspec.structs import replace
 
-from bench.soak import Found, check, table, with_noise
+from bench.soak import Found, check, default_device, table, with_noise
 from bench.soak_checks import (
     TOLERANCE_FACTOR,
     TOLERANCE_FLOOR,
@@ -350,3 +351,15 @@ def test_the_table_says_what_failed_and_is_not_swamped() -> None:
     lines = table(Found([f"problem {number}" for number in range(30)], {"requests": 3, "modes": {"split": 1.5}}))
     assert lines.splitlines()[:4] == ["requests  3", "modes     split 1.5", "checks    30 FAILED", "  - problem 0"]
     assert lines.splitlines()[-1] == "  - and 10 more"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "there", "device"), [("13.0", True, "cuda"), ("13.0", False, "cpu"), (None, True, "cpu")]
+)
+def test_the_soak_takes_the_gpu_that_is_there(
+    cuda: str | None, there: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the CPU unless told otherwise, and eight minutes on a GPU's host showed nothing of the GPU."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert default_device() == device

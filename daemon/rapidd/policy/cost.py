@@ -27,7 +27,7 @@ from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
-from rapidd.policy.curve import Curve, Line, Point, attended, fit, fit_beside, tells_apart
+from rapidd.policy.curve import Curve, Line, Point, attended, fit, fit_like, told_apart
 from rapidd.policy.fit import solve_nonnegative
 from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
@@ -40,6 +40,8 @@ TURNS_FACTOR: Final = 2.0
 """Beside the other lane, where that was measured nowhere: as if the lanes took turns."""
 LEAST_TOKENS: Final = (0, 16, 24, 32, 48, 64, 128, 192, 256, 384, 512)
 """Tried for the chunk that fills the device's attention; what fits best stays."""
+LEAST_SIZES: Final = 3
+"""Chunks measured behind several contexts from which on fewer units have a `least` of their own."""
 SAME: Final = 1e-9
 """Of summed squared relative errors: no better fit."""
 MIN_AFFINE: Final = 3
@@ -206,9 +208,9 @@ class CostModel:
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
         # Where keys no longer fit in a cache, reading them may get dearer: decode bends.
         splits = self.profile.splits
-        lanes = _lanes(decode, lambda s: (self._padded(s.rows), float(s.kv_tokens), s.seconds), bends=True)
-        self._decode = _with_fewer(lanes, splits)
-        self._prefill = _with_fewer(_chunk_lanes(prefill), [self.units_total - units for units in splits])
+        self._decode = _with_fewer(_lanes(decode, self._step_points, (0,), bends=True), splits)
+        chunks = _lanes(prefill, _chunk_points, LEAST_TOKENS, bends=False)
+        self._prefill = _with_fewer(chunks, [self.units_total - units for units in splits])
         self._hybrid = fit_mixed(
             [
                 MixedSample(*self._parts(s.rows, s.kv_tokens, s.tokens, s.context), s.seconds)
@@ -217,6 +219,9 @@ class CostModel:
             ]
         )
         self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
+
+    def _step_points(self, samples: Sequence[DecodeSample], _: int) -> list[Point]:
+        return [(self._padded(s.rows), float(s.kv_tokens), s.seconds) for s in samples]
 
     def _fit_beside(self, decode: list[DecodeSample], prefill: list[PrefillSample]) -> None:
         """decode / alone = p + q / alone;  prefill / alone = p + q * (the other lane's step alone)."""
@@ -237,55 +242,36 @@ class CostModel:
         _set_slowdowns(self._prefill, ratios)
 
 
-def _lanes(samples: list[S], point: Callable[[S], tuple[int, float, float]], *, bends: bool) -> dict[int, _Lane]:
-    points: dict[int, list[Point]] = defaultdict(list)
-    for sample in samples:
-        if not sample.beside:
-            points[sample.units].append(point(sample))
-    lanes = {units: _Lane(*fit(those, bends=bends)) for units, those in sorted(points.items())}
-    _borrow_lines(lanes, points)
-    return lanes
+def _lanes(
+    samples: Iterable[S], points: Callable[[Sequence[S], int], list[Point]], leasts: Sequence[int], *, bends: bool
+) -> dict[int, _Lane]:
+    """By units, ascending, each with the `_Lane.least` that fits its samples alone best.
 
-
-def _borrow_lines(lanes: dict[int, _Lane], points: Mapping[int, Sequence[Point]]) -> None:
-    """Where a calibration ran out of time before any long context, attention is no gift.
-
-    Such lanes have the line of the one with the most units, as many times as steep as their batches take longer.
-    Where that one has no line of its own either, they keep what was fitted.
+    The lane with the most units was measured with the most sizes: the others have its shape, and where a calibration
+    ran out of time before any long context, attention is no gift. If that one knows no long context either, each is
+    fitted by itself.
     """
-    short = {units: those for units, those in points.items() if not tells_apart(those)}
-    most = max(points, default=0)
-    whole = None if most in short else lanes.get(most)
-    for units, those in short.items():
-        if whole is not None:
-            ratios = [seconds / (whole.curve.at(n) + whole.line.at(work)) for n, work, seconds in those]
-            line = whole.line.times(statistics.median(ratios))
-            lanes[units] = _Lane(fit_beside(line, those), line, whole.least)
-        lanes[units].short = True
-
-
-def _chunk_lanes(samples: list[PrefillSample]) -> dict[int, _Lane]:
-    """By units, each with the `_Lane.least` that fits its samples best."""
-    lanes: dict[int, _Lane] = {}
-    alone: dict[int, list[PrefillSample]] = defaultdict(list)
+    alone: dict[int, list[S]] = defaultdict(list)
     for sample in samples:
         if not sample.beside:
             alone[sample.units].append(sample)
-    for units, own in sorted(alone.items()):
+    lanes: dict[int, _Lane] = {}
+    whole: _Lane | None = None
+    for units in sorted(alone, reverse=True):
         best = math.inf
-        for least in LEAST_TOKENS:
-            points = _chunk_points(own, least)
-            curve, line = fit(points)
-            error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in points)
+        few = whole is not None and told_apart(points(alone[units], whole.least)) < LEAST_SIZES
+        for least in (whole.least,) if whole is not None and few else leasts:
+            own = points(alone[units], least)
+            curve, line = fit(own, bends=bends) if whole is None else fit_like(whole.curve, whole.line, own)
+            error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in own)
             if error < best - SAME:
-                best, lanes[units] = error, _Lane(curve, line, least)
-    if lanes:  # who borrows a line counts work as its owner does
-        least = lanes[max(lanes)].least
-        _borrow_lines(lanes, {units: _chunk_points(own, least) for units, own in alone.items()})
-    return lanes
+                best, lanes[units] = error, _Lane(curve, line, least, short=not told_apart(own))
+        if len(lanes) == 1 and not lanes[units].short:
+            whole = lanes[units]
+    return dict(sorted(lanes.items()))
 
 
-def _chunk_points(samples: Iterable[PrefillSample], least: int) -> list[Point]:
+def _chunk_points(samples: Sequence[PrefillSample], least: int) -> list[Point]:
     return [(s.tokens, attended(s.tokens, s.context, least), s.seconds) for s in samples]
 
 

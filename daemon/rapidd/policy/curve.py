@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -26,6 +27,8 @@ FLOOR_S: Final = 1e-9
 """Nothing takes no time, so that whoever divides by a prediction may."""
 SPARE: Final = 3
 """Samples that a fit has beyond one for each knot."""
+USUAL: Final = 0.2
+"""Weight, beside 1 of a sample, of a line that is as much steeper than another as batches take longer."""
 
 
 class Curve:
@@ -113,22 +116,43 @@ Point = tuple[int, float, float]
 """n, work, seconds."""
 
 
-def tells_apart(points: Sequence[Point]) -> bool:
-    """Whether some n was measured with more than one work: else nobody knows what belongs to the curve."""
+def told_apart(points: Sequence[Point]) -> int:
+    """How many n were measured with more than one work: without any, nobody knows what belongs to the curve."""
     works: dict[int, set[float]] = {}
     for n, work, _ in points:
         works.setdefault(n, set()).add(work)
-    return any(len(different) > 1 for different in works.values())
+    return sum(len(different) > 1 for different in works.values())
 
 
-def fit_beside(line: Line, points: Sequence[Point]) -> Curve:
-    """The curve that goes best with a line that is known; every n is a knot."""
+def fit_like(curve: Curve, line: Line, points: Sequence[Point]) -> tuple[Curve, Line]:
+    """Of at least one point, a curve and a line that have the shape of others, as where fewer units run the same.
+
+    The curve times a factor that is piecewise linear in n, with a knot at every n of the points; the line times a
+    constant one. With the least squares of *relative* errors; as far as the points do not tell the line's factor, it
+    is that of whole batches. No part is negative, and the curve never falls.
+    """
     knots = sorted({n for n, _, _ in points})
-    rows, rest = [], []
+    usual = statistics.median(seconds / (curve.at(n) + line.at(work)) for n, work, seconds in points)
+    line = line.times(usual)
+    rows = []
     for n, work, seconds in points:
-        rows.append([part / seconds for part in (1.0, *_ramps(n, knots))])
-        rest.append(max(seconds - line.at(work), 0.0) / seconds)
-    return _rising(knots, *solve_nonnegative(rows, rest))
+        flat = curve.at(n) / seconds
+        rows.append([*(flat if n == knot else 0.0 for knot in knots), line.at(work) / seconds])
+    rows.append([*(0.0 for _ in knots), USUAL])
+    *factors, steepness = solve_nonnegative(rows, [*(1.0 for _ in points), USUAL])
+    ends = sorted({*knots, *curve.knots})
+    values = [max(curve.at(n) * _between(n, knots, factors), FLOOR_S) for n in ends]
+    return Curve(ends, list(accumulate(values, max))), line.times(steepness)
+
+
+def _between(n: int, knots: Sequence[int], values: Sequence[float]) -> float:
+    """Piecewise linear; before the first knot as there, behind the last one going on where it rises."""
+    piece = bisect_right(knots, n) - 1
+    if piece < 0 or len(knots) == 1:
+        return values[0]
+    low = min(piece, len(knots) - 2)
+    rise = (values[low + 1] - values[low]) / (knots[low + 1] - knots[low])
+    return values[piece] + (rise if piece == low else max(rise, 0.0)) * (n - knots[piece])
 
 
 def _ramps(n: int, knots: Sequence[int]) -> list[float]:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import rapidd
 from rapidd.policy.cost import CostModel, Sample, predict
-from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
+from rapidd.policy.curve import Curve, Line, Point, fit_like
+from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile, load_profile
 from rapidd.policy.tiles import beside_rows, padded_rows, padded_total
 from support import profiles
 from support.profiles import KEY, PROFILE, make_profile
@@ -22,6 +24,7 @@ HIDDEN = 0.8
 OVERLAPPING = CostModel(make_profile(HIDDEN))
 """A device that runs most of the attentions of a mixed batch side by side."""
 GRAPHS = CostModel(msgspec.structs.replace(OVERLAPPING.profile, row_buckets=(1, 8, 32, 64)))
+SHIPPED = Path(rapidd.__file__).parent / "profiles"
 RESULTS = Path(__file__).parents[3] / "docs" / "results" / "gpu"
 KERNELS = [RESULTS / "2026-11-22-v7.json", RESULTS / "2026-11-29-v9.json"]
 """The kernels by themselves: on an H100, and on an H200."""
@@ -91,6 +94,51 @@ def test_where_no_long_context_was_measured_attention_still_takes_its_time() -> 
     for on in (2, 3):
         assert model.prefill_s(512, 4096, on) == near(profiles.prefill_law(512, 4096, on))
         assert model.prefill_s(1024, 0, on) == near(profiles.prefill_law(1024, 0, on))
+
+
+def test_between_the_few_sizes_of_a_split_its_times_bend_where_those_of_all_units_do() -> None:
+    """A split with the smallest and the largest step alone was a straight line between: half too long at 64 rows."""
+
+    def law(rows: int, kv_tokens: int, units: int) -> float:
+        return (4e-3 + 3e-5 * max(rows - 64, 0)) * (1.2 + rows / 256 * (4 / units - 1)) + 2e-8 * kv_tokens * 4 / units
+
+    rows, contexts = (1, 16, 64, 128, 192, 256), (64, 2048)
+    whole = [DecodeSample(n, n * context, 4, law(n, n * context, 4)) for n in rows for context in contexts]
+    ends = [(1, 64), (1, 2048), (256, 256 * 64), (256, 256 * 2048)]
+    split = [DecodeSample(*at, 2, law(*at, 2)) for at in ends]
+    model = CostModel(msgspec.structs.replace(PROFILE, decode=tuple(whole + split)))
+    for n in rows:
+        assert model.decode_s(n, 64 * n, 2) == pytest.approx(law(n, 64 * n, 2), rel=0.03)
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.json")), ids=lambda file: file.stem)
+def test_in_profiles_that_ship_a_context_costs_fewer_units_no_less_time_than_all(file: Path) -> None:
+    """Splits of an H200 saw long contexts behind 16 tokens alone, from which attention of longer chunks was a gift."""
+    profile = load_profile(file)
+    model, total = CostModel(profile), profile.key.units_total
+
+    def chunk(units: int) -> float:
+        return model.prefill_s(1024, 16_000, units) - model.prefill_s(1024, 0, units)
+
+    def step(units: int) -> float:
+        return model.decode_s(8, 8 * 16_000, units) - model.decode_s(8, 8 * 64, units)
+
+    for units in profile.splits:
+        assert chunk(total - units) > 0.95 * chunk(total)
+        assert step(units) > 0.95 * step(total)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.floats(0, 1e6), st.floats(1e-4, 10)), min_size=1, max_size=12),
+    st.lists(st.floats(1e-4, 1), min_size=3, max_size=3),
+)
+@settings(deadline=None, derandomize=True)
+def test_a_lane_like_another_never_falls_with_its_size(points: list[Point], values: list[float]) -> None:
+    curve, line = fit_like(Curve((1, 64, 256), sorted(values)), Line(1e-8), points)
+    times = [curve.at(n) for n in range(400)]
+    assert times == sorted(times)
+    assert times[0] > 0
+    assert line.slope >= 0
 
 
 def test_where_only_one_length_was_measured_on_all_units_none_is_known_of_any() -> None:
