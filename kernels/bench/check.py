@@ -29,7 +29,7 @@ from rapid_kernels.gpu.prefill import prompt_attention
 from rapid_kernels.gpu.prefill_hopper import hopper_prompt_attention
 from rapid_kernels.gpu.product import Product
 from rapid_kernels.gpu.prompt_plan import make_prompt_plan
-from rapid_kernels.gpu.tuning import HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT
+from rapid_kernels.gpu.tuning import ALONE_UNITS, HOPPER_PROMPT, PROMPT, PROMPTS_PER_UNIT, decode_tile_for
 from rapid_kernels.gpu.workspace import Workspace
 from rapid_kernels.reference import ReferenceKernels
 
@@ -131,7 +131,7 @@ def check_attention(report: Report, part: int, of: int) -> None:
         ([3000, 64, 129], 32, 8, 128, 64, None, 24, BF16, GROWING),
         ([3000, 64, 129], 32, 8, 128, 64, None, 24, torch.float16, GROWING),
     ]
-    tiles = (DecodeTile(), DecodeTile(bulk=False))
+    tiles = (DecodeTile(), DecodeTile(bulk=False), decode_tile_for(ALONE_UNITS, alone=True))
     for seed, (case, tile) in list(enumerate(itertools.product(cases, tiles)))[part::of]:
         lens, heads, kv_heads, dim, block, window, units, dtype, first_block = case
         torch.manual_seed(seed)
