@@ -46,6 +46,8 @@ SAME: Final = 1e-9
 """Of summed squared relative errors: no better fit."""
 MIN_AFFINE: Final = 3
 """Samples below which a slowdown is one factor, without a second coefficient."""
+VARIED: Final = 1.1
+"""Between the least and the most of what it depends on; samples closer together tell no second coefficient either."""
 
 Sample = DecodeSample | PrefillSample | HybridSample
 S = TypeVar("S", DecodeSample, PrefillSample)
@@ -285,7 +287,9 @@ def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[f
     """Fit ratio = factor + offset * x by relative errors; lanes without ratios take the nearest lane's."""
     fitted = {}
     for units, pairs in ratios.items():
-        rows = [[1 / ratio, x / ratio] if len(pairs) >= MIN_AFFINE else [1 / ratio, 0.0] for x, ratio in pairs]
+        xs = [x for x, _ in pairs]
+        affine = len(pairs) >= MIN_AFFINE and max(xs) > VARIED * min(xs)
+        rows = [[1 / ratio, x / ratio if affine else 0.0] for x, ratio in pairs]
         factor, offset = solve_nonnegative(rows, [1.0] * len(rows))
         fitted[units] = (factor, offset)
     for units, lane in lanes.items():

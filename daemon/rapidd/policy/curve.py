@@ -27,6 +27,10 @@ FLOOR_S: Final = 1e-9
 """Nothing takes no time, so that whoever divides by a prediction may."""
 SPARE: Final = 3
 """Samples that a fit has beyond one for each knot."""
+LEAST_SHARE: Final = 0.05
+"""Of a curve's greatest value: what is less there is no measure of what fewer units take."""
+MOST_RISE: Final = 2.0
+"""Behind the largest size that was measured on fewer units, of how many times as long they took there."""
 USUAL: Final = 0.2
 """Weight, beside 1 of a sample, of a line that is as much steeper than another as batches take longer."""
 
@@ -132,27 +136,30 @@ def fit_like(curve: Curve, line: Line, points: Sequence[Point]) -> tuple[Curve, 
     is that of whole batches. No part is negative, and the curve never falls.
     """
     knots = sorted({n for n, _, _ in points})
-    usual = statistics.median(seconds / (curve.at(n) + line.at(work)) for n, work, seconds in points)
+    least = LEAST_SHARE * curve.at(max(knots[-1], curve.knots[-1]))
+    shape = {n: max(curve.at(n), least) for n in (*knots, *curve.knots)}
+    usual = statistics.median(seconds / (shape[n] + line.at(work)) for n, work, seconds in points)
     line = line.times(usual)
     rows = []
     for n, work, seconds in points:
-        flat = curve.at(n) / seconds
-        rows.append([*(flat if n == knot else 0.0 for knot in knots), line.at(work) / seconds])
+        rows.append([*(shape[n] / seconds if n == knot else 0.0 for knot in knots), line.at(work) / seconds])
     rows.append([*(0.0 for _ in knots), USUAL])
     *factors, steepness = solve_nonnegative(rows, [*(1.0 for _ in points), USUAL])
-    ends = sorted({*knots, *curve.knots})
-    values = [max(curve.at(n) * _between(n, knots, factors), FLOOR_S) for n in ends]
+    ends = sorted(shape)
+    values = [max(shape[n] * _between(n, knots, factors), FLOOR_S) for n in ends]
     return Curve(ends, list(accumulate(values, max))), line.times(steepness)
 
 
-def _between(n: int, knots: Sequence[int], values: Sequence[float]) -> float:
-    """Piecewise linear; before the first knot as there, behind the last one going on where it rises."""
+def _between(n: int, knots: Sequence[int], factors: Sequence[float]) -> float:
+    """Piecewise linear; before the first knot as there, behind the last one rising on, to `MOST_RISE` times as much."""
     piece = bisect_right(knots, n) - 1
     if piece < 0 or len(knots) == 1:
-        return values[0]
+        return factors[0]
     low = min(piece, len(knots) - 2)
-    rise = (values[low + 1] - values[low]) / (knots[low + 1] - knots[low])
-    return values[piece] + (rise if piece == low else max(rise, 0.0)) * (n - knots[piece])
+    rise = (factors[low + 1] - factors[low]) / (knots[low + 1] - knots[low])
+    if piece == low:
+        return factors[low] + rise * (n - knots[low])
+    return min(factors[-1] + max(rise, 0.0) * (n - knots[-1]), MOST_RISE * factors[-1])
 
 
 def _ramps(n: int, knots: Sequence[int]) -> list[float]:
