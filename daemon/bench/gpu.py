@@ -50,7 +50,7 @@ class Results:
         self._document = {"schema_version": SCHEMA_VERSION, **head, "sections_s": {}, "failed": {}}
 
     def run(self, section: str, measure: Callable[[], Iterable[Figure]]) -> None:
-        """Measure one section. What goes wrong is kept beside the figures it had, and the next one goes on."""
+        """Measure one section. What goes wrong is kept beside the figures it gave before, and the next one goes on."""
         begin = time.monotonic()
         say(section)
         figures: list[Figure] = []

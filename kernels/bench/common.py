@@ -45,6 +45,7 @@ TILES = (
 
 SLIM_TILES = (
     *(SlimTile(n, k, 200 << 10) for n, k in ((64, 64), (64, 128), (128, 64), (128, 128))),
+    *(SlimTile(n, 128, 200 << 10, spread=True) for n in (64, 128)),
     SlimTile(64, 128, 200 << 10, spread=True, most=128),
     *(SlimTile(n, k, SHARING_BYTES) for n, k in ((64, 64), (64, 128), (128, 64))),
     *(SlimTile(n, 64, SHARING_BYTES, per_unit=2) for n in (64, 128)),

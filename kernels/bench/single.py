@@ -59,7 +59,7 @@ PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
 
 
 READ_MIB = (32, 64, 128, 256, 512)
-"""What a launch reads: O's weights, those of QKV rounded up, down's and gate-up's are 32, 64, 128 and 256."""
+"""What a launch reads. O has weights of 32 MiB, QKV of 48, down of 112 and gate-up of 224."""
 
 
 def ceilings(partitions: dict[int, Partition]) -> dict[str, Any]:
@@ -212,7 +212,8 @@ def short(tile: Tile | SlimTile | None) -> str:
     if tile is None:
         return "library"
     if isinstance(tile, SlimTile):
-        ending = (" pair" if tile.per_unit == 2 else "") + (f" {tile.most}" if tile.most <= 132 else "")
+        ending = (" pair" if tile.per_unit == 2 else "") + (" spread" if tile.spread else "")
+        ending += f" {tile.most}" if tile.most <= 132 else ""
         return f"slim {tile.block_n}x{tile.block_k}x{tile.memory >> 10}K{ending}"
     ending = ("" if tile.bulk else " by pointers") + (" ahead" if tile.prefetched else "")
     ending += (" spread" if tile.spread else "") + (f" {tile.most}" if tile.most <= 132 else "")

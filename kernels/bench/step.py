@@ -140,7 +140,7 @@ def rates(lanes: Sequence[tuple[torch.cuda.Stream, torch.cuda.CUDAGraph, int]]) 
 
 
 def corun_limit(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
-    """What sharing could give at best: a plain read on some SMs beside a large matmul on the others.
+    """What sharing gives without kernels of ours: a plain read on some SMs beside a large matmul on the others.
 
     Each for most of a second, alone as together, so that the power limit has its say.
     """

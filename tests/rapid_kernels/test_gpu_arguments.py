@@ -80,7 +80,7 @@ def test_prompt_attention_refuses() -> None:
 
 
 @given(tiles=st.integers(1, 4000), k_steps=st.integers(1, 300), most=st.integers(1, 300))
-def testwhole_programs(tiles: int, k_steps: int, most: int) -> None:
+def test_whole_programs(tiles: int, k_steps: int, most: int) -> None:
     """Each has a step to do; programs are left out only so that no tile is cut."""
     programs = whole_programs(tiles, k_steps, most)
     assert 1 <= programs <= min(most, tiles * k_steps)

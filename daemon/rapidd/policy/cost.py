@@ -7,11 +7,11 @@
     decode beside prefill    = p_u * decode + q_u
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)
 
-for every number of units ``u`` that was measured; rows as padded in graphs, where there are graphs; attended =
-max(tokens, least_u) * context + tokens^2 / 2, because a few tokens do not fill a device. A hybrid batch runs its two
-attentions one after the other (m = 0) or side by side (`rapidd.policy.mixed`). Every coefficient is non-negative, so
-times rise with each argument; beyond the measured range they go on straight. Evaluating takes about a microsecond:
-everything is precomputed.
+for every number of units ``u`` that was measured, curves and lines of fewer than all in the shape of all units'; rows
+as padded in graphs, where there are graphs; attended = max(tokens, least_u) * context + tokens^2 / 2, because a few
+tokens do not fill a device. A hybrid batch runs its two attentions one after the other (m = 0) or side by side
+(`rapidd.policy.mixed`). Every coefficient is non-negative, so times rise with each argument; beyond all that was
+measured they go on straight. Evaluating takes about a microsecond: everything is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """

@@ -313,7 +313,7 @@ class DecodeCall:
 
     @property
     def leads(self) -> bool:
-        """Whether the next launch may start once all programs of the first one have: it prepares meanwhile."""
+        """Whether the next launch may start once all programs of the first one have, though that itself did not."""
         return self.chained and not self.early
 
     @property

@@ -87,7 +87,7 @@ def test_hybrid_steps(at: tuple[int, int, int, int]) -> None:
 def test_where_no_long_context_was_measured_attention_still_takes_its_time() -> None:
     """A calibration that ran out of time had only short contexts on splits: there keys and values cost nothing.
 
-    Such splits take the slope of all units, as many times as steep as their batches take longer.
+    Such splits have the line of all units, as many times as steep as their batches take longer.
     """
     short = msgspec.structs.replace(
         PROFILE,
@@ -172,7 +172,7 @@ def test_where_only_one_length_was_measured_on_all_units_none_is_known_of_any() 
     assert CostModel(fewer).short_contexts() == {"decode": [1, 2, 4]}, "what one unit takes follows from two"
 
 
-def test_a_split_that_borrows_a_line_counts_few_tokens_behind_a_long_context_as_all_units_do() -> None:
+def test_a_split_of_few_samples_counts_few_tokens_behind_a_long_context_as_all_units_do() -> None:
     """Its samples were counted by a `least` of its own, predictions by that of all units: a third too long."""
 
     def law(tokens: int, context: int, units: int) -> float:
