@@ -22,6 +22,8 @@ MIXED_TOKENS: Final = (64, 256, 512, 1024)
 MAX_CONTEXT: Final = 16384
 """Tokens a row: what lies beyond goes on straight."""
 SHORT_CONTEXT: Final = 64
+LEAD_CHUNKS: Final = 3
+"""Chunks without context that are measured before any other."""
 CHUNK_SHARE: Final = 0.25
 """Of the cache for one chunk and what lies before it; decode rows have the rest."""
 
@@ -72,9 +74,14 @@ def _steps(limits: Limits, rows: int) -> list[Step]:
 
 
 def chunks(limits: Limits) -> list[Chunk]:
-    """Tokens by context. Those without context grow, and three of them come first, so that others can be foretold."""
+    """Tokens by context. Those without context grow, and `LEAD_CHUNKS` come first, so that others can be foretold.
+
+    The largest of these is the first to have a context, the longest: few tokens do not tell what it costs many.
+    """
     grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
-    return _in_turn([line[0] for line in grid], _corners_first([line[1:] for line in grid]), 3)
+    told = [line[-1] for line in grid[:LEAD_CHUNKS][-1:] if len(line) > 1]
+    behind = _corners_first([line[1:] for line in grid])
+    return _in_turn([line[0] for line in grid], [*told, *(chunk for chunk in behind if chunk not in told)], LEAD_CHUNKS)
 
 
 def _chunk_room(limits: Limits) -> int:

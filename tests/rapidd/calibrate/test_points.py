@@ -64,6 +64,8 @@ def test_six_batches_show_what_rows_cost_and_what_contexts_cost(max_rows: int) -
     assert len({step.rows for step in decode[:6]}) > 2
     assert len({chunk.tokens for chunk in prompts[:6]}) >= 4
     assert len({chunk.context for chunk in prompts[:6] if chunk.tokens == 16}) > 1
+    contexts = {chunk.context for chunk in prompts[:6] if chunk.tokens == 256}
+    assert contexts == {0, 16_128}, "16 tokens alone told a split what contexts cost chunks of a thousand"
 
 
 @pytest.mark.parametrize("max_rows", [2, 16, 64, 256])
