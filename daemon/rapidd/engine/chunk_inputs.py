@@ -27,7 +27,7 @@ from rapidd.policy.tiles import MIXED_ROWS, MIXED_TOTALS
 CHUNKS: Final = (64, 128, 256, 384, 512)
 """Prompt tokens to capture alone: the kernels of more take longer than the host takes to launch them."""
 CHUNK_ROWS: Final = 16
-"""Most prompts in a captured batch."""
+"""Most prompts in a captured batch, which has room for as many tokens."""
 
 Size = tuple[int, int]
 """Decode rows, prompt tokens."""
@@ -38,7 +38,7 @@ def sizes(num_slots: int, *, mixed: bool) -> list[Size]:
     if not mixed:
         return [(0, chunk) for chunk in reversed(CHUNKS)]
     rows = {0, *(count for count in MIXED_ROWS if count < num_slots), num_slots}
-    found = [(decode, total - decode) for decode in rows for total in MIXED_TOTALS if total > decode]
+    found = [(decode, total - decode) for decode in rows for total in MIXED_TOTALS if total - decode >= CHUNK_ROWS]
     return sorted(found, key=lambda size: (sum(size), size), reverse=True)
 
 
@@ -105,9 +105,7 @@ class ChunkInputs:
         cell = slot_of * tables.width + position // tables.block_tokens
         block = tables.mirror.take(cell)
 
-        own, at = np.arange(len(position)), np.arange(len(rows))
-        for index in (own, at):
-            index[num_decode:] += self.decode - num_decode  # prompts stand behind the padding of decode rows
+        own, at = (self.places(count, num_decode) for count in (len(position), len(rows)))
         positions[own], cells[own], blocks[own] = position, cell, block
         slot_mapping[own] = block.astype(np.int64) * tables.block_tokens + position % tables.block_tokens
         source[own] = slot_of * self._stride + position
@@ -118,7 +116,8 @@ class ChunkInputs:
         query_start[self.decode + 1 :] = own[-1] + 1 if len(own) > num_decode else self.decode
         query_start[at[num_decode:] + 1] = self.decode + ends[num_decode:] - num_decode
 
-    def last_tokens(self, rows: Sequence[Row], num_decode: int) -> NDArray[np.int64]:
-        """Where each row's last token is among the T."""
-        ends = np.cumsum([row.count for row in rows[num_decode:]])
-        return np.concatenate((np.arange(num_decode), self.decode + ends - 1)).astype(np.int64)
+    def places(self, count: int, num_decode: int) -> NDArray[np.int64]:
+        """Which of the R rows, or T tokens, a batch's are: prompts stand behind the padding of decode rows."""
+        places = np.arange(count)
+        places[num_decode:] += self.decode - num_decode
+        return places

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapid_kernels import KVCache, Ragged, Scratch, make_ragged
+from rapid_kernels import DUMMY_BLOCK, KVCache, Ragged, Scratch, make_ragged
 from rapidd import faults
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
@@ -39,18 +39,18 @@ from rapidd.model.llama import Llama
 
 @dataclass(slots=True)
 class Place:
-    """Static memory for streams of which only one works at a time."""
+    """Static memory for streams of which only one works at a time; most_rows: of a captured batch, padding included."""
 
     scratch: Scratch | None
     stage: Stage
     block_tables: Tensor
-    """[max_rows + `CHUNK_ROWS`, width] int32: of the captured batch that runs, gathered by its graph."""
+    """[most_rows, width] int32: of the captured batch that runs, gathered by its graph."""
     logits: Tensor
     """[max_rows, vocab_size] float32: of the last decode step."""
     chosen: Tensor
     """[2 * max_rows] int32: as [2, bucket], its ids with the highest logits, then where these are not finite."""
     hidden: Tensor
-    """[2, max_tokens, hidden_size]: what the last captured batch with prompt tokens left for its logits."""
+    """[2, most_rows, hidden_size]: what the last captured batch with prompt tokens left for its rows' logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +102,29 @@ class GpuRunner:
         self.chunk_sizes, self.mixed_sizes = sizes(num_slots, mixed=False), sizes(num_slots, mixed=True)
         """To capture on streams that take prompt chunks only, and on the one that takes mixed batches."""
         self._chunk_inputs = {size: ChunkInputs(size, self._stride) for size in self.mixed_sizes}
+        # Of any batch whose rows attend by their last tokens.
+        self._most_rows = max(num_slots, CHUNK_ROWS + max(decode for decode, _ in self.mixed_sizes))
         # What a graph reads lives as long as the graph.
-        self._query_start = torch.arange(num_slots + 1, dtype=torch.int32, device=model.device)
+        self._query_start = torch.arange(self._most_rows + 1, dtype=torch.int32, device=model.device)
 
     # --- at start
 
     def make_place(self) -> Place:
         """Memory for a stream, or for several that take turns. Raises torch's OutOfMemoryError."""
-        device, rows, vocab_size = self._model.device, self._num_slots, self._model.spec.vocab_size
+        device, rows, most = self._model.device, self._num_slots, self._most_rows
+        spec = self._model.spec
         scratch = self._model.kernels.make_scratch(
-            self._cache.layout, max_rows=rows, max_tokens=rows * self._max_model_len, device=device
+            self._cache.layout, max_rows=most, max_tokens=rows * self._max_model_len, device=device
         )
         tables = BlockTables(rows, self._width, self._block_tokens, device)
         every: list[Inputs] = [*self._inputs.values(), *self._chunk_inputs.values()]
         return Place(
             scratch=scratch,
             stage=Stage(tables, max(inputs.nbytes for inputs in every)),
-            block_tables=torch.zeros((rows + CHUNK_ROWS, self._width), dtype=torch.int32, device=device),
-            logits=torch.empty((rows, vocab_size), device=device),
+            block_tables=torch.zeros((most, self._width), dtype=torch.int32, device=device),
+            logits=torch.empty((rows, spec.vocab_size), device=device),
             chosen=torch.zeros(2 * rows, dtype=torch.int32, device=device),
-            hidden=torch.empty(
-                (2, sum(self.mixed_sizes[0]), self._model.spec.hidden_size), dtype=self._model.dtype, device=device
-            ),
+            hidden=torch.empty((2, most, spec.hidden_size), dtype=self._model.dtype, device=device),
         )
 
     @torch.inference_mode()
@@ -138,25 +139,13 @@ class GpuRunner:
         """A step of so many rows, from the place's inputs to the token table, its logits and its choice."""
         positions, slot_mapping, source, kv_lens, cells = self._inputs[rows].parts(place.stage.buffer)
         tables, block_tables = place.stage.tables, place.block_tables[:rows]
-        query_start = self._query_start[: rows + 1]
         tokens = self._tokens.view(-1)
         behind = tokens[1:]  # where an output goes, by the place of its input
         logits, chosen = place.logits[:rows], place.chosen[: 2 * rows].view(2, rows)
 
         def step() -> None:
             tables.gather(cells, block_tables)
-            ragged = Ragged(
-                positions=positions,
-                slot_mapping=slot_mapping,
-                block_tables=block_tables,
-                query_start=query_start,
-                query_start_cpu=list(range(rows + 1)),
-                kv_lens=kv_lens,
-                kv_lens_cpu=[1] * rows,
-                block_tokens=self._block_tokens,
-                units=units,
-                scratch=place.scratch,
-            )
+            ragged = self._one_token_each(positions, slot_mapping, block_tables, kv_lens, units, place)
             token_ids = tokens.index_select(0, source).long()
             x, residual = self._model.hidden(token_ids, ragged, self._cache)
             raw = self._model.raw_logits(x, residual, ragged)
@@ -164,14 +153,33 @@ class GpuRunner:
 
         return step
 
+    def _one_token_each(
+        self, positions: Tensor, slot_mapping: Tensor, block_tables: Tensor, kv_lens: Tensor, units: int, place: Place
+    ) -> Ragged:
+        """Rows of one token, of which the host knows nothing but the number."""
+        rows = len(kv_lens)
+        return Ragged(
+            positions=positions,
+            slot_mapping=slot_mapping,
+            block_tables=block_tables,
+            query_start=self._query_start[: rows + 1],
+            query_start_cpu=list(range(rows + 1)),
+            kv_lens=kv_lens,
+            kv_lens_cpu=[1] * rows,
+            block_tokens=self._block_tokens,
+            units=units,
+            scratch=place.scratch,
+        )
+
     @torch.inference_mode()
     def capture_chunk(self, size: Size, units: int, capture: Capture) -> None:
         """Capture batches of up to so many decode rows and prompt tokens on the current stream, with padding alone."""
         state = self.streams[self._current()]
-        inputs, stage = self._chunk_inputs[size], state.place.stage
+        inputs, place = self._chunk_inputs[size], state.place
+        stage = place.stage
         stage.bring(inputs, [], 0)
         positions, slot_mapping, source, query_start, kv_lens, cells = inputs.parts(stage.buffer)
-        block_tables = state.place.block_tables[: inputs.rows]
+        block_tables = place.block_tables[: inputs.rows]
         # The host's lengths: the decode rows, then as if all prompt tokens were of one row.
         ragged = Ragged(
             positions=positions,
@@ -183,14 +191,16 @@ class GpuRunner:
             kv_lens_cpu=[1] * inputs.decode + [inputs.chunk] * CHUNK_ROWS,
             block_tokens=self._block_tokens,
             units=units,
-            scratch=state.place.scratch,
+            scratch=place.scratch,
         )
-        tokens, hidden = self._tokens.view(-1), state.place.hidden[:, : inputs.tokens]
+        tokens, hidden = self._tokens.view(-1), place.hidden[:, : inputs.rows]
 
         def step() -> None:
             stage.tables.gather(cells, block_tables)
             token_ids = tokens.index_select(0, source).long()
-            results = self._model.hidden(token_ids, replace(ragged, derived={}), self._cache)
+            last = (query_start[1:].long() - 1).clamp_(min=0)  # of padding, any token
+            ends = self._one_token_each(positions[last], slot_mapping[last], block_tables, kv_lens, units, place)
+            results = self._model.hidden(token_ids, replace(ragged, derived={}), self._cache, (last, ends))
             for kept, result in zip(hidden, results, strict=True):
                 kept.copy_(result)
 
@@ -241,8 +251,8 @@ class GpuRunner:
         rows = batch.rows
         sampling = [index for index, row in enumerate(rows) if row.samples]
         known, known_at = _known(rows, self._stride)
-        last = inputs.last_tokens(rows, batch.num_decode)[sampling]
-        ids, ids_at, at, target = upload((known, known_at, last, self._after(rows, sampling)), self._model.device)
+        places = inputs.places(len(rows), batch.num_decode)[sampling]
+        ids, ids_at, at, target = upload((known, known_at, places, self._after(rows, sampling)), self._model.device)
         self._tokens.view(-1).index_copy_(0, ids_at, ids)
         place.stage.bring(inputs, rows, batch.num_decode)
         captured.graph.replay()
@@ -264,7 +274,10 @@ class GpuRunner:
         ends = np.cumsum([row.count for row in rows])
         base = np.repeat([row.slot * self._stride for row in rows], [row.count for row in rows])
         after = self._after(rows, sampling)
-        ids, ids_at, bases, last, target = upload((known, known_at, base, ends[sampling] - 1, after), device)
+        alone = self._alone(batch, sampling, place)
+        last = np.zeros(len(sampling) if alone is None else alone.num_rows, np.int64)
+        last[: len(sampling)] = ends[sampling] - 1
+        ids, ids_at, bases, last_at, target = upload((known, known_at, base, last, after), device)
         flat.index_copy_(0, ids_at, ids)
         ragged = make_ragged(
             [row.count for row in rows],
@@ -276,10 +289,30 @@ class GpuRunner:
             scratch=place.scratch,
         )
         token_ids = flat[bases + ragged.positions].long()
-        logits = self._model.forward(token_ids, ragged, self._cache, last)
+        logits = self._model.forward(token_ids, ragged, self._cache, last_at, alone)
         if not sampling:
             return Launched()
-        return self._sample(logits, [sampling_row(rows[index]) for index in sampling], target)
+        return self._sample(logits[: len(sampling)], [sampling_row(rows[index]) for index in sampling], target)
+
+    def _alone(self, batch: Batch, sampling: Sequence[int], place: Place) -> Ragged | None:
+        """The last tokens of the rows that sample, as a batch of their own, and padding up to `CHUNK_ROWS` rows.
+
+        So many rows ran on every stream when graphs were captured, and more where decode rows run: nothing is compiled
+        now. None without rows, and for more prompts than that.
+        """
+        rows = [batch.rows[index] for index in sampling]
+        padding = CHUNK_ROWS - len(rows)
+        if not rows or (padding < 0 and not batch.num_decode):
+            return None
+        return make_ragged(
+            [1] * max(len(rows), CHUNK_ROWS),
+            [row.start + row.count for row in rows] + [1] * padding,
+            [*(row.blocks for row in rows), *[[DUMMY_BLOCK]] * padding],
+            self._block_tokens,
+            batch.units,
+            device=self._model.device,
+            scratch=place.scratch,
+        )
 
     def _sample(self, logits: Tensor, rows: Sequence[SamplingRow], target: Tensor) -> Launched:
         """Sample, write the ids to the flat token table at ``target``, and bring them to the host."""

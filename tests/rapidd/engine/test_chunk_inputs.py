@@ -66,8 +66,9 @@ def test_rows_stand_as_in_a_plain_batch_with_padding_between_and_behind(
     assert (lens[n:6] == 1).all()
     assert cells.slots[real_rows].tolist() == [row.slot for row in rows]
     assert cells.slots.count_nonzero() == len(rows), "padding has none"
-    last = inputs.last_tokens(rows, n).tolist()
-    assert positions[last].tolist() == [row.start + row.count - 1 for row in rows]
+    places = inputs.places(len(rows), n).tolist()
+    assert places == real_rows
+    assert positions[starts[1:][places].long() - 1].tolist() == [row.start + row.count - 1 for row in rows]
 
 
 def batch(num_decode: int, chunks: list[int]) -> Batch:
@@ -106,6 +107,13 @@ def test_the_largest_size_is_captured_first() -> None:
     """The memory of the others is then part of its own."""
     for mixed in (False, True):
         assert sizes(40, mixed=mixed)[0] == max(sizes(40, mixed=mixed), key=sum)
+
+
+@given(st.integers(1, 1024))
+def test_no_captured_batch_has_more_rows_than_tokens(num_slots: int) -> None:
+    """The GPU's kernels take 1,024 rows: with 1,010 requests at once, 1,010 decode rows beside 14 tokens were 1,026."""
+    found = sizes(num_slots, mixed=True)
+    assert all(decode + CHUNK_ROWS <= decode + chunk <= MIXED_TOTALS[-1] for decode, chunk in found)
 
 
 def test_chunks_alone_take_sizes_that_mixed_batches_have_too() -> None:

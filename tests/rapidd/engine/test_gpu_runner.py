@@ -2,6 +2,7 @@
 
 from array import array
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,27 @@ def test_batches_with_few_prompt_tokens_are_graphs(plan: str, monkeypatch: pytes
     monkeypatch.setattr(GpuRunner, "_eager", None)
     gpu().reset()
     assert ids(gpu().generate(PROMPTS, gpu().plans()[plan])) == wanted()
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_the_last_layer_ends_with_one_token_of_each_row(captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 tokens, 16 rows: the prompt's and padding. The layers before it see all of them."""
+    engine = stand_in_engine()
+    if not captured:
+        for state in engine.gpu.streams.values():
+            state.chunk_graphs.clear()
+    seen: list[int] = []
+    gated_linear = engine.model.kernels.gated_linear
+
+    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seen.append(len(x))
+        return gated_linear(x, *arguments)
+
+    monkeypatch.setattr(engine.model.kernels, "gated_linear", counted)
+    assert ids(engine.generate([PROMPTS[3]], engine.plans()["serial_all"], max_output=1)) == [wanted()[3][:1]]
+    *before, last = seen[: engine.model.spec.num_layers]
+    assert set(before) == {64 if captured else 60}
+    assert last == 16
 
 
 def test_plans_may_change_between_any_two_batches() -> None:
