@@ -302,7 +302,7 @@ class GpuRunner:
         """
         rows = [batch.rows[index] for index in sampling]
         padding = CHUNK_ROWS - len(rows)
-        if not rows or (padding < 0 and not batch.num_decode):
+        if not rows or not batch.num_prefill_tokens or (padding < 0 and not batch.num_decode):
             return None
         return make_ragged(
             [1] * max(len(rows), CHUNK_ROWS),

@@ -88,6 +88,25 @@ def test_the_last_layer_ends_with_one_token_of_each_row(captured: bool, monkeypa
     assert last == 16
 
 
+def test_a_decode_step_launched_kernel_by_kernel_has_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last layer was padded to 16 rows, which are multiplied by other kernels: a replayed step had other bits."""
+    engine = stand_in_engine()
+    for state in engine.gpu.streams.values():
+        state.graphs.clear()
+    seen: list[int] = []
+    linear_add_rms_norm = engine.model.kernels.linear_add_rms_norm
+
+    def counted(x: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(x))
+        return linear_add_rms_norm(x, *arguments)
+
+    monkeypatch.setattr(engine.model.kernels, "linear_add_rms_norm", counted)
+    lane = engine.lanes["decode"]
+    lane.enqueue(Batch(1, "decode", 4, "hybrid", [decode_row(1, 3, 5), decode_row(2, 7, 5)], 2, 0, 0))
+    lane.wait()
+    assert set(seen) == {2}
+
+
 def test_plans_may_change_between_any_two_batches() -> None:
     gpu().reset()
     plans = [*gpu().plans().values(), Plan("split", 2, 2, None)]
