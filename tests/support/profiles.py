@@ -46,9 +46,11 @@ def beside_decode_law(rows: int, kv_tokens: int, units: int) -> float:
 
 
 def beside_prefill_law(tokens: int, context: int, units: int, rows: int, kv_tokens: int) -> float:
-    """Slower the longer the other lane's steps are."""
-    step = decode_law(rows, kv_tokens, 4 if units == 4 else 4 - units)
-    return prefill_law(tokens, context, units) * (1.2 + 50 * step)
+    """Slower the longer the other lane's steps are; on all units it has what these leave."""
+    if units == 4:
+        taken = 0.9 * decode_law(rows, kv_tokens, 4) / beside_decode_law(rows, kv_tokens, 4)
+        return prefill_law(tokens, context, 4) / (1 - taken)
+    return prefill_law(tokens, context, units) * (1.2 + 50 * decode_law(rows, kv_tokens, 4 - units))
 
 
 def make_profile(hidden: float = 0.0) -> Profile:

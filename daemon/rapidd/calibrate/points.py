@@ -19,6 +19,8 @@ ROWS: Final = (1, 4, 16, 32, 64, 96, 128, 192, 256)
 """Where products of few rows change their tiles, and the range between."""
 TOKENS: Final = (16, 64, 256, 512, 1024, 2048)
 MIXED_TOKENS: Final = (64, 256, 512, 1024)
+SHARED_ROWS: Final = (16, 64, 96)
+"""Around the sizes from which on a GPU's steps consist of other kernels."""
 MAX_CONTEXT: Final = 16384
 """Tokens a row: what lies beyond goes on straight."""
 SHORT_CONTEXT: Final = 64
@@ -76,10 +78,12 @@ def _steps(limits: Limits, rows: int) -> list[Step]:
 def chunks(limits: Limits) -> list[Chunk]:
     """Tokens by context. Those without context grow, and `LEAD_CHUNKS` come first, so that others can be foretold.
 
-    The largest of these is the first to have a context, the longest: few tokens do not tell what it costs many.
+    So does the smallest behind the longest context, the first that has one. The largest of the lead is next: few tokens
+    do not tell what a context costs many.
     """
     grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
-    told = [line[-1] for line in grid[:LEAD_CHUNKS][-1:] if len(line) > 1]
+    lead = grid[:LEAD_CHUNKS]
+    told = list(dict.fromkeys(line[-1] for line in (*lead[:1], *lead[-1:]) if len(line) > 1))
     behind = _corners_first([line[1:] for line in grid])
     return _in_turn([line[0] for line in grid], [*told, *(chunk for chunk in behind if chunk not in told)], LEAD_CHUNKS)
 
@@ -118,6 +122,11 @@ def neighbours(limits: Limits) -> list[Step]:
     """Decode steps to run beside chunks: light ones and heavy ones."""
     corners = [step for rows in (1, limits.max_rows) for step in _ends(_steps(limits, rows))]
     return list(dict.fromkeys(corners[::2] + corners[1::2]))
+
+
+def steps_that_share(limits: Limits) -> list[Step]:
+    """Light steps to run beside chunks on all units, beside `neighbours`: how long one waits depends on its rows."""
+    return [line[0] for rows in SHARED_ROWS if rows < limits.max_rows and (line := _steps(limits, rows))]
 
 
 def _in_turn(first: Sequence[T], second: Sequence[T], lead: int) -> list[T]:

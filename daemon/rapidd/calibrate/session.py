@@ -16,7 +16,17 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from rapidd.calibrate.points import SHORT_CONTEXT, Chunk, Limits, Step, chunks, mixed, neighbours, steps
+from rapidd.calibrate.points import (
+    SHORT_CONTEXT,
+    Chunk,
+    Limits,
+    Step,
+    chunks,
+    mixed,
+    neighbours,
+    steps,
+    steps_that_share,
+)
 from rapidd.calibrate.probe import Probe, TooLarge
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.curve import fit
@@ -29,6 +39,8 @@ T = TypeVar("T", DecodeSample, PrefillSample, HybridSample)
 
 LONG: Final = 1.5
 """Times the longest that a chunk may take while serving: batches that would take longer are not measured."""
+LIGHT: Final = 2
+"""Of `neighbours`: come first."""
 BESIDE_CHUNK: Final = 0.5
 """Times the same: a chunk for both lanes at once, where it takes longer than alone."""
 
@@ -127,6 +139,9 @@ class Session:
 
     def _beside(self) -> Iterator[Task]:
         for index, step in enumerate(neighbours(self._limits)):
+            if index == LIGHT:
+                for between in steps_that_share(self._limits):
+                    yield self._both(between, self._total, behind_context=False)
             for units in (self._total, *self._splits):
                 yield self._both(step, units, behind_context=index % 2 == 1)
 

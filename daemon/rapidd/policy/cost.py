@@ -4,14 +4,15 @@
     prefill(tokens, context) = curve_u(tokens) + b_u * attended(tokens, context)        products; attention
     hybrid                   = x * curve(rows + tokens) + s * (P + D) + m * max(P, D) + z
                                where P = b * attended(tokens, context) and D = line(kv)
-    decode beside prefill    = p_u * decode + q_u
-    prefill beside decode    = prefill * (p_u + q_u * decode step alone)
+    decode beside prefill    = p_u * decode + q_u                                       on a split
+    prefill beside decode    = prefill * (p_u + q_u * decode step alone)                likewise
 
 for every number of units ``u`` that was measured, curves and lines of fewer than all in the shape of all units'; rows
 as padded in graphs, where there are graphs; attended = max(tokens, least_u) * context + tokens^2 / 2, because a few
 tokens do not fill a device. A hybrid batch runs its two attentions one after the other (m = 0) or side by side
-(`rapidd.policy.mixed`). Every coefficient is non-negative, so times rise with each argument; beyond all that was
-measured they go on straight. Evaluating takes about a microsecond: everything is precomputed.
+(`rapidd.policy.mixed`); lanes that share all units take turns (`rapidd.policy.turns`). Every coefficient is
+non-negative, so times rise with each argument; beyond all that was measured they go on straight. Evaluating takes about
+a microsecond: everything is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
@@ -33,11 +34,10 @@ from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
 from rapidd.policy.tiles import padded_rows, padded_total
+from rapidd.policy.turns import TURNS_FACTOR, VARIED, ChunkBeside, StepBeside, Turns, fit_turns
 
 FOLDS: Final = 5
 """Each sample is held back once: the model fitted to the other folds predicts it."""
-TURNS_FACTOR: Final = 2.0
-"""Beside the other lane, where that was measured nowhere: as if the lanes took turns."""
 LEAST_TOKENS: Final = (0, 16, 24, 32, 48, 64, 128, 192, 256, 384, 512)
 """Tried for the chunk that fills the device's attention; what fits best stays."""
 LEAST_SIZES: Final = 3
@@ -46,8 +46,6 @@ SAME: Final = 1e-9
 """Of summed squared relative errors: no better fit."""
 MIN_AFFINE: Final = 3
 """Samples below which a slowdown is one factor, without a second coefficient."""
-VARIED: Final = 1.1
-"""Between the least and the most of what it depends on; samples closer together tell no second coefficient either."""
 
 Sample = DecodeSample | PrefillSample | HybridSample
 S = TypeVar("S", DecodeSample, PrefillSample)
@@ -119,7 +117,10 @@ class CostModel:
     def decode_s(self, rows: int, kv_tokens: int, units: int, beside: bool = False) -> float:
         """A decode step of ``rows`` rows that read ``kv_tokens`` cached tokens in all; beside a chunk, if so."""
         lane = self._decode.get(units) or _nearest(self._decode, units)
-        alone = lane.curve.at(self._padded(rows)) + lane.line.at(kv_tokens)
+        padded = self._padded(rows)
+        alone = lane.curve.at(padded) + lane.line.at(kv_tokens)
+        if beside and units == self.units_total:
+            return self._turns.step_s(padded, alone)
         return max(alone, alone * lane.factor + lane.offset) if beside else alone
 
     def prefill_s(
@@ -127,7 +128,7 @@ class CostModel:
     ) -> float:
         """A chunk of ``tokens`` behind ``context`` cached ones; beside decode steps of ``rows`` rows and ``kv_tokens``.
 
-        Beside unknown rows (0) it takes as long as beside the calibration's average ones.
+        Beside unknown rows (0) it takes as long as beside the calibration's middle ones.
         """
         lane = self._prefill.get(units) or _nearest(self._prefill, units)
         alone = lane.curve.at(tokens) + attended(tokens, context, lane.least) * lane.slope
@@ -198,10 +199,13 @@ class CostModel:
         return lane.curve.at(total), attention, self._decode[self.units_total].line.at(kv_tokens)
 
     def _slowdown(self, lane: _Lane, units: int, rows: int, kv_tokens: int) -> float:
+        if not rows:
+            rows, kv_tokens = self._usual_step
+        if units == self.units_total:
+            return self._turns.slowdown(self._padded(rows), self.decode_s(rows, kv_tokens, units))
         if not lane.offset:
             return max(1.0, lane.factor)
-        step = self.decode_s(rows, kv_tokens, _complement(self.units_total, units)) if rows else self._usual_step_s
-        return max(1.0, lane.factor + lane.offset * step)
+        return max(1.0, lane.factor + lane.offset * self.decode_s(rows, kv_tokens, self.units_total - units))
 
     # --- the fit
 
@@ -226,22 +230,33 @@ class CostModel:
         return [(self._padded(s.rows), float(s.kv_tokens), s.seconds) for s in samples]
 
     def _fit_beside(self, decode: list[DecodeSample], prefill: list[PrefillSample]) -> None:
-        """decode / alone = p + q / alone;  prefill / alone = p + q * (the other lane's step alone)."""
+        """On splits decode / alone = p + q / alone and prefill / alone = p + q * (the other lane's step alone)."""
+        steps: list[StepBeside] = []
+        chunks: list[ChunkBeside] = []
         ratios: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for s in decode:
             alone = self.decode_s(s.rows, s.kv_tokens, s.units)
-            ratios[s.units].append((1 / alone, s.seconds / alone))
+            if s.units == self.units_total:
+                steps.append(StepBeside(self._padded(s.rows), alone, s.seconds))
+            else:
+                ratios[s.units].append((1 / alone, s.seconds / alone))
         _set_slowdowns(self._decode, ratios)
         ratios.clear()
-        steps = []
+        met: list[tuple[float, int, int]] = []
         for c in prefill:
-            alone = self.prefill_s(c.tokens, c.context, c.units)
-            other = _complement(self.units_total, c.units)
+            ratio = c.seconds / self.prefill_s(c.tokens, c.context, c.units)
+            shared = c.units == self.units_total
+            other = c.units if shared else self.units_total - c.units
             step = self.decode_s(c.beside_rows, c.beside_kv_tokens, other) if c.beside_rows else 0.0
-            steps.append(step)
-            ratios[c.units].append((step, c.seconds / alone))
-        self._usual_step_s = statistics.median(steps) if steps else 0.0
+            if c.beside_rows:
+                met.append((step, c.beside_rows, c.beside_kv_tokens))
+            if not shared:
+                ratios[c.units].append((step, ratio))
+            elif c.beside_rows:
+                chunks.append(ChunkBeside(self._padded(c.beside_rows), step, ratio))
+        self._usual_step = sorted(met)[len(met) // 2][1:] if met else (1, 0)
         _set_slowdowns(self._prefill, ratios)
+        self._turns: Turns = fit_turns(steps, chunks)
 
 
 def _lanes(
@@ -301,10 +316,6 @@ def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[f
 def _nearest(lanes: Mapping[int, _Lane], units: int) -> _Lane:
     """Of the known unit counts the next smaller one, so that predictions are rather too long than too short."""
     return lanes[max((measured for measured in lanes if measured <= units), default=min(lanes))]
-
-
-def _complement(total: int, units: int) -> int:
-    return total if units == total else total - units
 
 
 def _powers(most: int) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, steps
+from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, steps, steps_that_share
 from rapidd.policy.curve import attended
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
 
@@ -82,3 +82,9 @@ def test_a_cache_too_small_for_contexts_between_has_only_corners() -> None:
     pairs = mixed(msgspec.structs.replace(H200, max_rows=4, kv_blocks=8, max_model_len=128))
     assert pairs
     assert len(pairs) == len(set(pairs))
+
+
+@pytest.mark.parametrize(("max_rows", "rows"), [(256, [16, 64, 96]), (64, [16]), (16, [])])
+def test_steps_of_every_kind_of_kernel_share_the_device_with_chunks(max_rows: int, rows: list[int]) -> None:
+    """With those of one and of 256 rows alone 20 rows beside prompts were taken for a sixth of the way between."""
+    assert [step.rows for step in steps_that_share(msgspec.structs.replace(H200, max_rows=max_rows))] == rows

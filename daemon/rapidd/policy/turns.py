@@ -1,0 +1,92 @@
+"""Both lanes on all units: they take turns, by what was measured on every device so far.
+
+    step beside chunks   = factor * step alone + added(rows)
+    chunk beside steps   = chunk alone * beside / (beside - share * alone)        of a step, beside chunks and alone
+
+A step beside chunks waits for their kernels. How long depends on its rows, for they decide which kernels it is made of:
+those that fill every unit and let the next one start early leave few gaps. Chunks get on in what is left of each step:
+with a share of 1 nothing ever runs at the same time. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from rapidd.policy.curve import Curve
+from rapidd.policy.fit import solve_nonnegative
+
+LEAST_LEFT: Final = 0.02
+"""Of a step's time, that chunks have at least: they are never at a standstill."""
+SHARES: Final = tuple(index / 200 for index in range(201))
+"""Tried; what fits best stays."""
+TURNS_FACTOR: Final = 2.0
+"""Of a step, or a chunk, where nothing was measured: each lane has half of the time."""
+VARIED: Final = 1.1
+"""Between the least and the most of what a coefficient depends on; samples closer together do not tell it."""
+
+
+class StepBeside(NamedTuple):
+    """A step of so many rows: its seconds alone, and beside chunks."""
+
+    rows: int
+    alone: float
+    beside: float
+
+
+class ChunkBeside(NamedTuple):
+    """How many times as long a chunk takes beside steps of so many rows, which take so many seconds alone."""
+
+    rows: int
+    alone: float
+    ratio: float
+
+
+class Turns:
+    """The law's coefficients."""
+
+    __slots__ = ("added", "factor", "share")
+
+    def __init__(self, factor: float = TURNS_FACTOR, added: Curve | None = None, share: float = 1.0) -> None:
+        self.factor = factor
+        self.added = added
+        """Seconds by rows."""
+        self.share = share
+
+    def step_s(self, rows: int, alone: float) -> float:
+        """Of a step beside chunks."""
+        added = self.added.at(rows) if self.added is not None else 0.0
+        return self.factor * alone + added
+
+    def slowdown(self, rows: int, alone: float) -> float:
+        """Times that a chunk takes as long beside such steps."""
+        beside = self.step_s(rows, alone)
+        return beside / max(beside - self.share * alone, LEAST_LEFT * beside)
+
+
+def fit_turns(steps: Sequence[StepBeside], chunks: Sequence[ChunkBeside]) -> Turns:
+    """By relative errors. What is added never falls with rows."""
+    turns = Turns()
+    if steps:
+        turns = Turns(*_fit_steps(steps))
+    if chunks:
+        turns.share = min(SHARES, key=lambda share: _error(Turns(turns.factor, turns.added, share), chunks))
+    return turns
+
+
+def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve]:
+    """Steps of one number of rows, behind contexts of several lengths, tell the factor from what is added."""
+    knots = sorted({step.rows for step in steps})
+    spans = [[step.alone for step in steps if step.rows == rows] for rows in knots]
+    told = any(max(span) > VARIED * min(span) for span in spans)
+    rows = [
+        [(step.alone if told else 0.0) / step.beside, *((step.rows == knot) / step.beside for knot in knots)]
+        for step in steps
+    ]
+    longer, *added = solve_nonnegative(rows, [1 - step.alone / step.beside for step in steps])
+    return 1 + longer, Curve(knots, list(accumulate(added, max)))
+
+
+def _error(turns: Turns, chunks: Sequence[ChunkBeside]) -> float:
+    return sum((turns.slowdown(chunk.rows, chunk.alone) / chunk.ratio - 1) ** 2 for chunk in chunks)
