@@ -93,6 +93,7 @@ def test_a_decode_step_launched_kernel_by_kernel_has_no_padding(monkeypatch: pyt
     engine = stand_in_engine()
     for state in engine.gpu.streams.values():
         state.graphs.clear()
+        state.chunk_graphs.clear()
     seen: list[int] = []
     linear_add_rms_norm = engine.model.kernels.linear_add_rms_norm
 
