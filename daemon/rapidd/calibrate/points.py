@@ -78,8 +78,8 @@ def _steps(limits: Limits, rows: int) -> list[Step]:
 def chunks(limits: Limits) -> list[Chunk]:
     """Tokens by context. Those without context grow, and `LEAD_CHUNKS` come first, so that others can be foretold.
 
-    So does the smallest behind the longest context, the first that has one. The largest of the lead is next: few tokens
-    do not tell what a context costs many.
+    Of those with one the smallest behind the longest comes first, which foretells what contexts cost; then the largest
+    of the lead behind it, for few tokens do not tell what a context costs many.
     """
     grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
     lead = grid[:LEAD_CHUNKS]
@@ -118,15 +118,13 @@ def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
     return corners + between
 
 
-def neighbours(limits: Limits) -> list[Step]:
-    """Decode steps to run beside chunks: light ones and heavy ones."""
-    corners = [step for rows in (1, limits.max_rows) for step in _ends(_steps(limits, rows))]
-    return list(dict.fromkeys(corners[::2] + corners[1::2]))
-
-
-def steps_that_share(limits: Limits) -> list[Step]:
-    """Light steps to run beside chunks on all units, beside `neighbours`: how long one waits depends on its rows."""
-    return [line[0] for rows in SHARED_ROWS if rows < limits.max_rows and (line := _steps(limits, rows))]
+def neighbours(limits: Limits) -> list[tuple[Step, bool]]:
+    """Decode steps to run beside chunks, and whether on splits too: light ones with the fewest and the most rows, some
+    between on all units alone, where what they wait depends on their rows, then the heavy ones."""
+    lines = [_ends(_steps(limits, rows)) for rows in dict.fromkeys((1, limits.max_rows))]
+    light = [(line[0], True) for line in lines if line]
+    between = [(line[0], False) for rows in SHARED_ROWS if rows < limits.max_rows and (line := _steps(limits, rows))]
+    return [*light, *between, *((line[1], True) for line in lines if len(line) > 1)]
 
 
 def _in_turn(first: Sequence[T], second: Sequence[T], lead: int) -> list[T]:

@@ -16,17 +16,7 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from rapidd.calibrate.points import (
-    SHORT_CONTEXT,
-    Chunk,
-    Limits,
-    Step,
-    chunks,
-    mixed,
-    neighbours,
-    steps,
-    steps_that_share,
-)
+from rapidd.calibrate.points import SHORT_CONTEXT, Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.calibrate.probe import Probe, TooLarge
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.curve import fit
@@ -39,8 +29,6 @@ T = TypeVar("T", DecodeSample, PrefillSample, HybridSample)
 
 LONG: Final = 1.5
 """Times the longest that a chunk may take while serving: batches that would take longer are not measured."""
-LIGHT: Final = 2
-"""Of `neighbours`: come first."""
 BESIDE_CHUNK: Final = 0.5
 """Times the same: a chunk for both lanes at once, where it takes longer than alone."""
 
@@ -138,12 +126,11 @@ class Session:
                     yield self._chunk(chunk, self._total - units)
 
     def _beside(self) -> Iterator[Task]:
-        for index, step in enumerate(neighbours(self._limits)):
-            if index == LIGHT:
-                for between in steps_that_share(self._limits):
-                    yield self._both(between, self._total, behind_context=False)
-            for units in (self._total, *self._splits):
-                yield self._both(step, units, behind_context=index % 2 == 1)
+        behind_context = False
+        for step, on_splits in neighbours(self._limits):
+            for units in (self._total, *(self._splits if on_splits else ())):
+                yield self._both(step, units, behind_context=on_splits and behind_context)
+            behind_context ^= on_splits
 
     # --- single measurements
 

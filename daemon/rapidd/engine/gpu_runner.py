@@ -39,7 +39,7 @@ from rapidd.model.llama import Llama
 
 @dataclass(slots=True)
 class Place:
-    """Static memory for streams of which only one works at a time; most_rows: of a captured batch, padding included."""
+    """Static memory for streams of which only one works at a time. most_rows: of a captured step or batch."""
 
     scratch: Scratch | None
     stage: Stage
@@ -102,7 +102,7 @@ class GpuRunner:
         self.chunk_sizes, self.mixed_sizes = sizes(num_slots, mixed=False), sizes(num_slots, mixed=True)
         """To capture on streams that take prompt chunks only, and on the one that takes mixed batches."""
         self._chunk_inputs = {size: ChunkInputs(size, self._stride) for size in self.mixed_sizes}
-        # Of any batch whose rows attend by their last tokens.
+        # Of a decode step, or of the rows that a captured batch ends with.
         self._most_rows = max(num_slots, CHUNK_ROWS + max(decode for decode, _ in self.mixed_sizes))
         # What a graph reads lives as long as the graph.
         self._query_start = torch.arange(self._most_rows + 1, dtype=torch.int32, device=model.device)
@@ -298,7 +298,7 @@ class GpuRunner:
         """The last tokens of the rows that sample, as a batch of their own, and padding up to `CHUNK_ROWS` rows.
 
         So many rows ran on every stream when graphs were captured, and more where decode rows run: nothing is compiled
-        now. None without rows, and for more prompts than that.
+        now. None of a decode step, without rows, and for more prompts than that.
         """
         rows = [batch.rows[index] for index in sampling]
         padding = CHUNK_ROWS - len(rows)

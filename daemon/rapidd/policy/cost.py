@@ -11,8 +11,9 @@ for every number of units ``u`` that was measured, curves and lines of fewer tha
 as padded in graphs, where there are graphs; attended = max(tokens, least_u) * context + tokens^2 / 2, because a few
 tokens do not fill a device. A hybrid batch runs its two attentions one after the other (m = 0) or side by side
 (`rapidd.policy.mixed`); lanes that share all units take turns (`rapidd.policy.turns`). Every coefficient is
-non-negative, so times rise with each argument; beyond all that was measured they go on straight. Evaluating takes about
-a microsecond: everything is precomputed.
+non-negative, so times rise with each argument, but that beside more rows a chunk on all units may take less: their
+steps leave it more. Beyond all that was measured they go on straight. Evaluating takes about a microsecond: everything
+is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
@@ -247,13 +248,14 @@ class CostModel:
             ratio = c.seconds / self.prefill_s(c.tokens, c.context, c.units)
             shared = c.units == self.units_total
             other = c.units if shared else self.units_total - c.units
-            step = self.decode_s(c.beside_rows, c.beside_kv_tokens, other) if c.beside_rows else 0.0
-            if c.beside_rows:
+            known = c.beside_rows > 0
+            step = self.decode_s(c.beside_rows, c.beside_kv_tokens, other) if known else 0.0
+            if known:
                 met.append((step, c.beside_rows, c.beside_kv_tokens))
-            if not shared:
+            if shared:
+                chunks.append(ChunkBeside(self._padded(c.beside_rows) if known else 0, step, ratio))
+            else:
                 ratios[c.units].append((step, ratio))
-            elif c.beside_rows:
-                chunks.append(ChunkBeside(self._padded(c.beside_rows), step, ratio))
         self._usual_step = sorted(met)[len(met) // 2][1:] if met else (1, 0)
         _set_slowdowns(self._prefill, ratios)
         self._turns: Turns = fit_turns(steps, chunks)

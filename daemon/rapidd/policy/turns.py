@@ -1,4 +1,4 @@
-"""Both lanes on all units: they take turns, by what was measured on every device so far.
+"""Both lanes on all units: they take turns, nearly, on each of the devices that were measured (docs/policy.md).
 
     step beside chunks   = factor * step alone + added(rows)
     chunk beside steps   = chunk alone * beside / (beside - share * alone)        of a step, beside chunks and alone
@@ -36,7 +36,7 @@ class StepBeside(NamedTuple):
 
 
 class ChunkBeside(NamedTuple):
-    """How many times as long a chunk takes beside steps of so many rows, which take so many seconds alone."""
+    """How many times as long a chunk takes beside steps of so many rows and seconds alone; 0 rows: nobody knows."""
 
     rows: int
     alone: float
@@ -66,18 +66,26 @@ class Turns:
 
 
 def fit_turns(steps: Sequence[StepBeside], chunks: Sequence[ChunkBeside]) -> Turns:
-    """By relative errors. What is added never falls with rows."""
+    """By relative errors. What is added never falls with rows. Unknown steps are taken for the middle one of all."""
     turns = Turns()
     if steps:
         turns = Turns(*_fit_steps(steps))
-    if chunks:
-        turns.share = min(SHARES, key=lambda share: _error(Turns(turns.factor, turns.added, share), chunks))
+    middle = sorted(steps, key=lambda step: step.alone)[len(steps) // 2] if steps else StepBeside(1, 1.0, TURNS_FACTOR)
+    known = [chunk if chunk.rows else ChunkBeside(middle.rows, middle.alone, chunk.ratio) for chunk in chunks]
+    if known:
+        turns.share = min(SHARES, key=lambda share: _error(Turns(turns.factor, turns.added, share), known))
     return turns
 
 
-def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve]:
-    """Steps of one number of rows, behind contexts of several lengths, tell the factor from what is added."""
+def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve | None]:
+    """Steps of one number of rows, behind contexts of several lengths, tell the factor from what is added.
+
+    Where all have one number of rows, nobody knows what others would wait: a factor is the safer guess.
+    """
     knots = sorted({step.rows for step in steps})
+    if len(knots) == 1:
+        (factor,) = solve_nonnegative([[step.alone / step.beside] for step in steps], [1.0] * len(steps))
+        return max(factor, 1.0), None
     spans = [[step.alone for step in steps if step.rows == rows] for rows in knots]
     told = any(max(span) > VARIED * min(span) for span in spans)
     rows = [

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, steps, steps_that_share
+from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.policy.curve import attended
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
 
@@ -84,7 +84,14 @@ def test_a_cache_too_small_for_contexts_between_has_only_corners() -> None:
     assert len(pairs) == len(set(pairs))
 
 
-@pytest.mark.parametrize(("max_rows", "rows"), [(256, [16, 64, 96]), (64, [16]), (16, [])])
-def test_steps_of_every_kind_of_kernel_share_the_device_with_chunks(max_rows: int, rows: list[int]) -> None:
-    """With those of one and of 256 rows alone 20 rows beside prompts were taken for a sixth of the way between."""
-    assert [step.rows for step in steps_that_share(msgspec.structs.replace(H200, max_rows=max_rows))] == rows
+@pytest.mark.parametrize(
+    ("max_rows", "light", "heavy"), [(256, [1, 256, 16, 64, 96], [1, 256]), (64, [1, 64, 16], [1, 64]), (1, [1], [1])]
+)
+def test_steps_of_every_kind_of_kernel_run_beside_chunks_light_ones_first(
+    max_rows: int, light: list[int], heavy: list[int]
+) -> None:
+    """With those of one and of 256 rows alone 64 rows beside prompts were taken for a quarter of the way between."""
+    found = neighbours(msgspec.structs.replace(H200, max_rows=max_rows))
+    assert [step.rows for step, _ in found if step.context == 64] == light
+    assert [step.rows for step, _ in found[len(light) :]] == heavy
+    assert {step.rows for step, on_splits in found if not on_splits} == {16, 64, 96} & set(light) - set(heavy)

@@ -202,6 +202,8 @@ def test_an_h100_is_calibrated_in_a_minute_within_the_errors_that_predictions_ma
     units = {sample.units for sample in session.decode}
     assert units == {*TABLE.splits, 132}
     assert {s.units for s in session.decode if s.beside} == units, "shared and every split"
+    beside = Counter((s.rows, s.units == 132) for s in session.decode if s.beside)
+    assert beside == {(1, True): 2, (96, True): 2, (16, True): 1, (64, True): 1, (1, False): 12, (96, False): 12}
 
 
 def test_predictions_hold_where_nothing_was_measured(h100: tuple[LawDevice, Session]) -> None:

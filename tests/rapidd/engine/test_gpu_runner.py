@@ -108,6 +108,38 @@ def test_a_decode_step_launched_kernel_by_kernel_has_no_padding(monkeypatch: pyt
     assert set(seen) == {2}
 
 
+def test_of_a_batch_launched_kernel_by_kernel_each_row_that_samples_has_its_own_token() -> None:
+    """Also behind one that does not: a prompt's chunk in the middle of it."""
+    engine = stand_in_engine()
+    for state in engine.gpu.streams.values():
+        state.chunk_graphs.clear()
+    rows = [replace(prompt_row(1, [1] * 30, 3), samples=False), prompt_row(2, PROMPTS[1][:50], 9)]
+    assert launched(engine, rows) == launched(engine, rows[1:])
+
+
+def test_more_prompts_at_once_than_graphs_hold_are_launched_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stand_in_engine(max_running=20, kv_blocks=60)
+    seen: list[int] = []
+    gated_linear = engine.model.kernels.gated_linear
+
+    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seen.append(len(x))
+        return gated_linear(x, *arguments)
+
+    monkeypatch.setattr(engine.model.kernels, "gated_linear", counted)
+    tokens = launched(engine, [prompt_row(slot, [1, 300], 2 * slot) for slot in range(1, 18)])
+    assert len(tokens) == 17
+    assert set(tokens) == set(launched(engine, [prompt_row(1, [1, 300], 2)]))
+    assert set(seen[: engine.model.spec.num_layers]) == {34}
+
+
+@pytest.mark.parametrize(("num_slots", "rows"), [(1, 17), (40, 56), (1010, 1010), (1024, 1024)])
+def test_no_captured_step_or_batch_has_more_rows_than_it_needs(num_slots: int, rows: int) -> None:
+    """The GPU's kernels take 1,024."""
+    runner = GpuRunner(gpu().model, gpu().cache, num_slots=num_slots, max_model_len=64, current=int)
+    assert runner.make_place().hidden.shape[1] == rows
+
+
 def test_plans_may_change_between_any_two_batches() -> None:
     gpu().reset()
     plans = [*gpu().plans().values(), Plan("split", 2, 2, None)]
@@ -216,3 +248,20 @@ def test_rows_whose_logits_are_not_finite_fail_alone() -> None:
 def decode_row(slot: int, block: int, start: int) -> Row:
     request = Request(slot, array("I", [1] * (start + 1)), array("I"), max_output=9, sampling=SamplingParams())
     return Row(request, 0, slot, start, 1, [block], True, start, array("I"), start + 1, request.sampling)
+
+
+def prompt_row(slot: int, tokens: list[int], block: int) -> Row:
+    request = Request(slot, array("I", tokens), array("I"), max_output=9, sampling=SamplingParams())
+    blocks = [block + index for index in range(-(-len(tokens) // 16))]
+    count = len(tokens)
+    return Row(request, 0, slot, 0, count, blocks, True, 0, array("I", tokens), count, request.sampling)
+
+
+def launched(engine: TinyGpuEngine, rows: list[Row]) -> list[int]:
+    """The tokens of a batch of prompts on all units."""
+    lane = engine.lanes["prefill"]
+    lane.enqueue(Batch(1, "prefill", 4, "hybrid", rows, 0, sum(row.count for row in rows), 0))
+    lane.wait()
+    ((_, result),) = lane.collect()
+    assert result.error is None
+    return result.token_ids
