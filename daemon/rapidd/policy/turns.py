@@ -61,8 +61,7 @@ class Turns:
 
     def slowdown(self, rows: int, alone: float) -> float:
         """Times that a chunk takes as long beside such steps."""
-        beside = self.step_s(rows, alone)
-        return beside / max(beside - self.share * alone, LEAST_LEFT * beside)
+        return _slowdown(alone / self.step_s(rows, alone), self.share)
 
 
 def fit_turns(steps: Sequence[StepBeside], chunks: Sequence[ChunkBeside]) -> Turns:
@@ -73,8 +72,16 @@ def fit_turns(steps: Sequence[StepBeside], chunks: Sequence[ChunkBeside]) -> Tur
     middle = sorted(steps, key=lambda step: step.alone)[len(steps) // 2] if steps else StepBeside(1, 1.0, TURNS_FACTOR)
     known = [chunk if chunk.rows else ChunkBeside(middle.rows, middle.alone, chunk.ratio) for chunk in chunks]
     if known:
-        turns.share = min(SHARES, key=lambda share: _error(Turns(turns.factor, turns.added, share), known))
+        pairs = [(chunk.alone / turns.step_s(chunk.rows, chunk.alone), chunk.ratio) for chunk in known]
+        turns.share = min(
+            SHARES, key=lambda share: sum((_slowdown(own, share) / ratio - 1) ** 2 for own, ratio in pairs)
+        )
     return turns
+
+
+def _slowdown(own: float, share: float) -> float:
+    """``own``: of a step's time beside chunks, what it takes alone."""
+    return 1 / max(1 - share * own, LEAST_LEFT)
 
 
 def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve | None]:
@@ -94,7 +101,3 @@ def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve | None]:
     ]
     longer, *added = solve_nonnegative(rows, [1 - step.alone / step.beside for step in steps])
     return 1 + longer, Curve(knots, list(accumulate(added, max)))
-
-
-def _error(turns: Turns, chunks: Sequence[ChunkBeside]) -> float:
-    return sum((turns.slowdown(chunk.rows, chunk.alone) / chunk.ratio - 1) ** 2 for chunk in chunks)
