@@ -43,6 +43,25 @@ def wanted(sampling: SamplingParams = GREEDY) -> list[list[int]]:
     return ids(cpu().generate(PROMPTS, cpu().plans()["hybrid"], sampling=sampling))
 
 
+def launch_chunks(engine: TinyGpuEngine) -> None:
+    """From now on batches with prompt tokens are no graphs."""
+    for state in engine.gpu.streams.values():
+        state.chunk_graphs.clear()
+
+
+def watch_mlps(engine: TinyGpuEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every layer's MLP, as they come."""
+    seen: list[int] = []
+    gated_linear = engine.model.kernels.gated_linear
+
+    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seen.append(len(x))
+        return gated_linear(x, *arguments)
+
+    monkeypatch.setattr(engine.model.kernels, "gated_linear", counted)
+    return seen
+
+
 PLANS = ["serial", "serial_all", "hybrid", "shared", "split"]
 
 
@@ -55,8 +74,7 @@ def test_every_mode_gives_the_tokens_of_the_cpu(plan: str) -> None:
 @pytest.mark.parametrize("plan", PLANS)
 def test_batches_launched_kernel_by_kernel_give_the_tokens_of_the_cpu(plan: str) -> None:
     engine = stand_in_engine()
-    for state in engine.gpu.streams.values():
-        state.chunk_graphs.clear()
+    launch_chunks(engine)
     assert ids(engine.generate(PROMPTS, engine.plans()[plan])) == wanted()
 
 
@@ -72,16 +90,8 @@ def test_the_last_layer_ends_with_one_token_of_each_row(captured: bool, monkeypa
     """Of 60 tokens, 16 rows: the prompt's and padding. The layers before it see all of them."""
     engine = stand_in_engine()
     if not captured:
-        for state in engine.gpu.streams.values():
-            state.chunk_graphs.clear()
-    seen: list[int] = []
-    gated_linear = engine.model.kernels.gated_linear
-
-    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        seen.append(len(x))
-        return gated_linear(x, *arguments)
-
-    monkeypatch.setattr(engine.model.kernels, "gated_linear", counted)
+        launch_chunks(engine)
+    seen = watch_mlps(engine, monkeypatch)
     assert ids(engine.generate([PROMPTS[3]], engine.plans()["serial_all"], max_output=1)) == [wanted()[3][:1]]
     *before, last = seen[: engine.model.spec.num_layers]
     assert set(before) == {64 if captured else 60}
@@ -91,17 +101,10 @@ def test_the_last_layer_ends_with_one_token_of_each_row(captured: bool, monkeypa
 def test_a_decode_step_launched_kernel_by_kernel_has_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last layer was padded to 16 rows, which are multiplied by other kernels: a replayed step had other bits."""
     engine = stand_in_engine()
+    launch_chunks(engine)
     for state in engine.gpu.streams.values():
         state.graphs.clear()
-        state.chunk_graphs.clear()
-    seen: list[int] = []
-    linear_add_rms_norm = engine.model.kernels.linear_add_rms_norm
-
-    def counted(x: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append(len(x))
-        return linear_add_rms_norm(x, *arguments)
-
-    monkeypatch.setattr(engine.model.kernels, "linear_add_rms_norm", counted)
+    seen = watch_mlps(engine, monkeypatch)
     lane = engine.lanes["decode"]
     lane.enqueue(Batch(1, "decode", 4, "hybrid", [decode_row(1, 3, 5), decode_row(2, 7, 5)], 2, 0, 0))
     lane.wait()
@@ -111,22 +114,14 @@ def test_a_decode_step_launched_kernel_by_kernel_has_no_padding(monkeypatch: pyt
 def test_of_a_batch_launched_kernel_by_kernel_each_row_that_samples_has_its_own_token() -> None:
     """Also behind one that does not: a prompt's chunk in the middle of it."""
     engine = stand_in_engine()
-    for state in engine.gpu.streams.values():
-        state.chunk_graphs.clear()
+    launch_chunks(engine)
     rows = [replace(prompt_row(1, [1] * 30, 3), samples=False), prompt_row(2, PROMPTS[1][:50], 9)]
     assert launched(engine, rows) == launched(engine, rows[1:])
 
 
 def test_more_prompts_at_once_than_graphs_hold_are_launched_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stand_in_engine(max_running=20, kv_blocks=60)
-    seen: list[int] = []
-    gated_linear = engine.model.kernels.gated_linear
-
-    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        seen.append(len(x))
-        return gated_linear(x, *arguments)
-
-    monkeypatch.setattr(engine.model.kernels, "gated_linear", counted)
+    seen = watch_mlps(engine, monkeypatch)
     tokens = launched(engine, [prompt_row(slot, [1, 300], 2 * slot) for slot in range(1, 18)])
     assert len(tokens) == 17
     assert set(tokens) == set(launched(engine, [prompt_row(1, [1, 300], 2)]))
