@@ -61,6 +61,17 @@ class Chunk(Struct, frozen=True):
     context: int
 
 
+class Neighbour(Struct, frozen=True):
+    """A decode step to run beside a chunk, and where."""
+
+    step: Step
+    behind_context: bool
+    """The chunk has a context."""
+    shared: bool
+    split: bool
+    """On every one."""
+
+
 def steps(limits: Limits) -> list[Step]:
     """Rows by context, as long as cache and model allow. Two short ones come first, so that others can be foretold."""
     rows = [*(count for count in ROWS if count < limits.max_rows), limits.max_rows]
@@ -118,13 +129,19 @@ def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
     return corners + between
 
 
-def neighbours(limits: Limits) -> list[tuple[Step, bool]]:
-    """Decode steps to run beside chunks, and whether on splits too: light ones with the fewest and the most rows, some
-    between on all units alone, where what they wait depends on their rows, then the heavy ones."""
+def neighbours(limits: Limits) -> list[Neighbour]:
+    """Light steps of the fewest and the most rows first, heavy ones last. In between more on all units alone, whose law
+    (`rapidd.policy.turns`) is told by both and by rows between."""
     lines = [_ends(_steps(limits, rows)) for rows in dict.fromkeys((1, limits.max_rows))]
-    light = [(line[0], True) for line in lines if line]
-    between = [(line[0], False) for rows in SHARED_ROWS if rows < limits.max_rows and (line := _steps(limits, rows))]
-    return [*light, *between, *((line[1], True) for line in lines if len(line) > 1)]
+    light = [(line[0], index == 1) for index, line in enumerate(lines) if line]
+    heavy = [(line[1], index == 1) for index, line in enumerate(lines) if len(line) > 1]
+    between = [line[0] for rows in SHARED_ROWS if rows < limits.max_rows and (line := _steps(limits, rows))]
+    return [
+        *(Neighbour(*one, shared=True, split=True) for one in light),
+        *(Neighbour(*one, shared=True, split=False) for one in heavy),
+        *(Neighbour(step, False, shared=True, split=False) for step in between),
+        *(Neighbour(*one, shared=False, split=True) for one in heavy),
+    ]
 
 
 def _in_turn(first: Sequence[T], second: Sequence[T], lead: int) -> list[T]:

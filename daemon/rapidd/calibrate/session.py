@@ -126,11 +126,9 @@ class Session:
                     yield self._chunk(chunk, self._total - units)
 
     def _beside(self) -> Iterator[Task]:
-        behind_context = False
-        for step, on_splits in neighbours(self._limits):
-            for units in (self._total, *(self._splits if on_splits else ())):
-                yield self._both(step, units, behind_context=on_splits and behind_context)
-            behind_context ^= on_splits
+        for one in neighbours(self._limits):
+            for units in (*((self._total,) if one.shared else ()), *(self._splits if one.split else ())):
+                yield self._both(one.step, units, behind_context=one.behind_context)
 
     # --- single measurements
 

@@ -10,7 +10,8 @@ with a share of 1 nothing ever runs at the same time. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -25,6 +26,10 @@ TURNS_FACTOR: Final = 2.0
 """Of a step, or a chunk, where nothing was measured: each lane has half of the time."""
 VARIED: Final = 1.1
 """Between the least and the most of what a coefficient depends on; samples closer together do not tell it."""
+
+
+Steps = tuple[float, Curve | None]
+"""Factor, and what is added."""
 
 
 class StepBeside(NamedTuple):
@@ -84,15 +89,38 @@ def _slowdown(own: float, share: float) -> float:
     return 1 / max(1 - share * own, LEAST_LEFT)
 
 
-def _fit_steps(steps: Sequence[StepBeside]) -> tuple[float, Curve | None]:
+def _fit_steps(steps: Sequence[StepBeside]) -> Steps:
+    """With what is added or by a factor alone, whichever foretells each sample better from the others.
+
+    On a processor, whose lanes the operating system takes by turns, what single noisy samples would add is worse than
+    nothing.
+    """
+    laws = (_with_added, _by_factor)
+    return min(laws, key=lambda law: _foretold_error(law, steps))(steps) if len(steps) > 1 else _by_factor(steps)
+
+
+def _foretold_error(law: Callable[[Sequence[StepBeside]], Steps], steps: Sequence[StepBeside]) -> float:
+    """Sum of |log(foretold / measured)|: one sample that others cannot foretell, at a jump, does not decide alone."""
+    errors = []
+    for index, step in enumerate(steps):
+        turns = Turns(*law([*steps[:index], *steps[index + 1 :]]))
+        errors.append(abs(math.log(turns.step_s(step.rows, step.alone) / step.beside)))
+    return sum(errors)
+
+
+def _by_factor(steps: Sequence[StepBeside]) -> Steps:
+    (factor,) = solve_nonnegative([[step.alone / step.beside] for step in steps], [1.0] * len(steps))
+    return max(factor, 1.0), None
+
+
+def _with_added(steps: Sequence[StepBeside]) -> Steps:
     """Steps of one number of rows, behind contexts of several lengths, tell the factor from what is added.
 
-    Where all have one number of rows, nobody knows what others would wait: a factor is the safer guess.
+    Where all have one number of rows, nobody knows what is added with others: a factor is the safer guess.
     """
     knots = sorted({step.rows for step in steps})
     if len(knots) == 1:
-        (factor,) = solve_nonnegative([[step.alone / step.beside] for step in steps], [1.0] * len(steps))
-        return max(factor, 1.0), None
+        return _by_factor(steps)
     spans = [[step.alone for step in steps if step.rows == rows] for rows in knots]
     told = any(max(span) > VARIED * min(span) for span in spans)
     rows = [

@@ -84,14 +84,13 @@ def test_a_cache_too_small_for_contexts_between_has_only_corners() -> None:
     assert len(pairs) == len(set(pairs))
 
 
-@pytest.mark.parametrize(
-    ("max_rows", "light", "heavy"), [(256, [1, 256, 16, 64, 96], [1, 256]), (64, [1, 64, 16], [1, 64]), (1, [1], [1])]
-)
-def test_steps_of_every_kind_of_kernel_run_beside_chunks_light_ones_first(
-    max_rows: int, light: list[int], heavy: list[int]
-) -> None:
+@pytest.mark.parametrize(("max_rows", "between"), [(256, [16, 64, 96]), (64, [16]), (1, [])])
+def test_steps_of_every_kind_of_kernel_share_all_units_with_chunks(max_rows: int, between: list[int]) -> None:
     """With those of one and of 256 rows alone 64 rows beside prompts were taken for a quarter of the way between."""
+    ends = sorted({1, max_rows})
     found = neighbours(msgspec.structs.replace(H200, max_rows=max_rows))
-    assert [step.rows for step, _ in found if step.context == 64] == light
-    assert [step.rows for step, _ in found[len(light) :]] == heavy
-    assert {step.rows for step, on_splits in found if not on_splits} == {16, 64, 96} & set(light) - set(heavy)
+    light, heavy = [(rows, False) for rows in ends], [(rows, True) for rows in ends]
+    shared = [(one.step.rows, one.step.context > 64) for one in found if one.shared]
+    assert shared == [*light, *heavy, *((rows, False) for rows in between)]
+    assert [(one.step.rows, one.step.context > 64) for one in found if one.split] == light + heavy
+    assert not any(one.shared for one in found[-len(ends) :]), "what is left out first"
