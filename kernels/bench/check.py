@@ -239,9 +239,12 @@ def check_prompt_attention(report: Report, part: int, of: int) -> None:
         (ragged_rows, 32, 8, 128, 64, BF16, 100),
         (ragged_rows, 6, 2, 36, 64, BF16, 50),
         (ragged_rows, 6, 2, 36, 64, torch.float16, 5),
-        # cut into pieces, but for the last
+        # cut into pieces, some or all, but for the last
         ([(15999, 64), (16000, 1)], 32, 8, 128, 64, BF16, None),
         ([(16384, 256)], 32, 8, 128, 64, BF16, None),
+        ([(16128, 320)], 32, 8, 128, 64, BF16, None),
+        ([(9000, 624), (0, 40)], 32, 8, 128, 64, BF16, None),
+        ([(300, 40), (5000, 800)], 32, 8, 128, 64, BF16, None),
         (long_rows, 32, 8, 128, 64, BF16, None),
         (long_rows, 32, 8, 128, 16, torch.float16, None),
         (long_rows, 32, 8, 128, 128, BF16, None),
@@ -279,8 +282,8 @@ def prompt_case(
     kv, _, tables = make_cache(lens, kv_heads, dim, block, dtype, 1, 3e4 if hopper else float("nan"))
     q = torch.randn(sum(new for _, new in rows), heads + 2 * kv_heads, dim, dtype=dtype, device="cuda")[:, :heads]
     ragged = make_ragged([new for _, new in rows], lens, tables.tolist(), block, 132, "cuda")
-    most_pieces = PROMPTS_PER_UNIT * ragged.units // kv_heads if window is None else 0
-    plan = make_prompt_plan(ragged, PROMPT.queries // padded_sizes(heads // kv_heads, dim)[0], most_pieces)
+    wave = PROMPTS_PER_UNIT * ragged.units // kv_heads if window is None else 0
+    plan = make_prompt_plan(ragged, PROMPT.queries // padded_sizes(heads // kv_heads, dim)[0], wave)
     workspace = Workspace("cuda")
     workspace.parts.fill_(float("nan"))
     results = [prompt_reference(q, kv, rows, tables, block, window)]

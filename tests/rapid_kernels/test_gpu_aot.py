@@ -46,7 +46,7 @@ SHARED_BYTES = {"gfx90a": 65536, "gfx942": 65536, "gfx950": 163840, 86: 101376, 
 """Shared memory that a program may use."""
 ALIGNED = [["tt.divisibility", 16]]
 UNALIGNED_ARGUMENTS = {"m", "rows", "programs", "window", "eps", "scale", "table_stride", "first_row", "blocks"}
-UNALIGNED_ARGUMENTS |= {"most_pieces", "tokens"}
+UNALIGNED_ARGUMENTS |= {"wave", "tokens"}
 
 
 def compiled(job: Job, target: GPUTarget) -> Any:

@@ -177,32 +177,42 @@ def read_case() -> Errors:
 def plan_case() -> Errors:
     """Every key of every token is in one piece, and so seen once; tiles with the most keys come first.
 
-    0: as it should be. By tokens of a tile, decode rows, chunks, tokens of a block, pieces asked for and found.
+    0: as it should be. By tokens of a tile, decode rows, chunks, tokens of a block, tiles that run at a time, and
+    pieces found, those of cut tiles and the others. The times that choose: `rapid_kernels.gpu.prompt_plan._spare`.
     """
     from rapid_kernels import make_ragged
     from rapid_kernels.gpu.prompt_plan import make_prompt_plan
 
     wrong = []
-    for tile_tokens, decode, chunks, block, asked, found in (
-        (4, [7, 0], [(0, 20), (33, 7), (16, 2)], 16, 0, 8),
-        (16, [], [(5, 150)], 16, 0, 10),
-        (64, [3], [(i, 1 + i) for i in range(1, 70)], 16, 0, 75),
-        (16, [3], [(2000, 20)], 16, 11, 10),  # two tiles of 31 units: five pieces each
-        (16, [], [(2000, 20)], 64, 40, 14),  # no piece of fewer than four units
-        (16, [3], [(4000, 16), (0, 30), (300, 5), (1500, 40)], 128, 33, 16),
-        (16, [], [(4000, 170)], 16, 21, 11),  # more than a third as many tiles as pieces
-        (128, [], [(512 + i, 130) for i in range(8)], 16, 64, 32),
-        (16, [40], [(800, 4), (520, 20), (0, 9)], 16, 24, 8),
-        (64, [40], [(2200, 4), (1100, 9)], 128, 24, 6),
+    for tile_tokens, decode, chunks, block, wave, cut, whole in (
+        (4, [7, 0], [(0, 20), (33, 7), (16, 2)], 16, 0, 0, 8),
+        (16, [], [(5, 150)], 16, 0, 0, 10),
+        (64, [3], [(i, 1 + i) for i in range(1, 70)], 16, 0, 0, 75),
+        (16, [3], [(2000, 20)], 16, 11, 10, 0),  # two tiles of 32 units: five pieces each
+        (16, [], [(2000, 20)], 64, 40, 14, 0),  # no piece of fewer than four units
+        (16, [3], [(9000, 16), (0, 30), (300, 5), (1500, 40)], 128, 33, 23, 3),
+        (16, [100], [(8000, 240)], 64, 33, 30, 0),
+        (16, [20000] * 4, [(8000, 240)], 64, 33, 0, 15),  # the decode rows' keys are read meanwhile
+        (16, [], [(16128, 256)], 64, 33, 32, 0),  # half a wave of tiles: two pieces each
+        (16, [], [(1000, 256)], 64, 33, 0, 16),  # too short to pay for a merge
+        (16, [], [(16128, 320)], 64, 33, 60, 0),  # two waves of thirds, rather than one of whole tiles
+        (16, [], [(16128, 500)], 64, 33, 0, 32),  # nearly a wave
+        (16, [2], [(16128, 624)], 64, 33, 30, 33),  # a wave, and six tiles that fill another one in five pieces each
+        (16, [], [(0, 40), (9000, 624)], 64, 33, 27, 33),  # the row with the most keys is the one that is cut
+        (16, [], [(16128, 1600)], 64, 33, 0, 100),  # three waves and more: none is cut
+        (128, [], [(512 + i, 130) for i in range(8)], 16, 64, 0, 16),
+        (16, [40], [(3000, 4), (2000, 20), (0, 9)], 16, 24, 21, 1),
+        (64, [40], [(9000, 4), (4000, 9)], 128, 24, 23, 0),
     ):
         rows = [(cached, 1) for cached in decode] + chunks
         lens = [cached + new for cached, new in rows]
         ragged = make_ragged([new for _, new in rows], lens, [[1] * -(-n // block) for n in lens], block, 8)
-        plan = make_prompt_plan(ragged, tile_tokens, asked)
-        wrong.append(
-            float(len(plan.tiles) < asked * plan.cut or not is_whole(plan.tiles.tolist(), rows, decode, block))
-        )
-        wrong.append(float(sum(count > 0 for _, count, *_ in plan.tiles.tolist()) != found))
+        plan = make_prompt_plan(ragged, tile_tokens, wave)
+        (left, *_), *entries = plan.tiles.tolist()
+        wrong.append(float(not is_whole(entries, rows, decode, block)))
+        found = [entry[7] > 1 for entry in entries if entry[1]]
+        wrong += [float(sum(found) != cut), float(len(found) - sum(found) != whole)]
+        wrong.append(float(any(entry[7] > 1 for entry in (*entries[:left], *entries[left + plan.most_cut :]))))
     return wrong
 
 

@@ -97,8 +97,9 @@ def other_jobs(chained: bool) -> list[Job]:
     plan |= {"rows": "i32", "table_stride": "i32", "window": "i32"}
     plan_constants = {"BLOCK_TOKENS": 64, "TILE": 64, "ROWS": 256, "CHUNK": 128}
     prompts = {"query_start": "*i32", "kv_lens": "*i32", "tiles": "*i32", "first_row": "i32", "rows": "i32"}
-    prompts |= {"most_pieces": "i32"}
+    prompts |= {"wave": "i32"}
     prompt_constants = {"TOKENS": 16, "UNIT": 64, "BLOCK_TOKENS": 64, "LEAST_UNITS": 4, "ROWS": prompt_plan.ROWS}
+    prompt_constants |= {"WAVES": 2, "START": 4, "MERGE": 10, "A_UNIT": 5, "DECODE": 32}
     norm = {"x": "*bf16", "parts": "*fp32", "residual": "*bf16", "weight": "*bf16", "out": "*bf16"}
     norm |= {"programs": "i32", "eps": "fp32"}
     rope = {
@@ -190,12 +191,11 @@ def prompt_jobs(tile: prefill.PromptTile) -> list[Job]:
 
 def merge_jobs(queries: int) -> list[Job]:
     arguments = {"out": "*bf16", "tiles": "*i32", "parts": "*fp32"}
-    at_once = {"AT_ONCE": prompt_plan.MERGED_QUERIES, "PIECES": prompt_plan.MERGED_PIECES}
     return [
         (
             prompt_plan.merge_pieces_kernel,
             arguments,
-            prompt_shape(queries, *shape[:3]) | at_once,
+            prompt_shape(queries, *shape[:3]) | {"PROGRAMS": prompt_plan.MERGING},
             {"num_warps": 4},
         )
         for shape in PROMPT_SHAPES

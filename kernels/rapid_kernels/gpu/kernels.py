@@ -232,8 +232,8 @@ class GpuKernels:
         plan: PromptPlan | None = ragged.derived.get(("prompt plan", window is None))
         if plan is None:
             padded_heads, _ = padded_sizes(q.shape[1] // kv.shape[2], q.shape[2])
-            most_pieces = ragged.units * PROMPTS_PER_UNIT // kv.shape[2] if window is None else 0
-            plan = make_prompt_plan(ragged, PROMPT.queries // padded_heads, most_pieces)
+            wave = ragged.units * PROMPTS_PER_UNIT // kv.shape[2] if window is None else 0
+            plan = make_prompt_plan(ragged, PROMPT.queries // padded_heads, wave)
             ragged.derived["prompt plan", window is None] = plan
         return plan
 

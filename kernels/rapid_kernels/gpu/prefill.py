@@ -83,8 +83,8 @@ def prompt_attention_kernel(
     kv,  # [slots, 2, KV_HEADS, DIM]
     out,  # [T, KV_HEADS, GROUP, DIM]
     block_tables,  # [rows, table_stride] int32
-    tiles,  # [N, 8] int32
-    parts,  # [N, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
+    tiles,  # [1 + N, 8] int32
+    parts,  # [most_cut, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
     table_stride,
     q_stride,
     window,
@@ -107,9 +107,11 @@ def prompt_attention_kernel(
     """
     QUERIES: tl.constexpr = TOKENS * HEADS
     head = tl.program_id(0) % KV_HEADS
-    tile = tiles + tl.program_id(0) // KV_HEADS * ENTRY
+    tile = tiles + (1 + tl.program_id(0) // KV_HEADS) * ENTRY
     first = tl.load(tile)
     count = tl.load(tile + 1)
+    if count == 0:
+        return
     oldest = tl.load(tile + 2)
     table = block_tables + tl.load(tile + 3).to(tl.int64) * table_stride + tl.load(tile + 4)
     length = tl.load(tile + 5)
@@ -140,7 +142,8 @@ def prompt_attention_kernel(
     )  # fmt: skip
     pieces = tl.load(tile + 7) if CUT else 1
     if pieces > 1:
-        part = parts + tl.program_id(0).to(tl.int64) * (QUERIES * (PADDED + 2))
+        slot = tl.program_id(0) - tl.load(tiles) * KV_HEADS
+        part = parts + slot.to(tl.int64) * (QUERIES * (PADDED + 2))
         tl.store(part + queries[:, None] * PADDED + dims[None, :], total)
         tl.store(part + QUERIES * PADDED + queries, best)
         tl.store(part + QUERIES * (PADDED + 1) + queries, weight)
@@ -167,7 +170,7 @@ def prompt_attention(
     Raises ValueError for a window over a plan that may cut tiles.
     """
     if window is not None and plan.cut:
-        raise ValueError("tiles are not cut behind a window: plan them with most_pieces=0")
+        raise ValueError("tiles are not cut behind a window: plan them with wave=0")
     tokens, heads, dim = q.shape
     kv_heads = kv.shape[2]
     group = heads // kv_heads
@@ -175,7 +178,7 @@ def prompt_attention(
     require_parts(plan, workspace, kv_heads, plan.tile_tokens * padded_heads, padded)
     if out is None:
         out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
-    prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
+    prompt_attention_kernel[(plan.most * kv_heads,)](
         q, kv, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
         window or 1 << 30, dim**-0.5 * BASE_2,
         kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, min(tile.keys, ragged.block_tokens),

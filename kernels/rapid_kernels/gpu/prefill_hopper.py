@@ -111,13 +111,14 @@ def _store_result(to, total, weight, inside, ROWWISE: gl.constexpr):
 
 @gluon.jit
 def _store(
-    to, parts, tile, total, best, weight, inside,
-    QUERIES: gl.constexpr, PADDED: gl.constexpr, ROWWISE: gl.constexpr, CUT: gl.constexpr,
+    to, parts, tiles, tile, total, best, weight, inside,
+    KV_HEADS: gl.constexpr, QUERIES: gl.constexpr, PADDED: gl.constexpr, ROWWISE: gl.constexpr, CUT: gl.constexpr,
 ):  # fmt: skip
     """Leave what the tile's piece gave: the result, where there is no other piece."""
     if CUT:  # triton 3.6 cannot compile a branch that is never taken
         if gl.load(tile + 7) > 1:
-            part = parts + gl.program_id(0).to(gl.int64) * (QUERIES * (PADDED + 2))
+            slot = gl.program_id(0) - gl.load(tiles) * KV_HEADS
+            part = parts + slot.to(gl.int64) * (QUERIES * (PADDED + 2))
             _store_part(part, total, best, weight, QUERIES, PADDED)
         else:
             _store_result(to, total, weight, inside, ROWWISE)
@@ -235,8 +236,8 @@ def hopper_prompt_attention_kernel(
     kv,  # descriptor of [slots, 2 * KV_HEADS * DIM] with blocks [KEYS, PADDED]
     out,  # [T, KV_HEADS, GROUP, DIM]
     block_tables,  # [rows, table_stride] int32
-    tiles,  # [N, 8] int32
-    parts,  # [N, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
+    tiles,  # [1 + N, 8] int32
+    parts,  # [most_cut, KV_HEADS, QUERIES * (PADDED + 2)] float32: values, maxima, weights
     table_stride,
     q_stride,
     scale,  # of the scores, in base 2
@@ -260,9 +261,12 @@ def hopper_prompt_attention_kernel(
     OPERAND: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=TOTAL, k_width=2)
     ROWWISE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [num_warps, 1], [1, 0])
     head = gl.program_id(0) % KV_HEADS
-    tile = tiles + gl.program_id(0) // KV_HEADS * ENTRY
+    tile = tiles + (1 + gl.program_id(0) // KV_HEADS) * ENTRY
     first = gl.load(tile)
     count = gl.load(tile + 1)
+    if count == 0:
+        _end_behind_previous(FOLLOWS)
+        return
     oldest = gl.load(tile + 2)
     table = block_tables + gl.load(tile + 3).to(gl.int64) * table_stride + gl.load(tile + 4)
     steps = (gl.load(tile + 5) + KEYS - 1) // KEYS
@@ -296,7 +300,7 @@ def hopper_prompt_attention_kernel(
     )  # fmt: skip
     total = _last_values(shares, values, arrived, total, steps, STAGES)
     to = out + gl.expand_dims((first + token).to(gl.int64) * (KV_HEADS * GROUP * DIM), 1) + at
-    _store(to, parts, tile, total, best, weight, inside, QUERIES, PADDED, ROWWISE, CUT)
+    _store(to, parts, tiles, tile, total, best, weight, inside, KV_HEADS, QUERIES, PADDED, ROWWISE, CUT)
     _end_behind_previous(FOLLOWS)
 
 
@@ -325,7 +329,7 @@ def hopper_prompt_attention(
     cache = TensorDescriptor(kv.view(slots, width), [slots, width], [width, 1], block, layout)
     if out is None:
         out = torch.empty((tokens, heads * dim), dtype=q.dtype, device=q.device)
-    hopper_prompt_attention_kernel[(len(plan.tiles) * kv_heads,)](
+    hopper_prompt_attention_kernel[(plan.most * kv_heads,)](
         q, cache, out, ragged.block_tables, plan.tiles, workspace.parts, ragged.block_tables.stride(0), q.stride(0),
         dim**-0.5 * BASE_2,
         kv_heads, group, dim, padded_heads, padded, plan.tile_tokens, block[0], ragged.block_tokens, tile.stages,

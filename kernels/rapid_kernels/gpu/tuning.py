@@ -44,7 +44,7 @@ HOPPER_PROMPT = HopperTile(queries=64, keys=64, stages=2)
 """Two programs a unit: one's softmax hides behind the other's products."""
 
 PROMPTS_PER_UNIT = 2
-"""Tiles of prompt chunks are cut into pieces until there are programs for so many a unit."""
+"""Of prompt attention, at a time."""
 
 
 def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool, parts: bool = False) -> Tile | SlimTile | None:
