@@ -72,7 +72,7 @@ def test_attention_refuses_shapes(heads: int, dim: int) -> None:
 def test_prompt_attention_refuses() -> None:
     q, kv = torch.zeros(16, 4, 64), torch.zeros(32, 2, 1, 64)
     ragged = make_ragged([16], [16], [[1]], 16, 1)
-    plan = PromptPlan(16, torch.zeros((4, 8), dtype=torch.int32), cut=True)
+    plan = PromptPlan(16, torch.zeros((4, 8), dtype=torch.int32), most_cut=3)
     with pytest.raises(ValueError, match="tiles are not cut behind a window"):
         prompt_attention(q, kv, ragged, plan, PROMPT, Workspace("cpu", 1 << 20), 5)
     with pytest.raises(ValueError, match="workspace too small"):
