@@ -47,7 +47,7 @@ DECODE_TILES = {
 }
 PROMPTS = ((2048, 0), (2048, 2048), (2048, 6144), (2048, 14336), (1024, 4096), (512, 1024), (512, 16384))
 """Tokens of a chunk, tokens cached before it."""
-SMALL_CHUNKS = tuple(itertools.product((16, 64, 256), (0, 4096, 16384)))
+SMALL_CHUNKS = tuple(itertools.product((16, 64, 256, 304, 624), (0, 4096, 16384)))
 """Likewise."""
 PROMPT_TILES: dict[str, PromptTile | HopperTile] = {
     "ours": HOPPER_PROMPT,
