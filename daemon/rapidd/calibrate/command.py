@@ -148,6 +148,7 @@ def measure(
         others_cpu_share=min(max(others, 0.0), 1.0),
         splits=table.splits,
         row_buckets=backend.row_buckets,
+        prompt_wave=backend.prompt_wave,
         decode=tuple(session.decode),
         prefill=tuple(session.prefill),
         hybrid=tuple(session.hybrid),

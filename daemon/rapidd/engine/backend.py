@@ -20,6 +20,7 @@ from rapidd.engine.request import Lane
 from rapidd.model.llama import Llama
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
+from rapidd.policy.profile import PromptWave
 
 Report = Callable[[str, float | None], None]
 """What is being done, and how far it is in percent."""
@@ -42,6 +43,8 @@ class Backend(Protocol):
     info: DeviceInfo
     row_buckets: tuple[int, ...]
     """Decode steps are padded to so many rows; empty: to none. Known once there are lanes."""
+    prompt_wave: PromptWave | None
+    """How the kernels fill all units with a prompt chunk's attention; null: as they like. Likewise."""
 
     def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
         """What "auto" means for weights of this type (None: random ones)."""

@@ -21,6 +21,7 @@ from rapidd.model.llama import Llama
 from rapidd.partition.cpu import PREFILL_NICE, Worker, cpu_table
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
+from rapidd.policy.profile import PromptWave
 from rapidd.telemetry.device import cpu_has_bfloat16, cpu_info, process_memory_bytes
 
 KV_SHARE: Final = 0.25
@@ -34,6 +35,7 @@ class CpuBackend:
     """`Backend` over the cores this process may use. Raises DeviceError when more are asked for than there are."""
 
     row_buckets: tuple[int, ...] = ()
+    prompt_wave: PromptWave | None = None
     defaults = CPU_DEFAULTS
 
     def __init__(self, compute_units: int | None, on_done: Callable[[], None]) -> None:

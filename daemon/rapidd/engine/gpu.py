@@ -32,10 +32,12 @@ from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
 from rapidd.errors import ConfigError, is_out_of_memory
+from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama
 from rapidd.partition.hip import CDNA_WAVE
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
+from rapidd.policy.profile import PromptWave
 
 DEPTH: Final = 2
 """Batches in flight a lane: one runs while the next is queued behind it."""
@@ -55,6 +57,7 @@ class GpuBackend:
         torch.cuda.set_device(ORDINAL)
         self._device = torch.device("cuda", ORDINAL)
         self.row_buckets: tuple[int, ...] = ()
+        self.prompt_wave: PromptWave | None = None
         self._on_done = on_done
         self._streams: GpuStreams = open_streams(kind, ORDINAL, compute_units)
         self.table = self._streams.table
@@ -122,6 +125,8 @@ class GpuBackend:
             self._give_places(runner)
             torch.cuda.synchronize()  # what was just zeroed is about to be used on other streams
             self._capture(runner, report)
+        if self.row_buckets:
+            self.prompt_wave = prompt_wave_of(model.spec, self.table.units_total)
         return self._lanes(runner)
 
     def fill_cache(self) -> None:
@@ -252,6 +257,18 @@ def _probe_of(
     except Exception as error:  # a kernel that no such device has run yet
         log.warning(f"placement is not measured: {error}")
         return None
+
+
+def prompt_wave_of(spec: ModelSpec, units: int) -> PromptWave | None:
+    """As `rapid_kernels.gpu` plans them; null for a model with windows, whose tiles are not cut."""
+    from rapid_kernels.gpu.heads import padded_sizes
+    from rapid_kernels.gpu.tuning import PROMPT, PROMPTS_PER_UNIT
+
+    tiles = PROMPTS_PER_UNIT * units // spec.num_kv_heads
+    if tiles == 0 or any(spec.windows):
+        return None
+    heads, _ = padded_sizes(spec.num_heads // spec.num_kv_heads, spec.head_dim)
+    return PromptWave(tiles, PROMPT.queries // heads)
 
 
 @contextmanager

@@ -8,48 +8,39 @@
     prefill beside decode    = prefill * (p_u + q_u * decode step alone)                likewise
 
 for every number of units ``u`` that was measured, curves and lines of fewer than all in the shape of all units'; rows
-as padded in graphs, where there are graphs; attended = max(tokens, least_u) * context + tokens^2 / 2, because a few
-tokens do not fill a device. A hybrid batch runs its two attentions one after the other (m = 0) or side by side
-(`rapidd.policy.mixed`); lanes that share all units take turns (`rapidd.policy.turns`). Every coefficient is
-non-negative, so times rise with each argument, but that beside more rows a chunk on all units may take less: their
-steps leave it more. Beyond all that was measured they go on straight. Evaluating takes about a microsecond: everything
-is precomputed.
+as padded in graphs, where there are graphs; attended = filling_u(tokens) * context + tokens^2 / 2, because a few tokens
+do not fill a device, nor do those behind its last whole wave (`rapidd.policy.waves`). A hybrid batch runs its two
+attentions one after the other (m = 0) or side by side (`rapidd.policy.mixed`); lanes that share all units take turns
+(`rapidd.policy.turns`). Every coefficient is non-negative, so times rise with each argument, but that beside more rows
+a chunk on all units may take less: their steps leave it more. Beyond all that was measured they go on straight.
+Evaluating takes a microsecond or two: everything is precomputed.
 
 `rapidd.policy.correction` keeps the predictions honest while serving. Pure: no clock, no device.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
 
 from msgspec import Struct
 
-from rapidd.policy.curve import Curve, Line, Point, attended, fit, fit_like, told_apart
-from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.curve import Point, attended
+from rapidd.policy.lane_times import LaneTimes, chunk_points, fit_lanes, nearest, set_slowdowns, with_fewer
 from rapidd.policy.mixed import MixedSample, fit_mixed
 from rapidd.policy.plan import PromptTime
 from rapidd.policy.profile import DecodeSample, HybridSample, PrefillSample, Profile
-from rapidd.policy.tiles import padded_rows, padded_total
-from rapidd.policy.turns import TURNS_FACTOR, VARIED, ChunkBeside, StepBeside, Turns, fit_turns
+from rapidd.policy.tiles import beside_rows, padded_rows, padded_total, whole_tiles
+from rapidd.policy.turns import ChunkBeside, StepBeside, Turns, fit_turns
+from rapidd.policy.waves import FULL, Filling, fillings
 
 FOLDS: Final = 5
 """Each sample is held back once: the model fitted to the other folds predicts it."""
-LEAST_TOKENS: Final = (0, 16, 24, 32, 48, 64, 128, 192, 256, 384, 512)
-"""Tried for the chunk that fills the device's attention; what fits best stays."""
-LEAST_SIZES: Final = 3
-"""Chunks measured behind several contexts from which on fewer units have a `least` of their own."""
-SAME: Final = 1e-9
-"""Of summed squared relative errors: no better fit."""
-MIN_AFFINE: Final = 3
-"""Samples below which a slowdown is one factor, without a second coefficient."""
 
 Sample = DecodeSample | PrefillSample | HybridSample
-S = TypeVar("S", DecodeSample, PrefillSample)
 Part = Literal["decode", "prefill", "hybrid", "decode beside", "prefill beside"]
 
 
@@ -68,30 +59,6 @@ class FitReport(Struct, frozen=True):
     median: float | None
     p95: float | None
     parts: dict[str, PartFit]
-
-
-class _Lane:
-    """One lane on one number of units: ``curve(n) + line(work)`` alone, and what running beside costs."""
-
-    __slots__ = ("curve", "factor", "least", "line", "offset", "short", "slope")
-
-    def __init__(self, curve: Curve, line: Line, least: int = 0, short: bool = False) -> None:
-        self.curve = curve
-        self.line = line
-        self.least = least
-        """Of prefill: see `attended`."""
-        self.short = short
-        """Whether no long context was measured on it."""
-        self.slope = line.slope
-        """Of prefill's line, which does not bend."""
-        self.factor = TURNS_FACTOR
-        self.offset = 0.0
-        """Decode: seconds added beside. Prefill: added to the factor, for each second of the other lane's step."""
-
-    def times(self, factor: float) -> _Lane:
-        """A lane on which everything takes so many times as long alone."""
-        curve = Curve(self.curve.knots, [factor * value for value in self.curve.values])
-        return _Lane(curve, self.line.times(factor), self.least, self.short)
 
 
 class CostModel:
@@ -117,7 +84,7 @@ class CostModel:
 
     def decode_s(self, rows: int, kv_tokens: int, units: int, beside: bool = False) -> float:
         """A decode step of ``rows`` rows that read ``kv_tokens`` cached tokens in all; beside a chunk, if so."""
-        lane = self._decode.get(units) or _nearest(self._decode, units)
+        lane = self._decode.get(units) or nearest(self._decode, units)
         padded = self._padded(rows)
         alone = lane.curve.at(padded) + lane.line.at(kv_tokens)
         if beside and units == self.units_total:
@@ -131,8 +98,8 @@ class CostModel:
 
         Beside unknown rows (0) it takes as long as beside the calibration's middle ones.
         """
-        lane = self._prefill.get(units) or _nearest(self._prefill, units)
-        alone = lane.curve.at(tokens) + attended(tokens, context, lane.least) * lane.slope
+        lane = self._prefill.get(units) or nearest(self._prefill, units)
+        alone = lane.curve.at(tokens) + attended(tokens, context, lane.filling) * lane.slope
         return alone * self._slowdown(lane, units, rows, kv_tokens) if beside else alone
 
     def hybrid_s(self, rows: int, kv_tokens: int, tokens: int, context: float) -> float:
@@ -142,17 +109,26 @@ class CostModel:
     def chunk_for(
         self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
     ) -> int:
-        """The longest chunk that is predicted to take at most ``seconds``; 0 when not even one token is.
+        """The chunk that gets on fastest of those predicted to take at most ``seconds``; 0: not even one token does.
 
-        ``rows`` and ``kv_tokens`` decode on the other lane meanwhile if ``beside``, else in the same batch (hybrid).
+        That is the longest, but where it would begin a wave of attention that it hardly fills. ``rows`` and
+        ``kv_tokens`` decode on the other lane meanwhile if ``beside``, else in the same batch (hybrid).
         """
         if rows and not beside:
-            lane = self._prefill[self.units_total]
+            lane, held = self._prefill[self.units_total], self._mixed(rows)
             decode = self._decode[self.units_total].line.at(kv_tokens)
-            return self._hybrid.longest(lane.curve, self._mixed(rows), context, lane.slope, lane.least, decode, seconds)
-        lane = self._prefill.get(units) or _nearest(self._prefill, units)
+            most = self._hybrid.longest(lane.curve, held, context, lane.slope, lane.filling, decode, seconds)
+            return _fastest(
+                lane.filling.sizes(most, context),
+                lambda size: beside_rows(size, rows),
+                lambda size: self.hybrid_s(rows, kv_tokens, size, context),
+            )
+        lane = self._prefill.get(units) or nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
-        return lane.curve.longest(0, context, lane.slope, budget, lane.least)
+        most = lane.curve.longest(0, context, lane.slope, budget, lane.filling)
+        return _fastest(
+            lane.filling.sizes(most, context), whole_tiles, lambda size: self.prefill_s(size, context, units)
+        )
 
     def prompt_time(self, chunk: int) -> PromptTime:
         """Of prompts alone on all units, in chunks of ``chunk`` tokens."""
@@ -196,10 +172,10 @@ class CostModel:
         total = self._mixed(rows) + tokens
         if self.profile.row_buckets:
             total = padded_total(total)
-        attention = attended(tokens, context, lane.least) * lane.slope
+        attention = attended(tokens, context, lane.filling) * lane.slope
         return lane.curve.at(total), attention, self._decode[self.units_total].line.at(kv_tokens)
 
-    def _slowdown(self, lane: _Lane, units: int, rows: int, kv_tokens: int) -> float:
+    def _slowdown(self, lane: LaneTimes, units: int, rows: int, kv_tokens: int) -> float:
         if not rows:
             rows, kv_tokens = self._usual_step
         if units == self.units_total:
@@ -215,9 +191,10 @@ class CostModel:
         prefill = [s for s in samples if isinstance(s, PrefillSample)]
         # Where keys no longer fit in a cache, reading them may get dearer: decode bends.
         splits = self.profile.splits
-        self._decode = _with_fewer(_lanes(decode, self._step_points, (0,), bends=True), splits)
-        chunks = _lanes(prefill, _chunk_points, LEAST_TOKENS, bends=False)
-        self._prefill = _with_fewer(chunks, [self.units_total - units for units in splits])
+        self._decode = with_fewer(fit_lanes(decode, self._step_points, lambda _: (FULL,), bends=True), splits)
+        wave = self.profile.prompt_wave
+        chunks = fit_lanes(prefill, chunk_points, lambda units: fillings(wave, units, self.units_total), bends=False)
+        self._prefill = with_fewer(chunks, [self.units_total - units for units in splits])
         self._hybrid = fit_mixed(
             [
                 MixedSample(*self._parts(s.rows, s.kv_tokens, s.tokens, s.context), s.seconds)
@@ -227,7 +204,7 @@ class CostModel:
         )
         self._fit_beside([s for s in decode if s.beside], [s for s in prefill if s.beside])
 
-    def _step_points(self, samples: Sequence[DecodeSample], _: int) -> list[Point]:
+    def _step_points(self, samples: Sequence[DecodeSample], _: Filling) -> list[Point]:
         return [(self._padded(s.rows), float(s.kv_tokens), s.seconds) for s in samples]
 
     def _fit_beside(self, decode: list[DecodeSample], prefill: list[PrefillSample]) -> None:
@@ -241,7 +218,7 @@ class CostModel:
                 steps.append(StepBeside(self._padded(s.rows), alone, s.seconds))
             else:
                 ratios[s.units].append((1 / alone, s.seconds / alone))
-        _set_slowdowns(self._decode, ratios)
+        set_slowdowns(self._decode, ratios)
         ratios.clear()
         met: list[tuple[float, int, int]] = []
         for c in prefill:
@@ -257,67 +234,15 @@ class CostModel:
             else:
                 ratios[c.units].append((step, ratio))
         self._usual_step = sorted(met)[len(met) // 2][1:] if met else (1, 0)
-        _set_slowdowns(self._prefill, ratios)
+        set_slowdowns(self._prefill, ratios)
         self._turns: Turns = fit_turns(steps, chunks)
 
 
-def _lanes(
-    samples: Iterable[S], points: Callable[[Sequence[S], int], list[Point]], leasts: Sequence[int], *, bends: bool
-) -> dict[int, _Lane]:
-    """By units, ascending, each with the `_Lane.least` that fits its samples alone best.
-
-    The lane with the most units was measured with the most sizes: the others have its shape, and where a calibration
-    ran out of time before any long context, attention is no gift. If that one knows no long context either, each is
-    fitted by itself.
-    """
-    alone: dict[int, list[S]] = defaultdict(list)
-    for sample in samples:
-        if not sample.beside:
-            alone[sample.units].append(sample)
-    lanes: dict[int, _Lane] = {}
-    whole: _Lane | None = None
-    for units in sorted(alone, reverse=True):
-        best = math.inf
-        few = whole is not None and told_apart(points(alone[units], whole.least)) < LEAST_SIZES
-        for least in (whole.least,) if whole is not None and few else leasts:
-            own = points(alone[units], least)
-            curve, line = fit(own, bends=bends) if whole is None else fit_like(whole.curve, whole.line, own)
-            error = sum(((curve.at(n) + line.at(work)) / seconds - 1) ** 2 for n, work, seconds in own)
-            if error < best - SAME:
-                best, lanes[units] = error, _Lane(curve, line, least, short=not told_apart(own))
-        if len(lanes) == 1 and not lanes[units].short:
-            whole = lanes[units]
-    return dict(sorted(lanes.items()))
-
-
-def _chunk_points(samples: Sequence[PrefillSample], least: int) -> list[Point]:
-    return [(s.tokens, attended(s.tokens, s.context, least), s.seconds) for s in samples]
-
-
-def _with_fewer(lanes: dict[int, _Lane], legal: Iterable[int]) -> dict[int, _Lane]:
-    """With ``legal`` numbers of units below all that were measured: times are in inverse proportion to units."""
-    least = min(lanes)
-    return {units: lanes[least].times(least / units) for units in legal if units < least} | lanes
-
-
-def _set_slowdowns(lanes: Mapping[int, _Lane], ratios: Mapping[int, list[tuple[float, float]]]) -> None:
-    """Fit ratio = factor + offset * x by relative errors; lanes without ratios take the nearest lane's."""
-    fitted = {}
-    for units, pairs in ratios.items():
-        xs = [x for x, _ in pairs]
-        affine = len(pairs) >= MIN_AFFINE and max(xs) > VARIED * min(xs)
-        rows = [[1 / ratio, x / ratio if affine else 0.0] for x, ratio in pairs]
-        factor, offset = solve_nonnegative(rows, [1.0] * len(rows))
-        fitted[units] = (factor, offset)
-    for units, lane in lanes.items():
-        if fitted:
-            nearest = min(fitted, key=lambda measured: abs(measured - units))
-            lane.factor, lane.offset = fitted[nearest]
-
-
-def _nearest(lanes: Mapping[int, _Lane], units: int) -> _Lane:
-    """Of the known unit counts the next smaller one, so that predictions are rather too long than too short."""
-    return lanes[max((measured for measured in lanes if measured <= units), default=min(lanes))]
+def _fastest(sizes: Sequence[int], whole: Callable[[int], int], seconds: Callable[[int], float]) -> int:
+    """Of several chunks, each made of whole tiles, the one with the most tokens a second."""
+    if len(sizes) == 1:
+        return sizes[0]
+    return max(map(whole, sizes), key=lambda size: size / seconds(size))
 
 
 def _powers(most: int) -> list[int]:

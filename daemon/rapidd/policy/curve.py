@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.waves import FULL, Filling
 
 MAX_TABLE: Final = 1 << 14
 """Entries: beyond, a value is interpolated when asked for."""
@@ -59,37 +60,41 @@ class Curve:
         piece = bisect_right(self.knots, n) - 1
         return self.values[0] if piece < 0 else self.values[piece] + self.slopes[piece] * (n - self.knots[piece])
 
-    def longest(self, offset: int, context: float, slope: float, budget: float, least: int = 0) -> int:
-        """The most tokens with ``at(offset + tokens) + slope * attended(tokens, context, least) <= budget``, or 0."""
+    def longest(self, offset: int, context: float, slope: float, budget: float, filling: Filling = FULL) -> int:
+        """The most tokens with ``at(offset + tokens) + slope * attended(tokens, context, filling) <= budget``, or 0."""
+        found = self._longest(offset, context, slope, budget)  # more than that take longer still
+        if context <= 0:
+            return found
+        for level in filling.below(found):  # where the context costs the same for any number of tokens
+            fits = self._longest(offset, 0.0, slope, budget - slope * context * level.tokens)
+            if fits > level.above:
+                return min(fits, found)
+            found = level.above
+        return found
 
-        def seconds(tokens: float) -> float:
-            return slope * attended(tokens, context, least)
-
+    def _longest(self, offset: int, context: float, slope: float, budget: float) -> int:
+        """Where each token takes its own time."""
         starts = [knot - offset for knot in self.knots]
         piece = -1
         for index, (start, value) in enumerate(zip(starts, self.values, strict=True)):
-            if start > 0 and value + seconds(start) > budget:
+            if start > 0 and value + slope * attended(start, context) > budget:
                 break
             piece = index
         begin, value, rise = (
             (0, self.values[0], 0.0) if piece < 0 else (starts[piece], self.values[piece], self.slopes[piece])
         )
         # value + rise (n - begin) + slope n (context + n / 2) = budget, in the form a n^2 + b n = c
-        a, c = slope / 2, budget - value + rise * begin
-        root = _root(a, rise + slope * context, c)
-        if root < least:  # there the context costs the same for any n
-            root = min(_root(a, rise, c - slope * context * least), float(least))
+        root = _root(slope / 2, rise + slope * context, budget - value + rise * begin)
         limit = starts[piece + 1] if piece + 1 < len(starts) else MAX_CHUNK
         return max(0, int(min(root, limit, MAX_CHUNK)))
 
 
-def attended(tokens: float, context: float, least: int) -> float:
+def attended(tokens: float, context: float, filling: Filling = FULL) -> float:
     """Pairs of a query and a key for which a chunk's attention takes time.
 
-    Fewer than ``least`` tokens do not fill the device: they walk the context in the time of so many. A negative context
-    is that of several prompts in one chunk, of which none attends to another.
+    A negative context is that of several prompts in one chunk, of which none attends to another.
     """
-    return (tokens if tokens > least or context < 0 else least) * context + tokens * tokens / 2
+    return (filling.tokens(tokens) if context > 0 else tokens) * context + tokens * tokens / 2
 
 
 def _root(a: float, b: float, c: float) -> float:

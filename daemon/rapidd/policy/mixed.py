@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from rapidd.policy.curve import Curve, attended
 from rapidd.policy.fit import solve_nonnegative
+from rapidd.policy.waves import Filling
 
 MIN_SUM: Final = 3
 """Samples below which a batch takes as long as its parts."""
@@ -53,19 +54,19 @@ class MixedLaw(NamedTuple):
         return x * products + s * (prompt + decode) + m * (prompt if prompt > decode else decode) + z
 
     def longest(
-        self, curve: Curve, rows: int, context: float, slope: float, least: int, decode: float, seconds: float
+        self, curve: Curve, rows: int, context: float, slope: float, filling: Filling, decode: float, seconds: float
     ) -> int:
         """The most tokens behind ``context`` beside ``rows`` whose attention takes ``decode``, in ``seconds``; or 0.
 
         The law is the larger of two sums, one for each attention that may be the longer, so both bound the tokens.
-        ``curve``, ``slope`` and ``least`` as in `Curve.longest`.
+        ``curve``, ``slope`` and ``filling`` as in `Curve.longest`.
         """
         x, s, m, z = self
         left = seconds - z - s * decode
-        fits = curve.longest(rows, context, (s + m) * slope / x, left / x, least)
-        if not m or attended(fits, context, least) * slope >= decode:  # there the other sum is no larger
+        fits = curve.longest(rows, context, (s + m) * slope / x, left / x, filling)
+        if not m or attended(fits, context, filling) * slope >= decode:  # there the other sum is no larger
             return fits
-        return min(fits, curve.longest(rows, context, s * slope / x, (left - m * decode) / x, least))
+        return min(fits, curve.longest(rows, context, s * slope / x, (left - m * decode) / x, filling))
 
 
 def fit_mixed(samples: Sequence[MixedSample]) -> MixedLaw:

@@ -113,6 +113,13 @@ class HybridSample(Struct, frozen=True):
     seconds: Seconds
 
 
+class PromptWave(Struct, frozen=True):
+    """Of a chunk's attention so many tiles of so many tokens run at a time, on all units."""
+
+    tiles: Count
+    tile_tokens: Count
+
+
 class Profile(Struct, frozen=True, kw_only=True, tag_field="kind", tag="rapidd profile"):
     """One calibration. ``splits``: decode units of every split; ``row_buckets``: rows are padded to one of these."""
 
@@ -126,6 +133,8 @@ class Profile(Struct, frozen=True, kw_only=True, tag_field="kind", tag="rapidd p
     """Of the processor, which other processes and machines used meanwhile; null: not known."""
     splits: tuple[Count, ...]
     row_buckets: tuple[Count, ...] = ()
+    prompt_wave: PromptWave | None = None
+    """Null: of a chunk's attention each token takes its own time."""
     decode: tuple[DecodeSample, ...]
     prefill: tuple[PrefillSample, ...]
     hybrid: tuple[HybridSample, ...]

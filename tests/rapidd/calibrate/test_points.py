@@ -10,6 +10,7 @@ import pytest
 from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.policy.curve import attended
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
+from rapidd.policy.waves import Filling
 
 H200 = Limits(max_rows=64, max_model_len=32768, max_chunk_tokens=2048, kv_blocks=14_617, block_tokens=64)
 """An 8B model's cache beside its weights."""
@@ -19,7 +20,7 @@ KV_S, PAIR_S = 2.86e-8, 1.16e-9
 
 def attention_s(step: Step, chunk: Chunk) -> tuple[float, float]:
     """Seconds of the chunk's and of the rows'."""
-    return PAIR_S * attended(chunk.tokens, chunk.context, 64), KV_S * step.kv_tokens
+    return PAIR_S * attended(chunk.tokens, chunk.context, Filling(64)), KV_S * step.kv_tokens
 
 
 def regimes(pairs: Iterable[tuple[Step, Chunk]]) -> list[str]:

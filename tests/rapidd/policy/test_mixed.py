@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from rapidd.policy.curve import MAX_CHUNK, Curve, attended
 from rapidd.policy.mixed import MIN_SAMPLES, MIN_SUM, MixedLaw, MixedSample, fit_mixed
+from rapidd.policy.profile import PromptWave
+from rapidd.policy.waves import Filling
 
 PRODUCTS = (5e-3, 8e-3, 12e-3, 23e-3)
 ATTENTIONS = (0.0, 1e-3, 5e-3, 20e-3)
@@ -20,6 +22,8 @@ IN_TURN, SIDE_BY_SIDE = MixedLaw(1.0, 1.0, 0.0, 1e-4), MixedLaw(1.0, 0.0, 1.0, 1
 weights = st.floats(0.0, 1.5)
 laws = st.builds(MixedLaw, st.floats(0.5, 2.0), weights, weights, st.floats(0.0, 3e-3))
 seconds = st.floats(0.0, 0.05)
+waves = st.none() | st.builds(PromptWave, st.integers(1, 40), st.sampled_from([1, 4, 16, 64]))
+fillings = st.builds(Filling, st.integers(0, 512), waves)
 quick = settings(deadline=None, max_examples=100, derandomize=True)
 
 
@@ -73,15 +77,15 @@ def test_samples_without_context_do_not_make_attention_free() -> None:
     assert law.both == law.products == pytest.approx(1.0, abs=0.05)
 
 
-@given(laws, st.integers(0, 300), st.integers(0, 100_000), st.floats(0.0, 1e-7), st.integers(0, 512), seconds, seconds)
+@given(laws, st.integers(0, 300), st.integers(0, 100_000), st.floats(0.0, 1e-7), fillings, seconds, seconds)
 @quick
 def test_the_longest_chunk_is_the_inverse_whichever_attention_is_the_longer(
-    law: MixedLaw, rows: int, context: int, slope: float, least: int, decode: float, limit: float
+    law: MixedLaw, rows: int, context: int, slope: float, filling: Filling, decode: float, limit: float
 ) -> None:
     def took(tokens: int) -> float:
-        return law.at(CURVE.at(rows + tokens), slope * attended(tokens, context, least), decode)
+        return law.at(CURVE.at(rows + tokens), slope * attended(tokens, context, filling), decode)
 
-    found = law.longest(CURVE, rows, context, slope, least, decode, limit)
+    found = law.longest(CURVE, rows, context, slope, filling, decode, limit)
     assert 0 <= found < MAX_CHUNK
     assert found == 0 or took(found) <= limit * (1 + 1e-9)
     assert took(found + 1) >= limit * (1 - 1e-9)
