@@ -34,6 +34,7 @@ def test_every_kind_of_batch_is_timed_by_device_events_on_every_split(tmp_path: 
     profile = measure(parts, config, wake, 30.0, "", lambda *_: None)
     total, splits = backend.table.units_total, backend.table.splits
     assert profile.row_buckets[-1] == 8
+    assert profile.prompt_wave is not None
     assert {sample.units for sample in profile.decode} == {*splits, total}
     assert {sample.units for sample in profile.decode if sample.beside} == {*splits, total}
     assert {sample.units for sample in profile.prefill} == {*(total - units for units in splits), total}
