@@ -175,7 +175,7 @@ def read_case() -> Errors:
 
 
 def plan_case() -> Errors:
-    """Every key of every token is in one piece, and so seen once; tiles with the most keys come first.
+    """Every key of every token is in one piece, and so seen once; of a row the tiles with the most keys come first.
 
     0: as it should be. By tokens of a tile, decode rows, chunks, tokens of a block, tiles that run at a time, and
     pieces found, those of cut tiles and the others. The times that choose: `rapid_kernels.gpu.prompt_plan._spare`.

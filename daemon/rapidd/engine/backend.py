@@ -44,7 +44,8 @@ class Backend(Protocol):
     row_buckets: tuple[int, ...]
     """Decode steps are padded to so many rows; empty: to none. Known once there are lanes."""
     prompt_wave: PromptWave | None
-    """How the kernels fill all units with a prompt chunk's attention; null: as they like. Likewise."""
+    """How the kernels fill all units with a prompt chunk's attention; null: not in waves, as far as is known. Known
+    likewise."""
 
     def choose_dtype(self, file_dtype: str | None) -> torch.dtype:
         """What "auto" means for weights of this type (None: random ones)."""

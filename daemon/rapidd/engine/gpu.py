@@ -260,7 +260,7 @@ def _probe_of(
 
 
 def prompt_wave_of(spec: ModelSpec, units: int) -> PromptWave | None:
-    """As `rapid_kernels.gpu` plans them; null for a model with windows, whose tiles are not cut."""
+    """As `rapid_kernels.gpu` plans them; null where a layer has a window, behind which tiles are not cut."""
     from rapid_kernels.gpu.heads import padded_sizes
     from rapid_kernels.gpu.tuning import PROMPT, PROMPTS_PER_UNIT
 

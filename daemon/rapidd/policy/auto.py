@@ -1,7 +1,7 @@
 """`auto`: choose among all plans, every tick, by what the cost model predicts. Pure: the state carries all memory.
 
     no prompt waits            decode on all units
-    nothing decodes            prompts on all units, in the longest chunks
+    nothing decodes            prompts on all units, in long chunks
     both                       of the plans whose longest gap that counts keeps the ITL objective, the one that
                                computes prompts fastest, in order of due times
     no plan keeps it           prompts wait, for a bounded time, if decode alone keeps it; else the least bad plan,

@@ -23,7 +23,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -106,29 +106,41 @@ class CostModel:
         """Decode rows and a chunk in one batch, on all units. With graphs, a part of a tile costs as a whole one."""
         return self._hybrid.at(*self._parts(rows, kv_tokens, tokens, context))
 
-    def chunk_for(
+    def longest_chunk(
         self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
     ) -> int:
-        """The chunk that gets on fastest of those predicted to take at most ``seconds``; 0: not even one token does.
+        """The longest chunk that is predicted to take at most ``seconds``; 0 when not even one token is.
 
-        That is the longest, but where it would begin a wave of attention that it hardly fills. ``rows`` and
-        ``kv_tokens`` decode on the other lane meanwhile if ``beside``, else in the same batch (hybrid).
+        ``rows`` and ``kv_tokens`` decode on the other lane meanwhile if ``beside``, else in the same batch (hybrid).
         """
         if rows and not beside:
             lane, held = self._prefill[self.units_total], self._mixed(rows)
             decode = self._decode[self.units_total].line.at(kv_tokens)
-            most = self._hybrid.longest(lane.curve, held, context, lane.slope, lane.filling, decode, seconds)
-            return _fastest(
-                lane.filling.sizes(most, context),
-                lambda size: beside_rows(size, rows),
-                lambda size: self.hybrid_s(rows, kv_tokens, size, context),
-            )
+            return self._hybrid.longest(lane.curve, held, context, lane.slope, lane.filling, decode, seconds)
         lane = self._prefill.get(units) or nearest(self._prefill, units)
         budget = seconds / self._slowdown(lane, units, rows, kv_tokens) if beside else seconds
-        most = lane.curve.longest(0, context, lane.slope, budget, lane.filling)
-        return _fastest(
-            lane.filling.sizes(most, context), whole_tiles, lambda size: self.prefill_s(size, context, units)
-        )
+        return lane.curve.longest(0, context, lane.slope, budget, lane.filling)
+
+    def chunk_for(
+        self, seconds: float, context: float, units: int, beside: bool, rows: int = 0, kv_tokens: int = 0
+    ) -> int:
+        """As `longest_chunk`, or a shorter one that fills waves of attention so well that it gets on faster.
+
+        However little faster: gaps are shorter, too.
+        """
+        longest = self.longest_chunk(seconds, context, units, beside, rows, kv_tokens)
+        mixed = rows > 0 and not beside
+        lane = self._prefill.get(self.units_total if mixed else units) or nearest(self._prefill, units)
+
+        def tokens_per_s(size: int) -> float:
+            if mixed:
+                whole = beside_rows(size, rows)
+                return whole / self.hybrid_s(rows, kv_tokens, whole, context)
+            whole = whole_tiles(size)
+            return whole / self.prefill_s(whole, context, units)
+
+        shorter = lane.filling.shorter(longest, context)
+        return max([longest, *shorter], key=tokens_per_s) if shorter else longest
 
     def prompt_time(self, chunk: int) -> PromptTime:
         """Of prompts alone on all units, in chunks of ``chunk`` tokens."""
@@ -236,13 +248,6 @@ class CostModel:
         self._usual_step = sorted(met)[len(met) // 2][1:] if met else (1, 0)
         set_slowdowns(self._prefill, ratios)
         self._turns: Turns = fit_turns(steps, chunks)
-
-
-def _fastest(sizes: Sequence[int], whole: Callable[[int], int], seconds: Callable[[int], float]) -> int:
-    """Of several chunks, each made of whole tiles, the one with the most tokens a second."""
-    if len(sizes) == 1:
-        return sizes[0]
-    return max(map(whole, sizes), key=lambda size: size / seconds(size))
 
 
 def _powers(most: int) -> list[int]:

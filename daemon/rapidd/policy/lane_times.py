@@ -1,7 +1,4 @@
-"""One lane on one number of units: what its batches take alone, and how much longer beside the other lane's.
-
-The lane with the most units was measured with the most sizes: those with fewer have its shape.
-"""
+"""One lane on one number of units: what its batches take alone, and how much longer beside the other lane's."""
 
 from __future__ import annotations
 
@@ -107,8 +104,8 @@ def set_slowdowns(lanes: Mapping[int, LaneTimes], ratios: Mapping[int, list[tupl
         fitted[units] = (factor, offset)
     for units, lane in lanes.items():
         if fitted:
-            nearest = min(fitted, key=lambda measured: abs(measured - units))
-            lane.factor, lane.offset = fitted[nearest]
+            closest = min(fitted, key=lambda measured: abs(measured - units))
+            lane.factor, lane.offset = fitted[closest]
 
 
 def nearest(lanes: Mapping[int, LaneTimes], units: int) -> LaneTimes:

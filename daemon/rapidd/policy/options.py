@@ -130,7 +130,7 @@ class Outlook:
         return Option("hybrid", self._state.units_total, 0, self.step_s, 0.0)
 
     def mixed(self, step_s: float) -> Option | None:
-        """The longest chunk whose batch with the decode rows takes ``step_s``."""
+        """The chunk that gets on fastest in a batch with the decode rows that takes at most ``step_s``."""
         state, total = self._state, self._state.units_total
         limit = step_s / self._gap_factor("hybrid", "mixed")
         fits = self._cost.chunk_for(limit, state.context, total, False, self._rows, self._kv_tokens)

@@ -70,6 +70,7 @@ class Pace:
     def bound(self, plan: Plan, units: int, num_decode: int, context: int = 0) -> int:
         """Most prompt tokens of the next chunk, if all lie behind ``context`` cached ones; at least a block.
 
+        As many as are in time, up to what the plan says; or, where it says nothing, fewer that get on faster.
         The speed seen so far knows of no context. A plan's chunk of 0 is none.
         """
         seconds = self._max_chunk_s
@@ -80,7 +81,7 @@ class Pace:
 
     def lone_bound(self, plan: Plan, units: int, context: int = 0) -> int:
         """As `bound`, for the chunk that ends the prompt of the only request there is."""
-        return self._fit(plan, units, self._lone_chunk_s, context)
+        return self._fit(plan, units, self._lone_chunk_s, context, ends=True)
 
     @property
     def _step_s(self) -> float:
@@ -94,26 +95,30 @@ class Pace:
     def _cost(self) -> CostModel | None:
         return self._calibration.cost if self._calibration else None
 
-    def _fit(self, plan: Plan, units: int, seconds: float, context: int, rows: int = 0) -> int:
-        """``rows``: that decode in the same batch."""
+    def _fit(self, plan: Plan, units: int, seconds: float, context: int, rows: int = 0, ends: bool = False) -> int:
+        """``rows``: that decode in the same batch. ``ends``: a prompt, so that less than its rest is no gain."""
         if plan.chunk == 0:
             return 0
         cost = self._cost
-        fits = self._predicted(cost, seconds, plan, units, context) if cost else int(seconds / self._token_s(units))
+        longest = ends or isinstance(plan.chunk, int)
+        if cost is not None:
+            fits = self._predicted(cost.longest_chunk if longest else cost.chunk_for, seconds, plan, units, context)
+        else:
+            fits = int(seconds / self._token_s(units))
         fits = max(fits, self._block_tokens)
         if rows:
             return beside_rows(min(fits, plan.chunk) if isinstance(plan.chunk, int) else fits, rows)
         return min(whole_tiles(fits), plan.chunk) if isinstance(plan.chunk, int) else whole_tiles(fits)
 
-    def _predicted(self, cost: CostModel, seconds: float, plan: Plan, units: int, context: int) -> int:
+    def _predicted(self, chunk_for: Callable[..., int], seconds: float, plan: Plan, units: int, context: int) -> int:
         assert self._calibration is not None
         load, factor = self._load(), self._calibration.correction.factor
         if plan.mode == "hybrid" and load.rows:
             limit = seconds / factor("hybrid", "mixed")
-            return cost.chunk_for(limit, context, units, False, load.rows, load.kv_tokens)
+            return chunk_for(limit, context, units, False, load.rows, load.kv_tokens)
         beside = plan.mode not in TURNS and load.rows > 0
         rows, kv_tokens = (load.rows, load.kv_tokens) if beside else (0, 0)
-        return cost.chunk_for(seconds / factor(plan.mode, "prefill"), context, units, beside, rows, kv_tokens)
+        return chunk_for(seconds / factor(plan.mode, "prefill"), context, units, beside, rows, kv_tokens)
 
     def _token_s(self, units: int) -> float:
         """Seconds a prompt token: seen on so many units, or scaled from the nearest count that was."""

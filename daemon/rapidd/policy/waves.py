@@ -20,7 +20,7 @@ from msgspec import Struct
 from rapidd.policy.profile import PromptWave
 
 MOST_WAVES: Final = 2
-"""That the pieces of what does not fill one take."""
+"""That the pieces of what does not fill one take; this and the next as in `rapid_kernels.gpu.prompt_plan`."""
 WHOLE_WAVES: Final = 3
 """From so many on tiles are taken up as others end, and what does not fill the last wave weighs little."""
 LEAST_TOKENS: Final = (0, 16, 24, 32, 48, 64, 128, 192, 256, 384, 512)
@@ -56,15 +56,13 @@ class Filling:
         if at < len(self._levels):
             yield from reversed(self._levels[: at + 1])
 
-    def sizes(self, most: int, context: float) -> list[int]:
-        """``most``, and the shorter chunks, above half of it, whose attention takes less of a wave for a token."""
-        if context <= 0:
-            return [most]
-        return [most, *(level.above for level in self.below(most) if 2 * level.above > most)]
+    def shorter(self, tokens: int, context: float) -> list[int]:
+        """The ends of the levels below a chunk's, down to half of it; behind nothing there are no levels."""
+        return [level.above for level in self.below(tokens) if 2 * level.above > tokens] if context > 0 else []
 
 
 def fillings(wave: PromptWave | None, units: int, units_total: int) -> list[Filling]:
-    """With each of `LEAST_TOKENS`, of so many units; ``wave`` is that of all."""
+    """With each of `LEAST_TOKENS`, of so many units; ``wave`` is that of all. To within a tile."""
     if wave is not None:
         wave = PromptWave(max(1, wave.tiles * units // units_total), wave.tile_tokens)
     return [Filling(least, wave) for least in LEAST_TOKENS]

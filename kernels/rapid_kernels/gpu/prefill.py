@@ -2,7 +2,8 @@
 """Attention of prompt chunks over the paged cache: keys and values are read where they lie.
 
 A program attends to one piece of a tile, as `rapid_kernels.gpu.prompt_plan` cuts them: it walks the row's blocks from
-the piece's first key, or the oldest that a window lets it see, to the last. Tiles with the most keys start first.
+the piece's first key, or the oldest that a window lets it see, to the last. Whole tiles start before pieces, and of a
+row the tiles with the most keys first.
 
 Contract: the chunks' own keys and values are cached already. Only the tokens of a row are read; tokens of no row get no
 result. Numerics: products in the cache's type, softmax with its running maximum and sums in float32; a token's result

@@ -44,7 +44,7 @@ HOPPER_PROMPT = HopperTile(queries=64, keys=64, stages=2)
 """Two programs a unit: one's softmax hides behind the other's products."""
 
 PROMPTS_PER_UNIT = 2
-"""Of prompt attention, at a time."""
+"""Programs of prompt attention that a unit runs at a time."""
 
 
 def tile_for(rows: int, n: int, units: int, gated: bool, hopper: bool, parts: bool = False) -> Tile | SlimTile | None:

@@ -21,7 +21,7 @@ from rapidd.errors import DeviceError, ProfileError
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import find_profile
-from rapidd.policy.profile import load_profile
+from rapidd.policy.profile import PromptWave, load_profile
 from support.process import WAIT_S, environment, python_module
 from support.profiles import PROFILE
 from support.tiny import MODEL
@@ -71,13 +71,14 @@ def test_the_state_directory_has_a_profile_that_the_next_engine_uses(
     assert find_profile(msgspec.structs.replace(parts.key, dtype="bfloat16"), None, profile_dir()).profile is None
 
 
-def test_every_kind_of_batch_runs_on_every_split(folder: Path) -> None:
+def test_every_kind_of_batch_runs_on_every_split(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow clock there is time for everything."""
     wake = threading.Event()
     small = config(folder, kv_blocks=16)
     backend = open_backend(small.engine, wake.set)
     parts = assemble(small, backend, lambda detail, percent: None)
     backend.fill_cache()
+    monkeypatch.setattr(backend, "prompt_wave", PromptWave(2, 4))  # as if the kernels had any
     ticks = iter(range(1_000_000))  # a hundredth of a second each
     profile = measure(parts, small, wake, 100.0, "", lambda *_: None, clock=lambda: next(ticks) / 100)
     units = {*backend.table.splits, UNITS}
@@ -85,6 +86,7 @@ def test_every_kind_of_batch_runs_on_every_split(folder: Path) -> None:
     assert {sample.units for sample in profile.decode if sample.beside} == units
     assert {sample.units for sample in profile.prefill} == {UNITS - split for split in backend.table.splits} | {UNITS}
     assert profile.hybrid
+    assert profile.prompt_wave == PromptWave(2, 4)
     assert CostModel(profile).fit.n > 10
 
 

@@ -7,11 +7,12 @@ from msgspec.structs import replace
 
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
-from rapidd.policy.library import Found
+from rapidd.policy.library import SHIPPED, Found
 from rapidd.policy.options import ITL_SHARE, LATE_PER_ERROR, SHORT_LATE_PER_ERROR
 from rapidd.policy.pace import Load, Pace
 from rapidd.policy.plan import Chunk, Plan
-from rapidd.policy.tiles import TILE_TOKENS
+from rapidd.policy.profile import load_profile
+from rapidd.policy.tiles import TILE_TOKENS, beside_rows, whole_tiles
 from support.profiles import PROFILE
 
 HYBRID = Plan("hybrid", 2, 2, None)
@@ -111,6 +112,29 @@ def test_a_prompt_beside_nothing_is_computed_as_if_alone() -> None:
     assert speed.bound(Plan("shared", 4, 4, None), 4, 0, CONTEXT) == speed.bound(
         Plan("serial", 4, 4, None), 4, 0, CONTEXT
     )
+
+
+@pytest.mark.parametrize(("rows", "shorter"), [(17, 0), (4, 3)])
+def test_what_is_in_time_of_a_size_or_of_the_rest_of_a_prompt_is_taken_whole(rows: int, shorter: int) -> None:
+    """And rounded once, by the rows of its own batch: one row less than a captured size is worth a tile or two."""
+    load, context, own = Load(rows=rows, kv_tokens=60_000), 16_000, rows - 1
+    calibration = Calibration(Found(load_profile(SHIPPED / "nvidia-h200-llama-3.1-8b-bfloat16.json"), "file"))
+    cost = calibration.cost
+    assert cost is not None
+    hybrid, sized = Plan("hybrid", 132, 132, None), Plan("hybrid", 132, 132, 4096)
+    gave_way = 0
+    for milliseconds in range(16, 40):
+        seconds = 1e-3 * milliseconds
+        speed = Pace(
+            max_chunk_s=seconds, itl_slo_s=0.5, block_tokens=64, calibration=calibration, load=lambda: load
+        )  # fmt: skip
+        behind = (seconds, context, 132, False, load.rows, load.kv_tokens)
+        longest, fastest = cost.longest_chunk(*behind), cost.chunk_for(*behind)
+        gave_way += fastest < longest
+        assert speed.bound(hybrid, 132, own, context) == beside_rows(fastest, own)
+        assert speed.bound(sized, 132, own, context) == beside_rows(longest, own)
+        assert speed.lone_bound(hybrid, 132, context) == whole_tiles(longest)
+    assert gave_way >= shorter
 
 
 def test_a_hybrid_step_that_nobody_sized_keeps_the_itl_objective_by_the_profile() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rapidd.policy.cost import CostModel
+from rapidd.policy.curve import Curve, attended
 from rapidd.policy.library import SHIPPED
-from rapidd.policy.profile import PromptWave, load_profile
-from rapidd.policy.tiles import TILE_TOKENS, beside_rows
+from rapidd.policy.profile import Profile, PromptWave, load_profile
+from rapidd.policy.tiles import TILE_TOKENS, beside_rows, whole_tiles
 from rapidd.policy.waves import FULL, LEAST_TOKENS, WHOLE_WAVES, Filling, fillings
 
 H200 = PromptWave(33, 16)
@@ -20,8 +22,8 @@ leasts = st.integers(0, 512)
 quick = settings(deadline=None, max_examples=100, derandomize=True)
 
 
-(SHIPPED_GPU,) = [profile for file in SHIPPED.glob("*.json") if (profile := load_profile(file)).prompt_wave is not None]
-MODEL = CostModel(SHIPPED_GPU)
+PROFILE = load_profile(SHIPPED / "nvidia-h200-llama-3.1-8b-bfloat16.json")
+MODEL = CostModel(PROFILE)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_the_levels_below_a_chunk_are_all_shorter_chunks_once(wave: PromptWave |
 def test_without_waves_a_token_takes_its_own_time_from_the_least_on() -> None:
     assert [FULL.tokens(tokens) for tokens in (1, 100, 5000)] == [1, 100, 5000]
     assert [Filling(64).tokens(tokens) for tokens in (1, 63, 64, 65)] == [64, 64, 64, 65]
-    assert FULL.sizes(300, 4000) == Filling(64).sizes(300, 4000) == [300]
+    assert FULL.shorter(300, 4000) == Filling(64).shorter(300, 4000) == Filling(64).shorter(60, 4000) == []
 
 
 def test_fewer_units_have_smaller_waves() -> None:
@@ -82,9 +84,9 @@ def test_fewer_units_have_smaller_waves() -> None:
 
 def test_shorter_chunks_are_worth_a_look_where_they_fill_a_wave_better() -> None:
     filling = Filling(0, H200)
-    assert filling.sizes(16 * 30, 4000) == [16 * 30, 16 * 22, 16 * 16]
-    assert filling.sizes(16 * 30, 0) == [16 * 30]
-    assert filling.sizes(16 * 33 * WHOLE_WAVES + 1, 4000) == [16 * 33 * WHOLE_WAVES + 1]
+    assert filling.shorter(16 * 30, 4000) == [16 * 22, 16 * 16]
+    assert filling.shorter(16 * 30, 0) == filling.shorter(16 * 30, -40) == []
+    assert filling.shorter(16 * 33 * WHOLE_WAVES + 1, 4000) == []
 
 
 @given(st.integers(1, 64), st.integers(1_000, 400_000), st.integers(0, 24_000), st.floats(8e-3, 0.06))
@@ -92,8 +94,6 @@ def test_shorter_chunks_are_worth_a_look_where_they_fill_a_wave_better() -> None
 def test_the_chunk_that_gets_on_fastest_is_in_time_and_no_slower_than_the_longest(
     rows: int, kv_tokens: int, context: int, seconds: float
 ) -> None:
-    """Longest first was the rule before: behind 16,000 tokens 368 took a wave, for which 304 need two thirds."""
-
     def took(tokens: int) -> float:
         return MODEL.hybrid_s(rows, kv_tokens, tokens, context)
 
@@ -102,9 +102,45 @@ def test_the_chunk_that_gets_on_fastest_is_in_time_and_no_slower_than_the_longes
     assume(in_time and in_time[-1] >= TILE_TOKENS)
     assert chunk in in_time
     assert chunk / took(chunk) >= in_time[-1] / took(in_time[-1]) * (1 - 1e-9)
+    assert chunk <= in_time[-1]
 
 
 def test_behind_a_long_context_a_chunk_that_begins_a_wave_gives_way_to_one_that_fills_less() -> None:
     seconds = MODEL.hybrid_s(4, 60_000, 368, 16_000)
-    assert MODEL.chunk_for(seconds, 16_000, 132, False, 4, 60_000) == 304
-    assert MODEL.chunk_for(seconds, 0, 132, False, 4, 60_000) >= 368
+    assert beside_rows(MODEL.longest_chunk(seconds, 16_000, 132, False, 4, 60_000), 4) == 368  # a whole wave
+    assert beside_rows(MODEL.chunk_for(seconds, 16_000, 132, False, 4, 60_000), 4) == 304  # two thirds of one
+    assert MODEL.chunk_for(seconds, 0, 132, False, 4, 60_000) == MODEL.longest_chunk(seconds, 0, 132, False, 4, 60_000)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_so_does_one_that_no_decode_row_shares(beside: bool) -> None:
+    gave_way = 0
+    for milliseconds in range(10, 60):
+        load = (1e-3 * milliseconds, 16_000, 132, beside, 0, 0)
+        sizes = [whole_tiles(find(*load)) for find in (MODEL.longest_chunk, MODEL.chunk_for)]
+        longest, chunk = (size / MODEL.prefill_s(size, 16_000, 132) for size in sizes)
+        assert (sizes[1] < sizes[0] and chunk > longest) or sizes[0] == sizes[1]
+        gave_way += sizes[1] < sizes[0]
+    assert gave_way > 5
+
+
+@pytest.mark.parametrize(
+    "profile", [PROFILE, replace(PROFILE, prefill=tuple(s for s in PROFILE.prefill if s.units > 68))]
+)
+def test_fewer_units_fill_in_waves_of_their_own(profile: Profile) -> None:
+    """Where none was measured on so many, in those of the fewest that were."""
+    model = CostModel(profile)
+
+    def attention(tokens: int, units: int) -> float:
+        return model.prefill_s(tokens, 16_000, units) - model.prefill_s(tokens, 0, units)
+
+    wave = 16 * (17 if profile is PROFILE else 21)
+    assert attention(wave, 68) == pytest.approx(attention(wave - 32, 68))
+    assert attention(wave, 68) < 0.96 * attention(wave + 16, 68)
+
+
+def test_several_prompts_in_one_chunk_are_no_waves() -> None:
+    curve = Curve((1, 1000), (1e-3, 1e-2))
+    filling = Filling(512, H200)
+    assert attended(100, -40.0, filling) == attended(100, -40.0)
+    assert curve.longest(0, -40.0, 1e-8, 5e-3, filling) == curve.longest(0, -40.0, 1e-8, 5e-3)
