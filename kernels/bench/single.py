@@ -314,8 +314,8 @@ def small_chunks(partitions: dict[int, Partition]) -> list[dict[str, Any]]:
             line = {}
             for name, tile in (("hopper", HOPPER_PROMPT), ("by pointers", PROMPT)):
                 run = hopper_prompt_attention if isinstance(tile, HopperTile) else prompt_attention
-                for how, most in (("whole", 0), ("cut", units * PROMPTS_PER_UNIT // KV_HEADS)):
-                    plan = make_prompt_plan(ragged, tile.queries * KV_HEADS // HEADS, most)
+                for how, wave in (("whole", 0), ("cut", units * PROMPTS_PER_UNIT // KV_HEADS)):
+                    plan = make_prompt_plan(ragged, tile.queries * KV_HEADS // HEADS, wave)
                     work = partial(run, q, kv, ragged, plan, tile, workspace())  # type: ignore[arg-type]
                     line[f"{name}, {how}"] = 1e3 * timed(stream, work)
             found.append({"tokens": new, "cached": cached, "units": units, "us": line})
