@@ -187,7 +187,7 @@ def plan_case() -> Errors:
     for tile_tokens, decode, chunks, block, wave, cut, whole in (
         (4, [7, 0], [(0, 20), (33, 7), (16, 2)], 16, 0, 0, 8),
         (16, [], [(5, 150)], 16, 0, 0, 10),
-        (64, [3], [(i, 1 + i) for i in range(1, 70)], 16, 0, 0, 75),
+        (64, [3], [(i, 1 + i % 9) for i in range(1, 67)], 16, 0, 0, 66),  # more rows than are looked at at once
         (16, [3], [(2000, 20)], 16, 11, 10, 0),  # two tiles of 32 units: five pieces each
         (16, [], [(2000, 20)], 64, 18, 14, 0),  # no piece of fewer than four units
         (16, [3], [(9000, 16), (0, 30), (300, 5), (1500, 40)], 128, 11, 3, 6),
@@ -201,7 +201,7 @@ def plan_case() -> Errors:
         (16, [], [(0, 40), (9000, 208)], 64, 11, 10, 11),  # the row with the most keys is the one that is cut
         (16, [], [(16128, 540)], 64, 11, 0, 34),  # three waves and more: none is cut
         (128, [], [(512 + i, 130) for i in range(8)], 16, 9, 0, 16),
-        (16, [40], [(3000, 4), (2000, 20), (0, 9)], 16, 12, 10, 1),
+        (16, [40], [(2400, 4), (600, 20), (0, 9)], 16, 20, 13, 1),
         (64, [40], [(2200, 4), (1100, 9)], 128, 12, 6, 0),
     ):
         rows = [(cached, 1) for cached in decode] + chunks
@@ -230,7 +230,7 @@ def waves_case() -> Errors:
     wave, tokens, cached = 5, 4, 65_536
     filling = Filling(0, PromptWave(wave, tokens))
     found = []
-    for tiles in range(1, 3 * wave):
+    for tiles in range(1, 3 * wave, 2):
         ragged = make_ragged([tiles * tokens], [cached + tiles * tokens], [[1] * 1100], 64, 8)
         (left, *_), *entries = make_prompt_plan(ragged, tokens, wave).tiles.tolist()
         pieces = [entry[7] for entry in entries[left:] if entry[1]]
@@ -291,8 +291,8 @@ CASES["kernels-window"] = lambda: kernels_case([(70, 1), (0, 1), (40, 6)], windo
 CASES["kernels-chunks"] = lambda: kernels_case([(0, 20), (33, 7)], qk_norm=True, group=1)
 CASES["kernels-long-chunks"] = lambda: kernels_case([(0, 70), (131, 66), (5, 1)], kv_heads=1, block_tokens=64)
 CASES["kernels-narrow-window"] = lambda: kernels_case([(0, 60), (90, 40)], window=5, dim=12)
-# Chunks whose tiles are cut into pieces (see `plan_case`), beside one whose tile is not.
-CASES["kernels-pieces"] = lambda: kernels_case([(40, 1), (3000, 4), (2000, 20), (0, 9)], units=12)
+# Chunks whose tiles are cut into pieces, many and few (see `plan_case`), beside one whose tile is not.
+CASES["kernels-pieces"] = lambda: kernels_case([(40, 1), (2400, 4), (600, 20), (0, 9)], units=20)
 CASES["kernels-pieces-wide-blocks"] = lambda: kernels_case(
     [(40, 1), (2200, 4), (1100, 9)], units=6, kv_heads=1, group=1, block_tokens=128
 )

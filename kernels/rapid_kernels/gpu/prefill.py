@@ -102,10 +102,7 @@ def prompt_attention_kernel(
     WINDOW: tl.constexpr,
     CUT: tl.constexpr,
 ):
-    """See the module. Grid: N * KV_HEADS; HEADS and PADDED are GROUP and DIM padded; TOKENS * HEADS queries a tile.
-
-    Without CUT each tile is one piece; with WINDOW it must be.
-    """
+    """Grid: N * KV_HEADS. HEADS, PADDED: GROUP and DIM padded; TOKENS * HEADS queries a tile. One piece without CUT."""
     QUERIES: tl.constexpr = TOKENS * HEADS
     head = tl.program_id(0) % KV_HEADS
     tile = tiles + (1 + tl.program_id(0) // KV_HEADS) * ENTRY

@@ -139,7 +139,7 @@ def plan_prompts_kernel(
     tiles,  # [1 + N, 8] int32
     first_row,
     rows,
-    wave,
+    wave,  # tiles that run at a time; 0: none is cut
     TOKENS: tl.constexpr,
     UNIT: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
@@ -153,8 +153,7 @@ def plan_prompts_kernel(
 ):
     """Fill a `PromptPlan`: whole tiles, then those that may be cut; of each the last tile first. Grid: N.
 
-    ``wave``: tiles that run at a time; 0: none is cut. With fewer tiles than that any may be cut; else as many as there
-    are more than whole waves, the first ones of the row with the most keys.
+    With fewer tiles than a wave any may be cut; else as many as are more than whole waves, of the row with most keys.
     """
     all_tiles, all_units, longest = _totals(query_start, kv_lens, first_row, rows, TOKENS, UNIT, ROWS)
     of_longest, most_units, whole_units = _row_sizes(query_start, kv_lens, first_row, longest, rows, TOKENS, UNIT)
