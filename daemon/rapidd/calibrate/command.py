@@ -7,7 +7,6 @@ leaves nothing behind.
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from typing import Final, TextIO
 
 from rapidctl import wire
 from rapidd.calibrate.points import Limits
-from rapidd.calibrate.probe import Probe, nobody_waits
+from rapidd.calibrate.probe import Manner, Probe
 from rapidd.calibrate.session import Session
 from rapidd.config import Config
 from rapidd.engine.backend import Backend
@@ -38,6 +37,9 @@ BUSY_SHARE: Final = 1 / 8
 """Of a GPU's memory in use before anything was loaded: somebody else works there."""
 MEDIAN, P95 = 0.10, 0.25
 """Relative errors that a cost model should stay within."""
+ON_CPU: Final = Manner(typical=min, waited=waited_s)
+ON_GPU: Final = Manner(settle_s=0.1, most=5, enough_s=0.1)
+"""Within 0.1 s its clock falls to what its power limit allows for prompts, as it is while serving."""
 PASS_S: Final = 80.0
 """On a CPU: of one pass over everything. What is left of the time repeats it."""
 MOST_PASSES: Final = 10
@@ -119,8 +121,8 @@ def measure(
         block_tokens=parts.sizes.block_tokens,
     )
     is_cpu = backend.info.kind == "cpu"
-    typical, waited = (min, waited_s) if is_cpu else (statistics.median, nobody_waits)
-    probe = Probe(parts.lanes, wake, limits, table.units_total, parts.loaded.spec.vocab_size, clock, typical, waited)
+    vocab_size, manner = parts.loaded.spec.vocab_size, ON_CPU if is_cpu else ON_GPU
+    probe = Probe(parts.lanes, wake, limits, table.units_total, vocab_size, clock, manner)
     max_chunk_s = config.engine.max_chunk_s or backend.defaults.max_chunk_s
     passes = min(max(round(budget_s / PASS_S), 1), MOST_PASSES) if is_cpu else 1
     session = Session(

@@ -27,10 +27,8 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.errors import DeviceError, is_out_of_memory
 
-FEWEST, MOST = 3, 7
-"""Times that a batch is measured."""
-ENOUGH_S: Final = 0.15
-"""Of measuring one batch, once it ran `FEWEST` times."""
+FEWEST: Final = 3
+"""Times that a batch is measured, unless it is long."""
 LONG_S: Final = 0.5
 """Of measuring one batch, once a run of it counts."""
 PATIENT_S: Final = 2.0
@@ -66,12 +64,23 @@ class Beside(Struct, frozen=True):
     chunk_s: float
 
 
-class Probe:
-    """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache.
+class Manner(Struct, frozen=True):
+    """How often a batch is run, and what of its runs counts."""
 
-    ``typical``: of what the runs of a batch alone took; the least where others only make it longer, on a processor.
-    ``waited``: seconds that threads of this process have wanted a core and had none, all together.
-    """
+    typical: Callable[[Sequence[float]], float] = statistics.median
+    """Of what the runs of a batch alone took; the least where others only make it longer, on a processor."""
+    waited: Callable[[], float] = nobody_waits
+    """Seconds that threads of this process have wanted a core and had none, all together."""
+    settle_s: float = 0.0
+    """For so long a batch with prompt tokens, or both lanes, run again and again before they count."""
+    most: int = 7
+    """Times that a batch alone is measured."""
+    enough_s: float = 0.15
+    """Of running one batch alone, once it was measured `FEWEST` times."""
+
+
+class Probe:
+    """``wake`` is set by the lanes whenever a batch has ended; ``limits`` are those of their cache."""
 
     def __init__(
         self,
@@ -81,8 +90,7 @@ class Probe:
         units_total: int,
         vocab_size: int,
         clock: Callable[[], float] = time.monotonic,
-        typical: Callable[[Sequence[float]], float] = statistics.median,
-        waited: Callable[[], float] = nobody_waits,
+        manner: Manner | None = None,
     ) -> None:
         self._lanes = lanes
         self._wake = wake
@@ -90,8 +98,7 @@ class Probe:
         self._total = units_total
         self._vocab_size = vocab_size
         self._clock = clock
-        self._typical = typical
-        self._waited = waited
+        self._manner = manner or Manner()
         self._order = list(range(1, limits.kv_blocks + 1))
         Random(0).shuffle(self._order)
 
@@ -135,27 +142,30 @@ class Probe:
         return "serial" if units == self._total else "split"
 
     def _alone(self, batch: Batch) -> float:
-        """Typical of runs of the batch, without the first one, which may still make kernels."""
+        """Typical of runs of the batch: not the first one, which may still make kernels, nor those while it settles."""
         lane = self._lanes[batch.lane]
+        settle_s = self._manner.settle_s if batch.num_prefill_tokens else 0.0
         with self._nothing_left_behind():
             lane.enqueue(batch)
             is_quick = _median_s(self._drain(lane)) < QUICK_S
-            runs = _Runs(self._waited)
+            runs = _Runs(self._manner)
             started = self._clock()
             while not runs.enough(self._clock() - started):
                 if is_quick:
                     self._fill(lane, batch)
                 else:
                     lane.enqueue(batch)
-                runs.add(self._collect(lane))
+                ended = self._collect(lane)
+                if self._clock() - started >= settle_s:
+                    runs.add(ended)
             runs.add(self._drain(lane))
-        return self._typical(runs.counting)
+        return self._manner.typical(runs.counting)
 
     def _together(self, batches: Mapping[Lane, Batch]) -> dict[Lane, list[Span]]:
         """Decode is fed until the last chunk has ended, so that this one too ran beside it."""
         spans: dict[Lane, list[Span]] = {"decode": [], "prefill": []}
         decode, prefill = self._lanes["decode"], self._lanes["prefill"]
-        started = self._clock()
+        started, is_settled = self._clock(), self._manner.settle_s == 0
         with self._nothing_left_behind():
             while True:
                 is_over = _seen_enough(_wholly_beside(spans), self._clock() - started)
@@ -168,6 +178,9 @@ class Probe:
                 self._wake.clear()
                 spans["decode"] += self._finished(decode)
                 spans["prefill"] += self._finished(prefill)
+                if not is_settled and self._clock() - started >= self._manner.settle_s:
+                    is_settled = True
+                    spans = {"decode": [], "prefill": []}
             spans["decode"] += self._drain(decode)
         return spans
 
@@ -262,16 +275,16 @@ def _span(result: BatchResult) -> Span:
 class _Runs:
     """Of one batch, in seconds."""
 
-    def __init__(self, waited: Callable[[], float]) -> None:
-        self._waited = waited
-        self._waited_s = waited()
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        self._waited_s = manner.waited()
         self._all: list[float] = []
         self._undisturbed: list[float] = []
 
     def add(self, spans: Sequence[Span]) -> None:
         """What has ended since the last time."""
         seconds = [_seconds(span) for span in spans]
-        before, self._waited_s = self._waited_s, self._waited()
+        before, self._waited_s = self._waited_s, self._manner.waited()
         self._all += seconds
         if self._waited_s - before <= WAITED_SHARE * sum(seconds):
             self._undisturbed += seconds
@@ -284,9 +297,9 @@ class _Runs:
     def enough(self, spent_s: float) -> bool:
         """Whether another run would tell little."""
         times = len(self._undisturbed)
-        if times >= MOST or (times > 0 and spent_s >= LONG_S):
+        if times >= self._manner.most or (times > 0 and spent_s >= LONG_S):
             return True
-        return (times >= FEWEST and spent_s >= ENOUGH_S) or (len(self._all) > 0 and spent_s >= PATIENT_S)
+        return (times >= FEWEST and spent_s >= self._manner.enough_s) or (len(self._all) > 0 and spent_s >= PATIENT_S)
 
 
 def _seen_enough(inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:
