@@ -3,9 +3,9 @@
 Nothing here was calibrated. Where each number is from:
 
     decode, alone      docs/results/gpu/2026-11-22-v7.json, "step", chained, times 1.03 for the engine around it
-    prefill, alone     docs/results.md: 2,048 tokens in 47.5 ms and 8,192 in 237; shorter ones from hybrid steps
+    prefill, alone     docs/results-earlier.md: 2,048 tokens in 47.5 ms and 8,192 in 237; shorter ones from hybrid steps
     fewer units        docs/log-gpu.md: a chunk of 2,048 takes 1.43 times its time on 100 SMs; v7.json, "corun", "part"
-    beside             docs/results.md, "Streams beside arriving prompts" and v7.json, "corun", "beside"
+    beside             docs/results-earlier.md, "Streams beside arriving prompts" and v7.json, "corun", "beside"
     16 and 96 SMs      nobody measured them: extrapolated
 
 Write it to a file: PYTHONPATH=rapidctl:daemon:tests python -m support.h100 FILE
