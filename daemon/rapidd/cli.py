@@ -1,7 +1,7 @@
 """The command `rapidd`: serve, calibrate, profile, simulate, http, config, doctor, version. Only data goes to stdout.
 
-Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 78 configuration (also: model, device, endpoint,
-runtime directory). Imports no torch: the engine process alone pays for it.
+Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 77 the device must be reset or replaced, 78 configuration
+(also: model, device, endpoint, runtime directory). Imports no torch: the engine process alone pays for it.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from rapidd.ipc import AskProfile
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import Found
+from rapidd.policy.policies import GRAMMAR
 from rapidd.policy.profile import load_profile
 from rapidd.simulate.arguments import add_arguments as add_simulate_arguments
 from rapidd.simulate.arguments import duration_s
@@ -44,7 +45,7 @@ SERVE_OPTIONS: Final = {
     "--policy": (
         "engine.policy",
         "P",
-        "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid:N, shared or split:UNITS",
+        GRAMMAR,
     ),
     "--max-model-len": ("model.max-model-len", "N", "longest prompt and output together, in tokens"),
     "--kv-blocks": ("engine.kv-blocks", "N", "size of the KV cache; measured by default"),

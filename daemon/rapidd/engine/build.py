@@ -261,7 +261,7 @@ def _run_now(lane: LaneExecutor, batch: Batch, scheduler: Scheduler, pace: Pace 
     lane.wait()
     for done, result in lane.collect():
         if is_out_of_memory(result.error):
-            advice = "lower --kv-blocks, --max-model-len or --max-batch-requests"
+            advice = "lower --kv-blocks, --max-model-len or engine.max-batch-requests"
             raise ConfigError([f"engine.kv-blocks: the warm-up ran out of memory: {advice} ({result.error})"])
         if result.error is not None:
             raise DeviceError(f"the warm-up failed: {result.error}") from result.error

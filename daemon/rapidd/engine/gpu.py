@@ -96,7 +96,7 @@ class GpuBackend:
         """See `Backend`; measured by a forward pass of the largest batch there can be."""
         with _config_errors(
             "model.max-model-len: the largest batch does not fit in the device's memory beside the weights: "
-            "lower --max-model-len or --max-batch-requests"
+            "lower --max-model-len or engine.max-batch-requests"
         ):
             needs = measure(model, sizes, self.defaults.max_chunk_tokens, self.table.units_total)
         torch.cuda.empty_cache()

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The front process: public sockets, admission, journal and streams. No torch."""

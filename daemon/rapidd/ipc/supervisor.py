@@ -40,7 +40,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
 
 
 class Probe(Struct, tag_field="kind", tag="probe"):
-    """The supervisor's question to a child's main loop, every second; it comes back as `Pulse`.
+    """The supervisor's question to a child's main loop, every two seconds; it comes back as `Pulse`.
 
     ``asked_mono_ns``: when it was asked, on the system's monotonic clock.
     """

@@ -1,1 +1,3 @@
-"""Partitions of a device's compute units: `table` says which are legal, `cpu` makes the streams that run on them."""
+"""Partitions of a device's compute units: `table` says which are legal, `cpu`, `cuda` and `hip` make the streams
+that run on them.
+"""

@@ -12,7 +12,7 @@ from rapidctl.wire import GetPartition, SetPolicy
 if TYPE_CHECKING:
     from argparse import Namespace
 
-POLICIES = "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid:N, shared or split:UNITS"
+POLICIES = "auto, rapid, atom, pdmux, serial:N, serial:all, hybrid[:N], shared[:N] or split:UNITS"
 
 
 def add_parser(commands: common.Commands) -> None:

@@ -233,7 +233,7 @@ class Snapshot(Struct, kw_only=True):
     front_uptime_s: float | None = None
     """Since the front's start, from which requests are counted; null: an older daemon."""
     loop_lag_s: BucketCounts | None = None
-    """How long a message waited until the front's loop came to it, asked once a second; null without a supervisor."""
+    """How long a message waited until the front's loop came to it, asked every 2 s; null without a supervisor."""
     last_step_age_s: float | None = None
     """Since the last batch that ended, to the grain of the engine's reports; null before the first one."""
     unreadable: dict[str, dict[str, int]] = {}
