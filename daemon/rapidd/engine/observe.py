@@ -66,6 +66,6 @@ def needed_tokens_per_s(prompts: Sequence[Request], now_ns: int) -> float:
     for request in prompts:
         left_s = (request.due_ns - now_ns) / 1e9
         if left_s > SOON_S and not request.gave_way:
-            tokens += request.prefill_target - request.scheduled
+            tokens += request.prefill_target - request.scheduled - request.spared
             needed = max(needed, tokens / left_s)
     return needed

@@ -6,7 +6,7 @@ Counts their tokens along, so that a turn of the engine costs the same however m
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -20,9 +20,13 @@ PROMPTS_SEEN: Final = 32
 
 
 class Prompts:
-    """``ordered`` is for reading; ``tokens``: still in no batch."""
+    """``ordered`` is for reading; ``tokens``: still in no batch.
 
-    def __init__(self) -> None:
+    ``spared(request)``: tokens of a waiting one that need not be computed; null: nobody knows yet.
+    """
+
+    def __init__(self, spared: Callable[[Request], int | None]) -> None:
+        self._spared = spared
         self.ordered: list[Request] = []
         self.tokens = 0
 
@@ -59,7 +63,11 @@ class Prompts:
         found: list[Request] = []
         may_yield: list[tuple[float, Request]] = []
         for request in self.ordered[:PROMPTS_SEEN]:
-            takes_ns = 1e9 * time.seconds(request.prefill_target - request.scheduled, request.scheduled)
+            spared = self._spared(request)
+            if spared is None:
+                break  # it and those behind it are judged in a later turn
+            done = request.scheduled + spared
+            takes_ns = 1e9 * time.seconds(request.prefill_target - done, done)
             end_ns += takes_ns
             if request.gave_way:
                 continue

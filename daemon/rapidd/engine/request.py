@@ -82,6 +82,7 @@ class Request:
         "sampling",
         "scheduled",
         "slot",
+        "spared",
         "tokens",
         "told",
     )
@@ -123,6 +124,8 @@ class Request:
         """Prefix hash of each full block of known tokens, extended as they are needed."""
         self.found = 0
         """Leading blocks that were in the prefix table when a waiting request was last looked at."""
+        self.spared = 0
+        """Tokens that a waiting request was found to have in the prefix cache, or soon, when it was last judged."""
         self.published = 0
         """Leading blocks that are in the prefix table."""
         self.scheduled = 0

@@ -9,10 +9,10 @@ Pure bookkeeping on the host, as the scheduler's. `check` states the invariants.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rapidd.engine.blocks import BlockPool, LaneClock
-from rapidd.engine.prompts import Prompts
+from rapidd.engine.prompts import Prompts, urgency
 from rapidd.engine.request import LANES, Request
 from rapidd.errors import RequestError
 from rapidd.policy.plan import PromptTime
@@ -21,6 +21,8 @@ LOOKAHEAD = 2
 """Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
 RESERVED_STEPS = 2
 """Decode steps whose blocks a prefill must leave to the rows that are decoding."""
+HASHED_A_TURN = 1 << 16
+"""Tokens of waiting prompts that are hashed in a turn to judge who gives way, about 1 ms: the rest in a later one."""
 
 
 class Residents:
@@ -50,13 +52,17 @@ class Residents:
         self.prefix_queries = 0
         self.prefix_hits = 0
         self._requests: dict[int, Request] = {}
-        self._prompts = Prompts()
+        self._prompts = Prompts(self._spared)
+        self._may_hash = 0
+        """Tokens, in this turn."""
         self._num_decoding = 0
         self._decode_tokens = 0
         """Both counted along; `check` compares."""
         self._shares = prefix_cache
         self._computing: dict[bytes, Request] = {}
         """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
+        self._owed: Request | None = None
+        """A prompt that lacks blocks, though it runs or others were preempted for it; until it has some."""
 
     # --- requests in and out
 
@@ -114,13 +120,57 @@ class Residents:
     def context(self) -> int:
         """Tokens before the next chunk of the most urgent prompt."""
         ordered = self._prompts.ordered
-        return ordered[0].scheduled if ordered else 0
+        return ordered[0].scheduled + ordered[0].spared if ordered else 0
 
     def give_way(self, now_ns: int, time: PromptTime | None = None) -> None:
         """See `Prompts.give_way`."""
+        self._may_hash = HASHED_A_TURN
         self._prompts.give_way(now_ns, time)
 
+    def _in_turn(self, by_deadline: bool) -> Iterator[Request]:
+        """Prompts in the order in which they may have the chunk. Each is looked up when its turn comes.
+
+        By due times, who lacks blocks comes first, or those who gave theirs up would start again with them. And who
+        runs is never out of sight: those before it may wait for its slot, its blocks, or what it computes.
+        """
+        if not by_deadline:
+            yield from [r for r in self.running if r.is_prefill]
+            yield from self.waiting[: self.slots.total]
+            return
+        ordered = self._prompts.ordered
+        first, owed = ordered[: self.slots.total], self._owed
+        if owed is not None and not owed.slot and not self.slots.available:
+            owed = None  # who runs needs the blocks sooner
+        if owed is not None:
+            yield owed
+        yield from (request for request in first if request is not owed)
+        if len(ordered) > len(first):
+            last = urgency(first[-1])
+            behind = (r for r in self.running if r.is_prefill and r is not owed and urgency(r) > last)
+            yield from sorted(behind, key=urgency)
+
     # --- memory
+
+    def _spared(self, request: Request) -> int | None:
+        """Tokens of a waiting prompt that the prefix cache has, or will have when those end who compute them now.
+
+        Null: its hashes are not known yet, and too many were made in this turn. Goes on from the last time, as below.
+        """
+        if request.slot or not self._shares:
+            return 0
+        size, hashes, computing = self.pool.block_tokens, request.hashes, self._computing
+        if (fresh := len(request.tokens) - len(hashes) * size) >= size:
+            if self._may_hash <= 0:
+                return None
+            self._may_hash -= fresh
+            self.pool.extend_hashes(hashes, request.tokens, len(request.tokens))
+        blocks, usable, knows = request.spared // size, self._num_usable(request), self.pool.knows
+        while blocks and not (knows(hashes[blocks - 1]) or hashes[blocks - 1] in computing):
+            blocks -= 1
+        while blocks < usable and (knows(hashes[blocks]) or hashes[blocks] in computing):
+            blocks += 1
+        request.spared = blocks * size
+        return request.spared
 
     def _waits_for_prefix(self, request: Request) -> bool:
         """Whether the next block this request lacks is being computed by another one right now.
@@ -154,6 +204,7 @@ class Residents:
         request.blocks = hits
         request.published = len(hits)
         request.scheduled = request.computed = request.cached = len(hits) * self.pool.block_tokens
+        request.spared = 0
         self._prompts.tokens -= request.cached
         self.prefix_queries += request.prefill_target
         self.prefix_hits += request.cached
@@ -175,6 +226,8 @@ class Residents:
             blocks = self.pool.take(need)
             assert blocks is not None
         request.blocks.extend(blocks)  # in place: a copy would touch every block's number, in as many cache lines
+        if request is self._owed:
+            self._owed = None
         return True
 
     def _has_blocks(self, request: Request, need: int) -> bool:
@@ -195,9 +248,16 @@ class Residents:
                 return False
             if not prefill or victim is not request:
                 self._preempt(victim)
+                if prefill:
+                    self._owe(request)
             if victim is request:
                 return False
         return True
+
+    def _owe(self, request: Request) -> None:
+        """Whoever was first to lack blocks is first to have them."""
+        if self._owed is None:
+            self._owed = request
 
     def _reserved(self) -> int:
         """Blocks that decoding rows will need within the next steps."""
@@ -221,6 +281,8 @@ class Residents:
 
     def _give_back(self, request: Request) -> None:
         self.running.remove(request)
+        if request is self._owed:
+            self._owed = None
         if request.is_prefill:
             self._prompts.remove(request)
         else:
@@ -234,6 +296,8 @@ class Residents:
 
     def _retire(self, request: Request) -> None:
         del self._requests[request.rid]
+        if request is self._owed:
+            self._owed = None
         if request.slot:
             self._give_back(request)
         else:
@@ -269,6 +333,7 @@ class Residents:
             assert 0 <= request.pending <= request.flying <= LOOKAHEAD
             assert len(request.blocks) == self.pool.blocks_for(request.scheduled), "a row holds just what it needs"
         self._prompts.check(r for r in self._requests.values() if r.is_prefill)
+        assert self._owed is None or (self._owed.rid in self._requests and self._owed.is_prefill)
         decoding = [r for r in self.running if not r.is_prefill]
         assert self._num_decoding == len(decoding)
         assert self._decode_tokens == sum(r.scheduled for r in decoding)

@@ -10,7 +10,7 @@ object runs under the engine, the simulator and the tests.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -238,7 +238,7 @@ class Scheduler(Residents):
         if not self._prompts.ordered:
             return rows
         left, taken, may_start = 1.0, 0, True
-        for request in self._in_turn(plan):
+        for request in self._in_turn(plan.by_deadline):
             if left <= 0.0 or (one_prompt and rows):
                 break
             if not request.slot:
@@ -260,14 +260,6 @@ class Scheduler(Residents):
                 count = self._chunk(request, budget, lane, rows)
                 left, taken = left - count / whole, taken + count
         return _still_valid(rows)
-
-    def _in_turn(self, plan: Plan) -> Iterator[Request]:
-        """Prompts in the order in which they may have the chunk. Each is looked up when its turn comes."""
-        if plan.by_deadline:
-            yield from self._prompts.ordered[: self.slots.total]
-            return
-        yield from [r for r in self.running if r.is_prefill]
-        yield from self.waiting[: self.slots.total]
 
     def _most(self, plan: Plan, units: int, num_decode: int, context: int) -> int:
         """Prompt tokens of the next chunk. Nobody's gap is hurt by the last one of a request that is alone."""
@@ -291,6 +283,7 @@ class Scheduler(Residents):
             room = (len(request.blocks) + max(spare, 0)) * self.pool.block_tokens - request.scheduled
             count = min(count, room)
             if count <= 0 or not self._grow(request, request.scheduled + count):
+                self._owe(request)
                 return 0
         rows.append(self._prompt_row(request, count, lane))
         return count

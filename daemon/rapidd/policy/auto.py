@@ -43,10 +43,17 @@ def auto(state: State, predict: Predictor) -> Plan:
     """See the module."""
     plan = _choose(state, predict.at(state))
     running = state.running
-    if running is None or plan.mode not in TURNS or running.mode in TURNS or not state.prefill_running:
+    if running is None or not state.prefill_running or not _takes_units(running, plan):
         return plan
     reason = f"{plan.describe()} when the chunk that runs has ended: {plan.reason}"
     return replace(running, chunk=0, reason=reason)
+
+
+def _takes_units(running: Plan, plan: Plan) -> bool:
+    """Whether decode would get units that a chunk of the plan in force may be running on."""
+    if plan.mode == running.mode == "split":
+        return plan.decode_units > running.decode_units
+    return plan.mode in TURNS and running.mode not in TURNS
 
 
 def _choose(state: State, now: Outlook) -> Plan:
@@ -159,7 +166,7 @@ def _wait_here(state: State, now: Outlook, here: Option) -> Plan:
 def _least_bad(state: State, now: Outlook, options: list[Option]) -> Plan:
     """No plan keeps the ITL objective while prompts are computed."""
     best = min(options, key=lambda o: o.itl_s)
-    running = next((o for o in options if o.runs(state.running)), None)
+    running = next((o for o in (*options, now.shortest()) if o.runs(state.running)), None)
     just_went_on = running is not None and state.running_age_s < DWELL_S and not _load_changed(state)
     if not just_went_on and _may_pause(state, now.paused()):
         only = f"{state.num_decoding} rows keep {_ms(state.itl_slo_s)} only alone ({_ms(now.step_s)})"

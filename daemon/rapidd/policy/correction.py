@@ -21,7 +21,10 @@ MOST: Final = 2.0
 
 
 class Corrected(Struct, frozen=True):
-    """One mean. ``error``: of corrected predictions, |predicted / measured - 1|, as a moving mean."""
+    """One mean. ``error``: of corrected predictions, |predicted / measured - 1|, as a moving mean.
+
+    What took less than half of its prediction counts as half: a device that is faster than ever is not erratic.
+    """
 
     mode: Mode
     kind: WorkKind
@@ -49,7 +52,7 @@ class Correction:
             return
         factor, error, n = self._now(mode, kind)
         ratio = min(max(measured_s / predicted_s, LEAST), MOST)
-        miss = abs(predicted_s * factor / measured_s - 1.0)
+        miss = abs(predicted_s * factor / max(measured_s, LEAST * predicted_s) - 1.0)
         weight = max(WEIGHT, 1.0 / (n + 1 + TRUST))
         self._seen += 1
         self._means[mode, kind] = factor + weight * (ratio - factor), error + weight * (miss - error), n + 1, self._seen

@@ -147,6 +147,8 @@ class Control:
         policy, override = self._replaced
         if override is not None and override.expires_ns is not None and override.expires_ns <= now_ns:
             override = None
+        if override is not None:
+            override.breached_since_ns = None  # what its guard saw was before
         self._remember()
         self._decide = self._make(policy)
         self.policy, self.override = policy, override

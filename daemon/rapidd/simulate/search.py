@@ -30,7 +30,7 @@ class Tally:
     def __init__(self, slo: Slo, itl_s: Sequence[float], offered: int) -> None:
         self._slo = slo
         self._itl_s = array("d", itl_s)
-        self._most = (1.0 - GOODPUT_SHARE) * offered
+        self._most = (1.0 - GOODPUT_SHARE) * offered + 1e-9  # exactly the share is enough
         self._late: set[int] = set()
         self.missed = [0] * len(itl_s)
         self.enough = False

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.storm.machine import DUE, HYBRID, PAUSED, Machine, expected_output, make_request
+from rapidd.engine.observe import needed_tokens_per_s
 from rapidd.engine.prompts import GIVE_WAY_NS
 from rapidd.engine.request import BATCH_PATIENCE_NS
 from rapidd.policy.plan import Plan, PromptTime
@@ -120,6 +121,89 @@ def test_a_stream_that_has_begun_does_not_give_way_when_it_was_preempted() -> No
     machine.scheduler.add(make_request(2, [1], due_ns=10**12))
     machine.scheduler.give_way(10**11)
     assert [r.rid for r in machine.scheduler.prompts] == [1, 2]
+
+
+def test_who_runs_is_never_out_of_sight_behind_those_who_wait_for_it() -> None:
+    """Only as many prompts as there are slots were looked at: when all of these waited for what a prompt behind them
+    computes, or for its slot, nothing ran any more."""
+    machine = Machine(400, max_running=4, bound=8)
+    shared = list(range(1, 25))
+    machine.scheduler.add(make_request(1, [*shared, 30], due_ns=900))
+    assert first_rows(machine, DUE) == [1]
+    for rid in range(2, 6):
+        machine.scheduler.add(make_request(rid, [*shared, 30 + rid], due_ns=100))
+    machine.complete("decode")
+    machine.drain(DUE)
+    assert {rid: machine.outputs[rid] for rid in (1, 5)} == {
+        1: expected_output([*shared, 30], 5),
+        5: expected_output([*shared, 35], 5),
+    }
+    machine = Machine(400, max_running=1, bound=8)
+    machine.scheduler.add(make_request(6, [1] * 30, due_ns=900))
+    assert first_rows(machine, DUE) == [6]
+    machine.scheduler.add(make_request(7, [2] * 3, due_ns=100))
+    machine.complete("decode")
+    machine.drain(DUE)
+
+
+def test_a_prompt_that_lacks_blocks_has_them_before_those_that_gave_them_up() -> None:
+    """The one that is due sooner gave up its blocks, as there were too few for its next token, and took them again in
+    the next turn, for ever: the other one, with most of the cache, never had a turn."""
+    first, second = list(range(28)), [7] * 20
+    machine = Machine(11, 4, bound=6, max_model_len=40)
+    machine.scheduler.add(make_request(1, first, 4, due_ns=900))
+    for _ in range(3):
+        machine.launch(DUE)
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, second, 4, due_ns=100))
+    for _ in range(60):
+        machine.launch(DUE)
+        machine.launch(DUE)
+        machine.complete("decode")
+        machine.scheduler.check()
+    assert machine.finished == {1, 2}
+    assert machine.scheduler.num_preempted < 5
+    assert machine.outputs == {1: expected_output(first, 4), 2: expected_output(second, 4)}
+
+
+def test_what_the_prefix_cache_has_of_a_prompt_takes_no_time() -> None:
+    """A conversation of which all but the last question was cached looked like the longest prompt, and gave way."""
+    machine = Machine(400, bound=60)
+    said = list(range(36))
+    machine.scheduler.add(make_request(1, said))
+    machine.drain(DUE)
+    machine.scheduler.add(make_request(2, [*said, 5, 6], due_ns=6 * 10**9))
+    machine.scheduler.add(make_request(3, [8] * 4, due_ns=7 * 10**9))
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert [(r.rid, r.gave_way, r.spared) for r in machine.scheduler.prompts] == [(2, False, 36), (3, False, 0)]
+    assert needed_tokens_per_s(machine.scheduler.prompts, 0) == pytest.approx(max(2 / 6, 6 / 7))
+    assert machine.scheduler.context == 36
+
+
+def test_what_is_being_computed_takes_no_time_either() -> None:
+    machine = Machine(400, bound=8)
+    shared = list(range(40))
+    machine.scheduler.add(make_request(1, [*shared, 1], due_ns=50 * 10**9))
+    assert first_rows(machine, DUE) == [1]
+    for rid in (2, 3):
+        machine.scheduler.add(make_request(rid, [*shared, rid], due_ns=50 * 10**9))
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(1, False), (2, False), (3, False)]
+    machine.scheduler.abort(1)
+    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(3, False), (2, True)], "nobody computes it now"
+
+
+def test_prompts_that_were_not_hashed_yet_are_judged_in_a_later_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapidd.engine.residents.HASHED_A_TURN", 10)
+    machine = Machine(400)
+    for rid in range(1, 5):
+        machine.scheduler.add(make_request(rid, [rid] * 8, due_ns=1))
+    gave_way = []
+    for _ in range(3):
+        machine.scheduler.give_way(0, SECOND_A_TOKEN)
+        gave_way.append(sum(request.gave_way for request in machine.scheduler.prompts))
+    assert gave_way == [2, 4, 4]
 
 
 @pytest.mark.parametrize("plan", [HYBRID, DUE])

@@ -29,12 +29,15 @@ class Chaos(RuleBasedStateMachine):
         max_output=st.integers(1, 12),
         priority=st.sampled_from([0, 0, 0, 1]),
         stop=st.none() | st.integers(0, VOCAB - 1),
+        due_ns=st.integers(0, 60),
     )
-    def admit(self, prefix: list[int], tail: list[int], max_output: int, priority: int, stop: int | None) -> None:
+    def admit(
+        self, prefix: list[int], tail: list[int], max_output: int, priority: int, stop: int | None, due_ns: int
+    ) -> None:
         prompt = prefix + tail
         if len(self.wanted) - len(self.machine.finished | self.aborted) >= 8:
             return
-        request = make_request(self.next_rid, prompt, max_output, priority, stop)
+        request = make_request(self.next_rid, prompt, max_output, priority, stop, due_ns=due_ns)
         self.machine.scheduler.add(request)
         self.wanted[self.next_rid] = expected_output(prompt, max_output, request.sampling.stop_ids)
         self.next_rid += 1

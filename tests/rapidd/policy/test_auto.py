@@ -170,6 +170,32 @@ def test_decode_keeps_to_its_units_until_the_chunk_beside_it_has_ended() -> None
     assert auto(replace(state, prefill_running=False), PREDICT).mode == "hybrid"
 
 
+def test_decode_gets_no_more_units_while_a_chunk_may_run_on_them() -> None:
+    """From one split to another with more units for decode it did not wait."""
+    only_splits = Predictor(cost_model(), lambda mode, kind: 1.0 if mode == "split" else 50.0)
+    small = Plan("split", 16, TOTAL - 16, 2048)
+    state = replace(BUSY, running=small, running_moved_s=DWELL_S + 1, itl_slo_s=0.02)
+    wanted = auto(state, only_splits)
+    assert wanted.mode == "split"
+    assert wanted.decode_units > 16
+    held = auto(replace(state, prefill_running=True), only_splits)
+    assert (held.mode, held.decode_units, held.chunk) == ("split", 16, 0)
+    assert held.reason.startswith(f"{wanted.describe()} when the chunk that runs has ended")
+    fewer = replace(state, running=Plan("split", 96, TOTAL - 96, 2048), prefill_running=True)
+    assert auto(fewer, only_splits).decode_units < 96, "that may happen at once"
+
+
+def test_prompts_that_went_on_do_so_for_the_dwell_even_where_no_chunk_keeps_the_objective() -> None:
+    """They were paused and went on again with every step, each a decision and an event."""
+    state = replace(BUSY, splits=(), running=Plan("hybrid", TOTAL, TOTAL, None), running_moved_s=9.0)
+    slow = Predictor(cost_model(), lambda mode, kind: 1.0 if kind == "decode" else 50.0)
+    paused = auto(replace(state, running_age_s=DWELL_S + 0.1), slow)
+    assert (paused.mode, paused.chunk) == ("hybrid", 0)
+    went_on = auto(replace(state, running_age_s=DWELL_S - 0.1), slow)
+    assert went_on.chunk is None
+    assert went_on.reason.startswith("no plan keeps")
+
+
 def test_without_a_profile_it_is_hybrid_and_says_so() -> None:
     plan = make("auto", TOTAL, SPLITS)(BUSY)
     assert (plan.mode, plan.chunk, plan.reason) == ("hybrid", None, "no profile: rapidd calibrate")

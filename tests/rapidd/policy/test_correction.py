@@ -64,6 +64,17 @@ def test_one_hiccup_among_many_batches_changes_little() -> None:
     assert correction.factor("serial", "prefill") <= 1.06
 
 
+def test_a_device_that_is_much_faster_than_its_profile_is_not_erratic() -> None:
+    """What it took less than half of was counted as an error without bound, and gaps as several times as long."""
+    correction = Correction()
+    correction.observe("hybrid", "mixed", 0.100, 0.001)
+    assert correction.error("hybrid", "mixed") == pytest.approx(1.0 / (TRUST + 1))
+    for _ in range(200):
+        correction.observe("hybrid", "mixed", 0.050, 0.010)
+    assert correction.factor("hybrid", "mixed") == pytest.approx(0.5, abs=1e-3)
+    assert correction.error("hybrid", "mixed") < 1e-3
+
+
 def test_times_that_are_not_positive_say_nothing() -> None:
     correction = Correction()
     correction.observe("serial", "prefill", 0.0, 1.0)

@@ -268,6 +268,19 @@ def test_undo_brings_back_what_the_last_change_replaced_and_undone_again_it_is_r
     assert (control.policy, mode(control)) == ("auto", "split 3/1")
 
 
+def test_the_guard_of_an_override_that_comes_back_starts_anew() -> None:
+    """What it had seen before it was replaced counted, and its first breach after that ended it."""
+    control = Control("auto", TABLE)
+    split(control, units=1)
+    control.observe(SloReport(1.6, None), SECOND)
+    release(control)
+    undo(control, 20)
+    control.observe(SloReport(1.6, None), 21 * SECOND)
+    assert control.override is not None
+    control.observe(SloReport(1.6, None), 21 * SECOND + GUARD_NS)
+    assert control.override is None
+
+
 def test_undo_does_not_bring_back_an_override_whose_time_is_over_nor_act_on_a_stale_epoch() -> None:
     control = Control("auto", TABLE)
     split(control, ttl_s=10.0)

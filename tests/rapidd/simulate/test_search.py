@@ -53,6 +53,15 @@ def test_a_request_misses_by_its_first_token_or_by_its_gaps_and_is_counted_once(
     assert tally([record(0.3, [0.005] * 5, prompt_tokens=1000)], 10) == [0, 0]
 
 
+def test_exactly_the_share_that_goodput_asks_for_is_enough() -> None:
+    """(1 - 0.9) * 10 is a little less than 1, and so one of ten was one too many."""
+    for offered, missed, kept in ((10, 1, True), (10, 2, False), (300, 30, True), (300, 31, False)):
+        counted = Tally(SLO, [0.02], offered)
+        counted.refuse(missed)
+        assert counted.kept(0) is kept
+        assert counted.enough is not kept
+
+
 def test_of_few_gaps_the_largest_counts_of_many_the_95th_percentile() -> None:
     assert judged_gap([0.01] * 18 + [0.9]) == 0.9
     assert judged_gap([0.01] * 19 + [0.9]) == 0.01
