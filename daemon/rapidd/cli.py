@@ -20,8 +20,9 @@ from rapidctl import __version__
 from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config, SloConfig
-from rapidd.errors import EXIT_CONFIG, ConfigError, RapiddError
+from rapidd.errors import EXIT_CONFIG, ConfigError, ModelError, RapiddError
 from rapidd.http import command as http_command
+from rapidd.http import keys as http_keys
 from rapidd.ipc import AskProfile
 from rapidd.policy.calibration import Calibration
 from rapidd.policy.cost import CostModel
@@ -186,7 +187,7 @@ def _add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> settings.Loaded:
     given = vars(arguments)
-    known = SERVE_OPTIONS | http_command.OPTIONS
+    known = http_command.OPTIONS if "make_key" in given else SERVE_OPTIONS
     options = {key: (option, given[key]) for option, (key, _, _) in known.items() if given.get(key) is not None}
     return settings.load(arguments.config, options=options)
 
@@ -246,8 +247,7 @@ def _http(arguments: argparse.Namespace) -> int:
 
 def _config_check(arguments: argparse.Namespace) -> int:
     try:
-        settings.load(arguments.config)
-        problems = []
+        problems = _problems_of_files(settings.load(arguments.config).config)
     except ConfigError as error:
         problems = error.problems
     if arguments.json:
@@ -257,6 +257,23 @@ def _config_check(arguments: argparse.Namespace) -> int:
     else:
         print("the configuration is valid")
     return EXIT_CONFIG if problems else 0
+
+
+def _problems_of_files(config: Config) -> list[str]:
+    """What the files that a valid configuration names would stop `serve` or `http` with. Opens no device."""
+    problems: list[str] = []
+    try:
+        http_keys.of_server(config.http)
+    except ConfigError as error:
+        problems += error.problems
+    if config.model.path != "default" or config.model.weights == "random":
+        from rapidd.model.resolve import load_model  # imports what reads models
+
+        try:
+            load_model(config.model)
+        except ModelError as error:
+            problems.append(f"model: {error} ({error.hint})" if error.hint else f"model: {error}")
+    return problems
 
 
 def _config_show(arguments: argparse.Namespace) -> int:

@@ -73,7 +73,11 @@ def test_serve_reports_every_problem_and_exits_78(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("listen", "fragment"),
-    [("tcp://127.0.0.1:5555", "no ipc endpoint"), (f"ipc:///{'x' * 200}", "201 bytes long"), ("ipc://a", "absolute")],
+    [
+        ("tcp://127.0.0.1:5555", "rapidd: --listen: server.listen: 'tcp"),
+        (f"ipc:///{'x' * 200}", "201 bytes long"),
+        ("ipc://a", "absolute"),
+    ],
 )
 def test_serve_refuses_an_endpoint_that_cannot_be_bound(empty: str, listen: str, fragment: str) -> None:
     answer = rapidd("serve", "--config", empty, "--listen", listen)
@@ -113,6 +117,22 @@ def test_config_check(tmp_path: Path, empty: str) -> None:
     problems = json.loads(document.stdout)["problems"]
     assert [f"rapidd: {problem}" for problem in problems] == text.stderr.splitlines()
     assert len(problems) == 2
+
+
+def test_config_check_looks_at_the_files_that_are_named(tmp_path: Path) -> None:
+    """A configuration was valid that `rapidd serve` and `rapidd http` then refused."""
+    file = tmp_path / "rapidd.toml"
+    for text, said in (
+        ('[model]\npath = "/nonexistent"\n', "model: no model at /nonexistent (--model takes a Hugging Face folder"),
+        ('[model]\nweights = "random"\nshape = "nope"\n', "model: unknown shape 'nope' (known: llama-3.1-8b"),
+        ('[http]\nhost = "0.0.0.0"\n', "http.host: 0.0.0.0 can be reached from other machines, so API keys are needed"),
+        ('[http]\napi-keys = "/nonexistent"\n', "http.api-keys: /nonexistent: "),
+    ):
+        file.write_text(text)
+        answer = rapidd("config", "check", "--config", str(file))
+        assert (answer.returncode, answer.stdout) == (78, "")
+        assert answer.stderr.startswith(f"rapidd: {said}")
+        assert len(answer.stderr.splitlines()) == 1
 
 
 def test_config_show_is_a_file_that_says_the_same(tmp_path: Path) -> None:

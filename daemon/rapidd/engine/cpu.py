@@ -17,6 +17,7 @@ from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import cpu_peaks
 from rapidd.engine.request import LANES, Lane
 from rapidd.engine.runner import Runner
+from rapidd.errors import ConfigError
 from rapidd.model.llama import Llama
 from rapidd.partition.cpu import PREFILL_NICE, Worker, cpu_table
 from rapidd.partition.table import PartitionTable
@@ -73,7 +74,15 @@ class CpuBackend:
         return int(budget / model.cache_layout(1, sizes.block_tokens).bytes_per_block)
 
     def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
-        """See `Backend`."""
+        """See `Backend`. Raises ConfigError for a cache that does not fit."""
+        needed = model.cache_layout(1, sizes.block_tokens).bytes_per_block * (kv_blocks + 1)
+        if needed > (free := psutil.virtual_memory().available):
+            raise ConfigError(
+                [
+                    f"engine.kv-blocks: {kv_blocks} blocks of KV cache take {needed / 2**30:,.1f} GiB, and "
+                    f"{free / 2**30:,.1f} are free: lower --kv-blocks"
+                ]
+            )
         self._cache = cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks + 1, sizes.block_tokens))
         runner = Runner(model, cache, num_slots=sizes.num_slots, max_model_len=sizes.max_model_len)
         return make_lanes(runner.run, self.table, self._cores, self._whole, self._on_done)

@@ -5,13 +5,13 @@
 
 import asyncio
 import contextlib
-import ipaddress
 from typing import Final
 
 from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rapidd.http.errors import ApiError
+from rapidd.http.keys import is_loopback
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 10.0
@@ -87,16 +87,6 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     except TimeoutError:
         raise ApiError(408, "timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
     return bytes(body)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_host(request: Request) -> None:

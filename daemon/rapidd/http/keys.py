@@ -6,11 +6,13 @@ A key is 256 random bits, so a plain SHA-256 of it cannot be reversed or guessed
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from pathlib import Path
 from typing import Final
 
+from rapidd.config import HttpConfig
 from rapidd.errors import ConfigError
 
 PREFIX: Final = "sk-rapid-"
@@ -38,6 +40,30 @@ class Keys:
     def __contains__(self, key: str) -> bool:
         found = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         return sum(hmac.compare_digest(found, known) for known in self._hashes) > 0
+
+
+def of_server(config: HttpConfig) -> Keys | None:
+    """The keys that a server lets in; null: it is for this machine alone. Raises `ConfigError` for others without."""
+    if config.api_keys:
+        return read(Path(config.api_keys))
+    if config.uds is None and not is_loopback(config.host):
+        raise ConfigError(
+            [
+                f"http.host: {config.host} can be reached from other machines, so API keys are needed: "
+                "rapidd http --make-key, then --api-keys FILE"
+            ]
+        )
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def read(path: Path) -> Keys:

@@ -23,7 +23,7 @@ from rapidd.config import HttpConfig
 from rapidd.errors import ConfigError
 from rapidd.http import keys as api_keys
 from rapidd.http.app import Settings, make_app
-from rapidd.http.guard import BoundedProtocol, is_loopback
+from rapidd.http.guard import BoundedProtocol
 
 BACKLOG: Final = 1024
 KEEP_ALIVE_S: Final = 60
@@ -59,14 +59,7 @@ class _Server(uvicorn.Server):
 
 def run(config: HttpConfig, endpoint: str) -> int:
     """Serve until told to stop; the exit status. Raises `ConfigError`."""
-    keys = api_keys.read(Path(config.api_keys)) if config.api_keys else None
-    if keys is None and config.uds is None and not is_loopback(config.host):
-        raise ConfigError(
-            [
-                f"http.host: {config.host} can be reached from other machines, so API keys are needed: "
-                "rapidd http --make-key, then --api-keys FILE"
-            ]
-        )
+    keys = api_keys.of_server(config)
     settings = Settings(
         endpoint=endpoint,
         served_model_name=config.served_model_name,

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from rapidctl.bench.trace import Trace, TraceError, read_trace, shape_trace
+from rapidctl.bench.trace import SHAPE_REQUESTS, Trace, TraceError, read_trace, shape_trace
 from rapidctl.errors import RapidctlError
 from rapidctl.wire import SCHEMA_VERSION, Slo
 from rapidd.config import SloConfig
@@ -39,10 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(problems)
     profile = load_profile(arguments.profile) if arguments.profile else _newest()
     setups = _setups(arguments, profile)
-    try:
-        traces = _traces(arguments, setups[0].max_model_len)
-    except RapidctlError as error:
-        raise ConfigError([f"--trace: {error} ({error.hint})" if error.hint else f"--trace: {error}"]) from error
+    traces = _traces(arguments, setups[0].max_model_len)
     if empty := [trace.name for trace in traces if not trace.requests]:
         fits = f"no request fits the context of {setups[0].max_model_len} tokens: give a larger --max-model-len"
         raise ConfigError([f"{name}: {fits}" for name in empty])
@@ -242,23 +239,27 @@ def _errors(arguments: argparse.Namespace) -> Errors:
 
 
 def _traces(arguments: argparse.Namespace, max_model_len: int) -> list[Trace]:
-    """Files first. Raises TraceError, and ConfigError when none is named."""
+    """Files first. Raises ConfigError."""
     if not arguments.trace and not arguments.shape:
         raise ConfigError(["--trace: name a file, or a --shape IN/OUT@RATE"])
-    return [
-        *(_trace(path, arguments.request_rate, max_model_len) for path in arguments.trace),
-        *(
-            shape_trace(shape, seed=arguments.seed, count=arguments.requests or REQUESTS).limited(max_model_len)
-            for shape in arguments.shape
-        ),
-    ]
+    # A search replays slices, up to the highest of rates: a shape must not be over before they are.
+    count = SHAPE_REQUESTS if arguments.goodput or arguments.sweep else arguments.requests or REQUESTS
+    found: list[Trace] = []
+    option = "--trace"
+    try:
+        found += (_trace(path, arguments.request_rate) for path in arguments.trace)
+        option = "--shape"
+        found += (shape_trace(shape, seed=arguments.seed, count=count) for shape in arguments.shape)
+    except RapidctlError as error:
+        raise ConfigError([f"{option}: {error} ({error.hint})" if error.hint else f"{option}: {error}"]) from error
+    return [trace.limited(max_model_len) for trace in found]
 
 
-def _trace(path: str, request_rate: float | None, max_model_len: int) -> Trace:
+def _trace(path: str, request_rate: float | None) -> Trace:
     """``request_rate`` is for a trace without arrival times."""
     try:
-        return read_trace(path).limited(max_model_len)
+        return read_trace(path)
     except TraceError:
         if request_rate is None:
             raise
-        return read_trace(path, request_rate=request_rate).limited(max_model_len)
+        return read_trace(path, request_rate=request_rate)

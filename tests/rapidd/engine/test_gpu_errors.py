@@ -81,6 +81,19 @@ def test_memory_that_runs_out_in_the_warm_up_is_a_matter_of_settings_too(
     assert "engine.kv-blocks: the warm-up ran out of memory: lower --kv-blocks" in error.value.problems[0]
 
 
+def test_a_cache_that_a_cpus_memory_does_not_hold_is_a_matter_of_settings_too(tmp_path: Path) -> None:
+    """The engine loaded six times, each time with a traceback that named no setting."""
+    directory = RuntimeDir(f"ipc://{tmp_path}/request.sock")
+    directory.prepare()
+    config = Config(model=ModelConfig(path=str(STORIES)), engine=EngineConfig(device="cpu", kv_blocks=1 << 40))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ConfigError) as error:
+        build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
+    (problem,) = error.value.problems
+    assert problem.startswith(f"engine.kv-blocks: {1 << 40} blocks of KV cache take ")
+    assert problem.endswith(" are free: lower --kv-blocks")
+
+
 def test_a_head_size_that_the_kernels_do_not_have() -> None:
     kernels = pytest.importorskip("rapid_kernels.gpu.kernels", reason="triton is not installed")
     layout = CacheLayout(1, 4, 16, 1, 288, torch.bfloat16)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rapidctl.bench.trace import SHAPE_REQUESTS, Trace, shape_trace
 from rapidd.cli import main
 from rapidd.policy.profile import save_profile
 from support.h100 import h100_8b
@@ -122,7 +123,7 @@ def test_a_shape_needs_no_file_and_a_ttft_objective_judges_it(profile: str, caps
     assert simulate("--profile", profile) == 78
     assert "--trace: name a file, or a --shape" in capsys.readouterr().err
     assert simulate("--shape", "4000x20", "--profile", profile) == 78
-    assert "is no shape" in capsys.readouterr().err
+    assert "--shape: '4000x20' is no shape" in capsys.readouterr().err
 
 
 def test_a_sweep_writes_a_table_and_says_what_auto_is_against_the_best_static_arm(
@@ -147,6 +148,23 @@ def test_a_search_that_ends_at_its_ceiling_says_so(profile: str, capsys: pytest.
     assert found["at_ceiling"]
     assert f">= {found['requests_per_s']:.2f} requests/s" in out
     assert "the highest tried" in out
+
+
+def test_a_search_has_requests_of_a_shape_for_any_rate(
+    profile: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had as many as --requests: a few hundred at high rates, over in a second, and no queue."""
+    counts: list[int] = []
+
+    def counted(shape: str, *, seed: int, count: int) -> Trace:
+        counts.append(count)
+        return shape_trace(shape, seed=seed, count=count)
+
+    monkeypatch.setattr("rapidd.simulate.command.shape_trace", counted)
+    words = ("--shape", "20/2@9", "--requests", "4", "--seconds", "1", "--profile", profile)
+    assert simulate(*words) == 0
+    assert simulate(*words, "--goodput") == 0
+    assert counts == [4, SHAPE_REQUESTS]
 
 
 def test_lengths_without_arrivals_need_a_request_rate(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
