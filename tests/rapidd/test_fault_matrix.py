@@ -67,7 +67,7 @@ class Inside:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RAPIDD_STATE_DIR", str(folder))  # no profile of this machine leaks in
         monkeypatch.setattr(faults, "_happen", self._happen)
-        text = TextModel(load_tokenizer(load_model(ModelConfig(path=str(MODEL)))), ChatTemplate(""))
+        text = TextModel(load_tokenizer(load_model(ModelConfig(path=str(MODEL)))), ChatTemplate(""), 512)
         self.rig = Rig(folder, text=text)
         self.happened: list[str] = []
         self._over = threading.Event()

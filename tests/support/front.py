@@ -35,7 +35,9 @@ CONTEXT = 64
 PATIENCE_S = 10.0
 """Longest wait for a frame; only a failing test ever waits so long."""
 TEXT = TextModel(
-    byte_tokenizer(VOCAB), ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
+    byte_tokenizer(VOCAB),
+    ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"),
+    max_positions=2 * CONTEXT,
 )
 KV = replace(samples.KV, blocks_total=63, blocks_used=10)
 

@@ -22,9 +22,9 @@ end is cut, or ends this process, and does not take the machine's memory.
 
 
 def load_text(config: Config) -> TextModel:
-    """Tokenizer and chat template of the configured model. Raises `ModelError`."""
+    """Tokenizer, chat template and longest context of the configured model. Raises `ModelError`."""
     model = load_model(config.model)
-    return TextModel(load_tokenizer(model), load_chat_template(model))
+    return TextModel(load_tokenizer(model), load_chat_template(model), model.spec.max_position)
 
 
 def main(arguments: list[str] | None = None) -> int:

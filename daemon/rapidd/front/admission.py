@@ -1,7 +1,8 @@
 """From a decoded `wire.Generate` to what the engine is asked: validation, tokenising, defaults. Pure.
 
 Raises `RequestError` for every refusal, with what to do. Bounds of single fields were checked while decoding; here
-are the rules between fields, the model's and the engine's limits, and the queue's.
+are the rules between fields, the model's and the engine's limits, and the queue's. A message that blames one field
+begins with its name, by which the HTTP server knows it.
 """
 
 import hashlib
@@ -46,6 +47,8 @@ class TextModel(Struct, frozen=True):
 
     tokenizer: Tokenizer
     template: ChatTemplate
+    max_positions: int
+    """Longest context that the model itself has; what is served may be shorter."""
 
 
 class Capacity(Struct, frozen=True):
@@ -92,7 +95,7 @@ def check_queue(
     if num_choices > max_requests:
         raise RequestError(
             "invalid_request",
-            f"{num_choices} choices are more than the {max_requests} requests that may wait",
+            f"n {num_choices} is more than the {max_requests} requests that may wait",
             "ask for fewer, or raise server.max-waiting-requests",
         )
     waiting = journal.num_waiting + sum(request.n for request in encoding)
@@ -143,7 +146,7 @@ def encode(request: wire.Generate, text: TextModel, capacity: Capacity) -> list[
     prompt = text.template.render(request.messages) if request.messages else request.prompt or ""
     if len(prompt) > (most := CHARS_A_TOKEN * capacity.max_model_len):
         at_least = len(text.tokenizer.encode(prompt[:most], add_special=False)) - EDGE_TOKENS
-        _check_length(at_least, f"more than {at_least}", capacity)
+        _check_length(at_least, f"more than {at_least}", text, capacity)
     return text.tokenizer.encode(prompt, add_special=request.messages is None) if prompt else []
 
 
@@ -154,7 +157,7 @@ def admit(
 
     ``prompt_ids`` is what `encode` gave; ``now_ns`` is when the request arrived.
     """
-    _check_prompt(prompt_ids, capacity)
+    _check_prompt(request, prompt_ids, text, capacity)
     max_tokens = _max_tokens(request, len(prompt_ids), capacity)
     resume = _resume_ids(request, max_tokens, capacity)
     sampling = request.sampling
@@ -208,21 +211,22 @@ def _check_fields(request: wire.Generate) -> None:
         )
 
 
-def _check_prompt(ids: list[int], capacity: Capacity) -> None:
+def _check_prompt(request: wire.Generate, ids: list[int], text: TextModel, capacity: Capacity) -> None:
     if not ids:
         raise RequestError("empty_prompt", "the prompt has no tokens", "give at least one character, message or id")
-    _check_length(len(ids), f"{len(ids)}", capacity)
-    _check_vocabulary(ids, "the prompt", capacity)
+    _check_length(len(ids), f"{len(ids)}", text, capacity)
+    _check_vocabulary(ids, "the prompt" if request.prompt_ids is None else "prompt_ids", capacity)
 
 
-def _check_length(num_tokens: int, told: str, capacity: Capacity) -> None:
+def _check_length(num_tokens: int, told: str, text: TextModel, capacity: Capacity) -> None:
     longest = capacity.max_model_len - 1
     if num_tokens > longest:
+        could_fit = num_tokens < text.max_positions
         raise RequestError(
             "prompt_too_long",
             f"the prompt has {told} tokens; the context of {capacity.max_model_len} takes at most {longest} "
             "and one of output",
-            "shorten the prompt, or serve with a larger --max-model-len",
+            f"shorten the prompt{', or serve with a larger --max-model-len' if could_fit else ''}",
         )
 
 
@@ -233,12 +237,14 @@ def _max_tokens(request: wire.Generate, prompt_len: int, capacity: Capacity) -> 
         f"the context of {capacity.max_model_len}": capacity.max_model_len - prompt_len,
         "server.max-output-tokens": capacity.max_output_tokens,
     }
+    # Over HTTP only a chat gets all that fits without it, a completion 16 tokens.
+    or_all = ", or leave it out to get all that fits" if request.messages else ""
     for name, bound in bounds.items():
         if asked is not None and bound is not None and asked > bound:
             raise RequestError(
                 "invalid_request",
                 f"max_tokens {asked} and a prompt of {prompt_len} tokens do not fit {name}",
-                f"ask for at most {bound}, or leave max_tokens out to get all that fits",
+                f"ask for at most {bound}{or_all}",
             )
     fitting = min(bound for bound in (*bounds.values(), capacity.kv_tokens - prompt_len) if bound is not None)
     if fitting < (asked or 1):

@@ -13,6 +13,7 @@ from msgspec import Struct
 from rapidctl import wire
 from rapidd import ipc
 from rapidd.errors import RequestError
+from rapidd.front.access import Peer
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.engine_link import EngineLink
 from rapidd.policy.override import CHANGE_SPACING_NS, LEGAL_HINT
@@ -73,6 +74,7 @@ class Control:
         """Pin a plan. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
         self._check_legal(request.plan)
+        self._check_epoch(request.if_epoch)
         now_ns = self._clock()
         spacing_left_ns = self._changed_ns + CHANGE_SPACING_NS - now_ns
         if spacing_left_ns > 0 or any(pending.changes_plan for pending in self._pending.values()):
@@ -92,6 +94,15 @@ class Control:
             request.if_epoch,
         )
         self._ask(_Pending(client.identity, request.call, now_ns, changes_plan=True), message)
+
+    def _check_epoch(self, expected: int | None) -> None:
+        """What is stale already needs no waiting for the next change. The engine has the last word."""
+        if expected is not None and expected < self._link.epoch:
+            raise RequestError(
+                "epoch_conflict",
+                f"the control state changed: epoch is {self._link.epoch}, the command expected {expected}",
+                "look at rapidctl partition show, then decide again",
+            )
 
     def release(self, client: Client, request: wire.ReleasePartition) -> None:
         """End the override; always allowed, however recent it is. Raises `RequestError`."""
@@ -156,7 +167,7 @@ class Control:
             raise RequestError(
                 "not_permitted",
                 "this connection has no control rights",
-                "say Hello with control = true, as root, the daemon's own user or a member of access.operators",
+                _remedy(client.peer),
             )
 
     def _check_rights(self, client: Client, deadline_unix_s: float | None) -> None:
@@ -198,6 +209,15 @@ class Control:
             pending = self._pending.pop(token)
             error = RequestError("engine_lost", message, "look at the epoch to see whether it took effect")
             self._clients.reply(pending.client, refusal(error, call=pending.call))
+
+
+def _remedy(peer: Peer | None) -> str:
+    """What gives control rights to whoever lacks them."""
+    if peer is None or peer.name is None:
+        return "say Hello with control = true, as root, the daemon's own user or a member of access.operators"
+    if peer.operator:
+        return "say Hello with control = true"
+    return f"on the daemon's machine: rapidctl keys authorize KEY {peer.name} --operator; then connect again"
 
 
 def refusal(error: RequestError, *, call: int | None = None, stream_id: str | None = None) -> wire.Failed:

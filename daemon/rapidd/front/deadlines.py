@@ -39,3 +39,9 @@ class Deadlines:
     def next_ns(self) -> int | None:
         """When `due` may have something."""
         return self._heap[0][0] if self._heap else None
+
+
+def age(stream: Stream, now_ns: int) -> str:
+    """How long ago a stream's request arrived: "0.5 ms", "40 ms", "1.5 s"."""
+    seconds = (now_ns - stream.arrival_ns) / 1e9
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.1f} s"

@@ -13,7 +13,7 @@ from rapidd.errors import RequestError
 from rapidd.front import admission
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
-from rapidd.front.deadlines import Deadlines
+from rapidd.front.deadlines import Deadlines, age
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
@@ -354,12 +354,11 @@ class Serving:
         """Fail the streams whose deadline has passed."""
         now_ns = self._clock()
         for stream in self.deadlines.due(now_ns):
-            waited_s = (now_ns - stream.arrival_ns) / 1e9
             self.fail(
                 stream,
                 RequestError(
                     "deadline_exceeded",
-                    f"not finished {waited_s:.1f} s after its arrival",
+                    f"not finished {age(stream, now_ns)} after its arrival",
                     "allow a longer deadline_s, or ask for fewer tokens",
                 ),
             )

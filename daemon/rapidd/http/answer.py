@@ -27,9 +27,10 @@ _STREAM_HEADERS: Final = [
 class Generation:
     """The requests of one HTTP request. ``abort`` cuts the connection of a client that does not read."""
 
-    def __init__(self, bridge: Bridge, requests: list[Generate], abort: Callable[[], None]) -> None:
+    def __init__(self, bridge: Bridge, requests: list[Generate], answer: Answer, abort: Callable[[], None]) -> None:
         self._bridge = bridge
         self._requests = requests
+        self._names = answer.names
         self.inbox = Inbox(abort)
 
     def __enter__(self) -> "Generation":
@@ -48,7 +49,7 @@ class Generation:
                 if isinstance(message, Accepted):
                     waiting.discard(index)
                 else:
-                    _raise_if_failed(message)
+                    self.raise_if_failed(message)
                     early.append((index, message))
         self.inbox.put_back(early)
 
@@ -57,12 +58,14 @@ class Generation:
         """Requests to the daemon."""
         return len(self._requests)
 
+    def error(self, message: Failed | RapidctlError) -> ApiError:
+        """What goes wrong, as this answer tells it."""
+        return from_failed(message, self._names) if isinstance(message, Failed) else from_client(message)
 
-def _raise_if_failed(message: Message) -> None:
-    if isinstance(message, Failed):
-        raise from_failed(message)
-    if isinstance(message, RapidctlError):
-        raise from_client(message)
+    def raise_if_failed(self, message: Message) -> None:
+        """Raise `ApiError` for a message that ends the answer."""
+        if isinstance(message, Failed | RapidctlError):
+            raise self.error(message)
 
 
 class Hearing:
@@ -97,7 +100,7 @@ async def document(generation: Generation, answer: Answer, request: Request) -> 
                     case Finished():
                         collected.take_finished(index, message)
                     case _:
-                        _raise_if_failed(message)
+                        generation.raise_if_failed(message)
     return Response(collected.body(), media_type="application/json", headers={"x-request-id": answer.id})
 
 
@@ -116,7 +119,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        with Generation(self._bridge, self._requests, scope["state"]["abort"]) as generation:
+        with Generation(self._bridge, self._requests, self._answer, scope["state"]["abort"]) as generation:
             async with Hearing(receive, generation.inbox):
                 try:
                     await generation.accepted()
@@ -138,11 +141,8 @@ class EventStream(Response):
                     case Finished():
                         parts.append(chunks.finished(index, message))
                         ended = chunks.complete
-                    case Failed():
-                        parts.append(chunks.failed(from_failed(message)))
-                        ended = True
-                    case RapidctlError():
-                        parts.append(chunks.failed(from_client(message)))
+                    case Failed() | RapidctlError():
+                        parts.append(chunks.failed(generation.error(message)))
                         ended = True
                     case None:
                         parts.append(KEEP_ALIVE)

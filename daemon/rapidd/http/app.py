@@ -106,6 +106,7 @@ class Api:
             model=body.model,
             created=int(time.time()),
             n=body.n or 1,
+            names=translate.field_names(body),
         )
 
     async def _generate(
@@ -124,7 +125,7 @@ class Api:
             return EventStream(self.bridge, requests, answer, include_usage, self.metrics.disconnects.inc)
         if options is not None:
             raise ApiError(400, "invalid_request", "stream_options needs stream: true", param="stream_options")
-        with Generation(self.bridge, requests, request.state.abort) as generation:
+        with Generation(self.bridge, requests, answer, request.state.abort) as generation:
             return await document(generation, answer, request)
 
     # --- looking ---------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ The daemon's own codes keep their names but for those that OpenAI clients look f
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Final, get_args
 
 import msgspec
 
 from rapidctl.errors import RapidctlError
-from rapidctl.wire import ErrorCode, Failed, SloClass
+from rapidctl.wire import ErrorCode, Failed, Generate, Sampling, SloClass
 
 _STATUS: Final[dict[ErrorCode, tuple[int, str]]] = {
     "malformed": (400, "invalid_request"),
@@ -35,6 +36,13 @@ RETRY_AFTER_S: Final = 1.0
 """For refusals that pass by themselves, when the daemon names no time."""
 _FIELD: Final = re.compile(r"(?P<problem>.*) - at `\$\.?(?P<path>.*)`", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>.*)`")
+_BLAMED: Final = re.compile(r"(?P<name>[a-z_]+)(?P<rest>[^\s:]*)(?=:? )")
+"""The beginning of a message of the daemon that is about one field: `max_tokens 9 ...`, `messages[0].content: ...`."""
+_DAEMON_FIELDS: Final = frozenset((*Generate.__struct_fields__, *Sampling.__struct_fields__))
+_ABOUT_THE_PROMPT: Final = ("empty_prompt", "prompt_too_long")
+_SAME: Final[Mapping[str, str]] = {}
+"""The body calls every field as the daemon does."""
 _CHOICES: Final = {"slo_class": get_args(SloClass)}
 """Of a field that takes one of few words: msgspec does not list them."""
 _MAX_ECHO_CHARS: Final = 200
@@ -88,32 +96,44 @@ def unsupported(param: str, instead: str) -> ApiError:
     return ApiError(400, "unsupported", f"{param} is not supported: {instead}", param=param)
 
 
-def from_validation(error: Exception) -> ApiError:
-    """What msgspec says about a body, naming the field."""
+def from_validation(error: Exception, names: Mapping[str, str] = _SAME) -> ApiError:
+    """What msgspec says about a body, naming the field. ``names``: see `translate.field_names`."""
     if isinstance(error, RecursionError):
         return invalid("the body is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return invalid(f"a string in the body is not valid UTF-8 ({error})")
     text = str(error)
     problem, path = (found["problem"], found["path"]) if (found := _FIELD.fullmatch(text)) else (text, "")
     if unknown := _UNKNOWN.fullmatch(problem):
         name = ".".join(filter(None, (path, unknown["name"])))[:_MAX_ECHO_CHARS]
         return ApiError(400, "unknown_field", f"unknown field: {name}", param=name)
-    path = path[:_MAX_ECHO_CHARS]
-    problem = f"{problem[:1].lower()}{problem[1:]}".replace("`", "")
+    if missing := _MISSING.fullmatch(problem):
+        name = ".".join(filter(None, (path, missing["name"])))
+        return invalid(f"missing field: {name}", name)
+    path = names.get(path, path)[:_MAX_ECHO_CHARS]
+    if not problem.startswith("JSON"):
+        problem = f"{problem[:1].lower()}{problem[1:]}".replace("`", "")
     if path in _CHOICES:
         problem += f"; use {' or '.join(_CHOICES[path])}"
     return invalid(f"{path}: {problem}" if path else problem, path or None)
 
 
-def from_failed(failed: Failed) -> ApiError:
-    """What the daemon says about a request."""
+def from_failed(failed: Failed, names: Mapping[str, str] = _SAME) -> ApiError:
+    """What the daemon says about a request: a message that blames one field begins with its name."""
     status, code = _STATUS.get(failed.code, (500, failed.code))
     retry_after_s = failed.retry_after_s
     if retry_after_s is None and status == 503:
         retry_after_s = RETRY_AFTER_S
-    message = f"{failed.message} ({failed.hint})" if failed.hint else failed.message
-    param, colon, _ = failed.message.partition(": ")
-    named = param if colon and status == 400 and param.replace("_", "").isalnum() else None
-    return ApiError(status, code, message, param=named, retry_after_s=retry_after_s)
+    message, param = failed.message, None
+    blamed = _BLAMED.match(message) if status == 400 else None
+    if failed.code in _ABOUT_THE_PROMPT:
+        param = names.get("prompt", "prompt")
+    elif blamed and blamed["name"] in _DAEMON_FIELDS:
+        param = names.get(blamed["name"], blamed["name"]) + blamed["rest"]
+        message = param + message[blamed.end() :]
+    if failed.hint:
+        message += f" ({failed.hint})"
+    return ApiError(status, code, message, param=param, retry_after_s=retry_after_s)
 
 
 def from_client(error: RapidctlError) -> ApiError:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from rapidctl import wire
-from rapidd.http.errors import from_validation, unsupported
+from rapidd.http.errors import from_validation, invalid, unsupported
 
 MAX_PROMPTS: Final = 128
 """In one body; each is a request of its own to the daemon."""
@@ -178,6 +178,8 @@ def decode_chat(data: bytes) -> ChatBody:
 
 
 def _decode(decoder: "msgspec.json.Decoder[_B]", data: bytes) -> _B:
+    if not data or data.isspace():
+        raise invalid("the body is empty: send a JSON object")
     try:
         body = decoder.decode(data)
     except (ValueError, RecursionError) as error:

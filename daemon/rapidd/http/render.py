@@ -40,13 +40,14 @@ class Shape(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What all parts of one answer repeat. ``n``: choices a prompt."""
+    """What all parts of one answer repeat. ``n``: choices a prompt; ``names``: see `translate.field_names`."""
 
     shape: Shape
     id: str
     model: str
     created: int
     n: int
+    names: dict[str, str] = {}
 
 
 class Usage:

@@ -52,6 +52,16 @@ def chat(body: ChatBody, answer_id: str) -> list[Generate]:
     return [Generate(id=answer_id, messages=messages, sampling=sampling, **_common(body))]
 
 
+def field_names(body: CompletionBody | ChatBody) -> dict[str, str]:
+    """What the body calls fields that the daemon has under another name."""
+    if isinstance(body, CompletionBody):
+        return {"prompt_ids": "prompt"}
+    names = {"prompt": "messages", "logprobs": "top_logprobs"}
+    if body.max_completion_tokens is not None:
+        names["max_tokens"] = "max_completion_tokens"
+    return names
+
+
 def check_size(requests: list[Generate]) -> None:
     """Refuse what the daemon's socket would cut the connection for."""
     for request in requests:
@@ -85,7 +95,7 @@ def _sampling(
     try:
         return msgspec.convert(given, Sampling)
     except msgspec.ValidationError as error:
-        raise from_validation(error) from error
+        raise from_validation(error, field_names(body)) from error
 
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | bytes]:

@@ -143,7 +143,13 @@ def test_refusals_are_the_exceptions_that_the_client_knows(chatty: Daemon, clien
     assert refused.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model=NAME, prompt=[5] * 512)
-    assert refused.value.code == "context_length_exceeded"
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(
+                model=NAME, messages=[{"role": "user", "content": "x"}], max_completion_tokens=9000, stream=stream
+            )
+        assert refused.value.param == "max_completion_tokens", "as the body calls it"
     with pytest.raises(openai.NotFoundError) as missing:
         client.completions.create(model="gpt-5", prompt="x")
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")

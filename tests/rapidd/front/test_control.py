@@ -119,6 +119,23 @@ def test_an_illegal_plan_is_told_before_how_soon_it_came(rig: Rig) -> None:
     assert peer.fails().code == "too_soon"
 
 
+def test_a_stale_epoch_is_told_before_how_soon_it_came(rig: Rig) -> None:
+    """Right after another operator's change one was told to wait, and not that the partition had changed."""
+    peer, engine = rig.ready()
+    engine.state()
+    peer.send(wire.SetPartition(call=1, plan=SPLIT))
+    engine.send(ipc.ControlDone(engine.expect(ipc.SetPlan).token, 7, "accepted", None, ""))
+    peer.expect(wire.ControlReply)
+    peer.send(wire.SetPartition(call=2, plan=SPLIT, if_epoch=6))
+    failed = peer.fails()
+    assert (failed.code, failed.message) == (
+        "epoch_conflict",
+        "the control state changed: epoch is 7, the command expected 6",
+    )
+    peer.send(wire.SetPartition(call=3, plan=SPLIT, if_epoch=7))
+    assert peer.fails().code == "too_soon"
+
+
 def test_a_command_that_waited_too_long_is_not_carried_out(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.send(wire.SetPartition(call=1, plan=SPLIT, deadline_unix_s=rig.clock.wall() - 1))

@@ -13,7 +13,7 @@ from rapidd.front.admission import TextModel
 from rapidd.model.chat import ChatTemplate
 from rapidd.model.tokenizer import byte_tokenizer
 from support import samples
-from support.front import KV, VOCAB, Peer, Rig, ScriptedEngine
+from support.front import CONTEXT, KV, VOCAB, Peer, Rig, ScriptedEngine
 
 
 class Subscriber:
@@ -102,7 +102,7 @@ def test_the_engine_hears_whether_anybody_wants_to_know_how_it_is(rig: Rig) -> N
 
 @pytest.mark.parametrize("template", [None, "{{ messages }}"])
 def test_clients_learn_whether_messages_can_be_rendered(tmp_path: Path, template: str | None) -> None:
-    rig = Rig(tmp_path, text=TextModel(byte_tokenizer(VOCAB), ChatTemplate(template)))
+    rig = Rig(tmp_path, text=TextModel(byte_tokenizer(VOCAB), ChatTemplate(template), CONTEXT))
     peer, _ = rig.ready()
     model = snapshot_of(peer).model
     assert peer.hello().has_chat_template is bool(template)

@@ -82,6 +82,20 @@ def test_an_operators_key_may_command(remote: tuple[Rig, TcpConfig]) -> None:
     assert peer.ask(Drain(call=1), ControlReply).text == "drained"
 
 
+def test_who_may_not_command_over_tcp_is_told_how_a_key_gets_the_right(remote: tuple[Rig, TcpConfig]) -> None:
+    """They were told to be root or of a group, which over tcp nobody is."""
+    rig, config = remote
+    rig.ready()
+    for name, is_operator in (("alice", False), ("bob", True)):
+        peer = RemotePeer(rig, config, authorized(config, name, operator=is_operator))
+        peer.hello(control=False)
+        peer.send(Drain(call=1))
+        hint = peer.fails().hint
+        assert ("rapidctl keys authorize KEY alice --operator" in hint) == (not is_operator)
+        assert ("Hello with control = true" in hint) == is_operator
+        assert "root" not in hint
+
+
 def knock(stranger: RemotePeer) -> None:
     with suppress(zmq.Again):  # turned away already
         stranger.socket.send(wire.encode(wire.Hello(client="stranger")), zmq.DONTWAIT)

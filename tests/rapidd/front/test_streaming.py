@@ -202,6 +202,15 @@ def test_a_deadline_ends_a_running_request(rig: Rig) -> None:
     assert engine.expect(ipc.Abort).rids == [submit.rid]
 
 
+@pytest.mark.parametrize(("deadline_s", "told"), [(0.0005, "0.5 ms"), (0.04, "40 ms"), (1.5, "1.5 s")])
+def test_a_short_deadline_is_told_in_milliseconds(rig: Rig, deadline_s: float, told: str) -> None:
+    """It was "not finished 0.0 s after its arrival"."""
+    peer, _ = rig.ready()
+    peer.generate(deadline_s=deadline_s)
+    rig.pass_time(deadline_s)
+    assert peer.expect(wire.Failed).message == f"not finished {told} after its arrival"
+
+
 def test_what_the_engine_drops_fails(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.generate(n=2)

@@ -135,7 +135,10 @@ def test_a_bad_field_of_a_completion_is_named(fields: dict[str, Any], param: str
     ("fields", "param"),
     [
         ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
@@ -208,6 +211,68 @@ def test_when_to_ask_again_is_said_in_whole_seconds() -> None:
 
 
 def test_the_field_that_the_daemon_blames_is_the_param() -> None:
-    blamed = errors.from_failed(Failed(code="invalid_request", message="prompt_ids: not so"))
-    assert blamed.param == "prompt_ids"
+    blamed = errors.from_failed(Failed(code="invalid_request", message="min_tokens: not so"))
+    assert (blamed.param, blamed.message) == ("min_tokens", "min_tokens: not so")
     assert errors.from_failed(Failed(code="invalid_request", message="that is: not so")).param is None
+    assert errors.from_failed(Failed(code="queue_full", message="n 4 is too much now")).param is None
+
+
+_COMPLETION = CompletionBody(model="m", prompt="x")
+_CHAT = ChatBody(model="m", messages=[])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message", "param"),
+    [
+        (_COMPLETION, "invalid_request", "max_tokens 9000 and a prompt do not fit", "max_tokens"),
+        (_CHAT, "invalid_request", "max_tokens 9000 and a prompt do not fit", "max_tokens"),
+        (msgspec.structs.replace(_CHAT, max_completion_tokens=9000), "invalid_request",
+         "max_tokens 9000 and a prompt do not fit", "max_completion_tokens"),
+        (_COMPLETION, "invalid_request", "min_tokens 2 is more than max_tokens 1", "min_tokens"),
+        (_COMPLETION, "invalid_request", "prompt_ids holds token 900", "prompt"),
+        (_COMPLETION, "empty_prompt", "the prompt has no tokens", "prompt"),
+        (_CHAT, "empty_prompt", "the prompt has no tokens", "messages"),
+        (_COMPLETION, "prompt_too_long", "the prompt has 70 tokens", "prompt"),
+        (_CHAT, "prompt_too_long", "the prompt has 70 tokens", "messages"),
+        (_CHAT, "invalid_request", "messages[0].content: expected str of length <= 3", "messages[0].content"),
+    ],
+)  # fmt: skip
+def test_the_field_that_the_daemon_blames_is_named_as_the_body_does(
+    body: CompletionBody | ChatBody, code: wire.ErrorCode, message: str, param: str
+) -> None:
+    """``param`` was null for all but the messages with a colon."""
+    error = errors.from_failed(Failed(code=code, message=message, hint="do this"), translate.field_names(body))
+    assert (error.status, error.param) == (400, param)
+    assert error.message.endswith(f"{message.partition(' ')[2]} (do this)")
+    assert error.message.startswith((param, "the prompt"))
+
+
+@pytest.mark.parametrize("name", ["model", "prompt"])
+def test_a_field_that_is_missing_is_named(name: str) -> None:
+    """It was in the message alone."""
+    body = {"model": "m", "prompt": "x"}
+    del body[name]
+    error = refusal(protocol.decode_completion, data=msgspec.json.encode(body))
+    assert (error.status, error.param, error.message) == (400, name, f"missing field: {name}")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the body is empty: send a JSON object"),
+        (b" \n", "the body is empty: send a JSON object"),
+        (b"{", "input data was truncated"),
+        (b"{]", "JSON is malformed: object keys must be strings (byte 1)"),
+        (b"[]", "expected object, got array"),
+    ],
+)
+def test_what_is_no_json_object_is_told_in_words(data: bytes, message: str) -> None:
+    """It was "jSON is malformed", and an empty body was one that "was truncated"."""
+    error = refusal(protocol.decode_completion, data=data)
+    assert (error.status, error.code, error.param, error.message) == (400, "invalid_request", None, message)
+
+
+def test_text_that_is_no_utf_8_is_told_so() -> None:
+    error = refusal(protocol.decode_completion, data=b'{"model": "\xff"}')
+    assert (error.status, error.code) == (400, "invalid_request")
+    assert error.message.startswith("a string in the body is not valid UTF-8")
