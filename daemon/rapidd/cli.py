@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from rapidctl import __version__
+from rapidctl.errors import OutputError
 from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config, SloConfig
@@ -74,6 +75,10 @@ def main(argv: list[str] | None = None) -> int:
     except EndpointError as error:
         _complain(str(error))
         return EXIT_CONFIG
+    except OutputError as error:
+        _complain(str(error))
+        sys.stderr.close()  # Python tries once more at exit
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone: head, less

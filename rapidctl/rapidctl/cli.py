@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Final
 
 from rapidctl.commands import common
-from rapidctl.errors import RapidctlError, Refused
+from rapidctl.errors import OutputError, RapidctlError, Refused
 from rapidctl.out import Out, seconds
 from rapidctl.wire import EndpointError
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         code = args.run(args, out)
-        sys.stdout.flush()
+        out.flush()
         if args.verbose:
             out.note(f"rapidctl: exit code {code} after {seconds(time.monotonic() - started)}")
         return int(code)
@@ -93,6 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 0
+    except OutputError as error:
+        _forget_stdout()
+        out.error(error.message, error.hint)
+        return error.exit_code
     except Refused as error:
         out.error(f"{error.code}: {error.message}", error.hint)
         return error.exit_code
@@ -126,7 +130,7 @@ def _never_fail_to_encode() -> None:
 
 
 def _forget_stdout() -> None:
-    """Nobody reads any more: keep Python from complaining about it when it flushes at exit."""
+    """It takes no more: keep Python from complaining about it when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

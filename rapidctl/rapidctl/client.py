@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self, overload
 from msgspec.structs import replace
 
 from rapidctl import generation, wire
-from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, refusal
+from rapidctl.errors import ProtocolMismatch, TimedOut, Unreachable, how_to_reach, nobody_at, refusal
 from rapidctl.feed import Feed
 from rapidctl.link import Link, wait
 from rapidctl.stream import Stream, StreamEvent, unsendable
@@ -371,15 +371,13 @@ class Client:
             if self.poll(max(0.0, left_s)) or left_s > 0:
                 continue  # also when it is late: who was held up here has not seen yet what came meanwhile
             if self._link.state == "down":
-                raise self._gone("no daemon answers")
+                raise nobody_at(self.endpoint)
             raise TimedOut(f"the daemon at {self.endpoint} takes connections but does not answer")
         assert self.welcome is not None
         return self.welcome
 
     def _gone(self, what: str) -> Unreachable:
-        return Unreachable(
-            f"{what} at {self.endpoint}", "start one with: rapidd serve   (or name another with --endpoint)"
-        )
+        return Unreachable(f"{what} at {self.endpoint}", how_to_reach(self.endpoint))
 
     @staticmethod
     def _now() -> float:

@@ -4,15 +4,20 @@ RapidctlError
 ├── Unreachable        3  no daemon answers at the endpoint
 ├── TimedOut           4  it is there but did not answer in time
 ├── ProtocolMismatch   6  it speaks no version that this client speaks
+├── OutputError        1  what a command prints cannot be written
 ├── UsageError         2  the arguments contradict each other or the terminal
 │   └── TraceError     2  a request trace cannot be used (rapidctl.bench.trace)
 └── Refused            1  it answered no: code, sentence, what to do
     └── NotPermitted   5  this connection may not do that
 """
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 
 from rapidctl.wire import ErrorCode, Failed
+
+_OF_GPU: Final = re.compile(r"ipc:///run/rapidd-(\d+)/request\.sock")
+"""Where the unit ``rapidd@.service`` lets a GPU's own daemon listen."""
 
 
 class RapidctlError(Exception):
@@ -42,6 +47,10 @@ class ProtocolMismatch(RapidctlError):
     """Daemon and client share no protocol version, or the daemon's message cannot be read."""
 
     exit_code = 6
+
+
+class OutputError(RapidctlError):
+    """Standard output takes no more: a full disk, say. A reader that went away is a `BrokenPipeError` instead."""
 
 
 class UsageError(RapidctlError):
@@ -81,3 +90,21 @@ def refusal(failed: Failed, output_ids: list[list[int]] | None = None) -> Refuse
     """The exception for a `Failed` message."""
     kind = NotPermitted if failed.code == "not_permitted" else Refused
     return kind(failed.code, failed.message, failed.hint, failed.retry_after_s, output_ids)
+
+
+def nobody_at(endpoint: str) -> Unreachable:
+    """The exception for an endpoint where nobody answers."""
+    over_tcp = ", or not with these keys" if endpoint.startswith("tcp://") else ""
+    return Unreachable(f"no daemon answers at {endpoint}{over_tcp}", how_to_reach(endpoint))
+
+
+def how_to_reach(endpoint: str) -> str:
+    """What to do where no daemon answers. Over tcp one that knows other keys is as silent as one that is not there."""
+    if endpoint.startswith("tcp://"):
+        return (
+            "check there that it listens (tcp.listen) and lets in your key (rapidctl keys authorize KEY NAME), "
+            f"and here that you trust its own (rapidctl keys trust {endpoint} KEY); rapidctl keys shows both"
+        )
+    unit = _OF_GPU.fullmatch(endpoint)
+    start = f"systemctl start rapidd@{unit[1]}" if unit else "rapidd serve"
+    return f"start one with: {start}   (or name another with --endpoint)"

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TextIO
+from typing import TYPE_CHECKING, Final, Self
 
 from rapidctl.book import kv_used, lane, latency_window
 from rapidctl.tape import Record, TapeError, new_file
 from rapidctl.wire import LatencyWindow, Snapshot
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Cell = float | int | str | None
 WINDOW_S: Final = 10.0
@@ -74,7 +77,7 @@ COLUMNS: Final[dict[str, Callable[[Snapshot], Cell]]] = {
 class Table:
     """Writes the head and then a line for each snapshot that it is given."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: SupportsWrite[str]) -> None:
         self.rows = 0
         self._writer = csv.writer(file, lineterminator="\n")
         self._writer.writerow(COLUMNS)
@@ -86,7 +89,7 @@ class Table:
             self.rows += 1
 
 
-def write_csv(records: Iterable[Record], file: TextIO) -> int:
+def write_csv(records: Iterable[Record], file: SupportsWrite[str]) -> int:
     """Write the snapshots among the records; returns how many."""
     table = Table(file)
     for record in records:

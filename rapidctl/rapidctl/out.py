@@ -2,16 +2,19 @@
 
 Text is for people and is stripped of control characters, whoever wrote it. JSON is for programs: one document on
 one line, ``schema_version`` first, flushed at once. It knows no command and no message.
+What stdout does not take is an `OutputError`.
 """
 
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, TextIO
 
 import msgspec
 
+from rapidctl.errors import OutputError
 from rapidctl.wire import SCHEMA_VERSION
 
 UNKNOWN: Final = "—"
@@ -69,13 +72,23 @@ class Out:
     def document(self, body: Mapping[str, object]) -> None:
         """One JSON document on one line."""
         encoded = msgspec.json.encode({"schema_version": SCHEMA_VERSION, **body})
-        self._stdout.write(encoded.decode() + "\n")
-        self._stdout.flush()
+        self.write(encoded.decode() + "\n")
+        self.flush()
 
     def text(self, text: str, end: str = "\n") -> None:
         """Text for people, shown at once. Styles must come from `style`, on pieces that went through `safe_line`."""
-        self._stdout.write(self._take_between() + text + end)
-        self._stdout.flush()
+        self.write(self._take_between() + text + end)
+        self.flush()
+
+    def write(self, text: str) -> None:
+        """As files do: what is not meant for people, such as a table of commas; it may wait for `flush`."""
+        with _to_stdout():
+            self._stdout.write(text)
+
+    def flush(self) -> None:
+        """Show what was written."""
+        with _to_stdout():
+            self._stdout.flush()
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Aligned names and values; values are made safe here."""
@@ -125,6 +138,17 @@ class Out:
         if not self._styled:
             return text
         return f"\x1b[{';'.join(_STYLES[name] for name in names)}m{text}\x1b[0m"
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Says of what is written why it cannot be. Raises `OutputError`, `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {error.strerror}") from error
 
 
 def _wants_color(choice: str, stream: TextIO) -> bool:

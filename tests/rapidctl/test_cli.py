@@ -1,6 +1,7 @@
 """The command line as scripts see it: stdout parses or is empty, exit codes, questions, completion, light imports."""
 
 import argparse
+import errno
 import os
 import pty
 import re
@@ -175,6 +176,19 @@ def test_our_bug_is_70(rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> N
     assert "bug" in ran.stderr
 
 
+def test_an_error_of_the_system_that_is_none_of_the_output_stays_our_bug(
+    rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what stdout does not take is said to be the output's fault."""
+
+    def no_space(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rapidctl.commands.common.connect", no_space)
+    ran = rapidctl("status")
+    assert (ran.code, "cannot write the output" in ran.stderr) == (70, False)
+
+
 def test_an_interrupt_is_130(rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
@@ -267,6 +281,14 @@ def test_a_reader_that_goes_away_is_no_error(peer: Peer) -> None:
     ran = spawn("status", stdout=writer, stderr=subprocess.PIPE, capture_output=False)
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["run", "Hello"]], ids=words_of)
+def test_a_full_disk_is_said_in_one_line(command: list[str], peer: Peer) -> None:
+    """It was a traceback, a bug to report, and exit code 70."""
+    with Path("/dev/full").open("w") as full:
+        ran = spawn(*command, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert (ran.returncode, ran.stderr) == (1, "rapidctl: cannot write the output: No space left on device\n")
 
 
 def test_a_prompt_may_come_from_a_pipe(peer: Peer) -> None:

@@ -53,6 +53,17 @@ def test_all_gpus_of_a_machine_without_their_daemons(
     assert (ran.code, "rapidd@0" in ran.stderr) == (2, True)
 
 
+def test_a_gpus_daemon_that_is_not_there_is_a_unit_to_start(
+    rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint was `rapidd serve`, which does not listen where ``--gpu`` looks."""
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.01)
+    for ran in (rapidctl("status", "--gpu", "98765"), rapidctl("doctor", "--gpu", "98765")):
+        said = ran.stdout + ran.stderr
+        assert "systemctl start rapidd@98765" in said
+        assert "rapidd serve" not in said
+
+
 def test_bench_goes_by_the_same_flags(rapidctl: Rapidctl) -> None:
     ran = rapidctl("bench", "run", "-c", "nowhere", "--shape", "8/8@1", "--requests", "1")
     assert (ran.code, "there is no context 'nowhere'" in ran.stderr) == (2, True)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from rapidctl import cli, keys
 from rapidctl.errors import UsageError
@@ -101,3 +103,31 @@ def test_a_server_is_trusted_before_it_is_asked(own_folder: Path, capsys: pytest
     assert cli.main(["keys", "trust", endpoint, keys.make().public]) == 0
     assert cli.main(["status", "--endpoint", endpoint, "--timeout", "100ms"]) == 3
     assert "no daemon answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["another daemon's key", "not authorized"])
+def test_keys_that_do_not_fit_are_told_as_what_it_may_be(
+    known: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint was to start a daemon, and named no key."""
+    monkeypatch.setattr("rapidctl.client.CONNECT_TIMEOUT_S", 0.3)
+    pair = keys.make()
+    context = zmq.Context[zmq.Socket[bytes]]()
+    letting_in = ThreadAuthenticator(context)
+    letting_in.start()
+    letting_in.configure_curve(domain="*", location=tmp_path)  # nobody: no key is there
+    with context.socket(zmq.ROUTER) as server:
+        server.curve_server = True
+        server.curve_secretkey = keys.encode(pair.secret)
+        server.linger = 0
+        endpoint = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
+        assert cli.main(["keys", "make"]) == 0
+        assert cli.main(["keys", "trust", endpoint, pair.public if known else keys.make().public]) == 0
+        capsys.readouterr()
+        assert cli.main(["status", "--endpoint", endpoint]) == 3
+    letting_in.stop()
+    context.term()
+    said = capsys.readouterr().err
+    for words in ("or not with these keys", "rapidctl keys authorize KEY NAME", f"rapidctl keys trust {endpoint} KEY"):
+        assert words in said
+    assert "rapidd serve" not in said

@@ -1,5 +1,6 @@
 """How commands speak: safe text, JSON on one line, numbers with units."""
 
+import errno
 import io
 import json
 import math
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidctl import out
+from rapidctl.errors import OutputError
 from rapidctl.out import Out
 
 
@@ -108,6 +110,29 @@ def test_a_share_of_nothing_is_unknown() -> None:
 )
 def test_rates(value: float | None, text: str) -> None:
     assert out.rate(value, "B") == text
+
+
+@pytest.mark.parametrize(
+    ("refused", "raised"),
+    [(OSError(errno.EIO, "Input/output error"), OutputError), (BrokenPipeError(), BrokenPipeError)],
+    ids=["no room", "no reader"],
+)
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_what_stdout_does_not_take_is_an_error_of_its_own(
+    method: str, refused: OSError, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An `OSError` came out as it was, and nobody could tell it from another one."""
+    stream = io.StringIO()
+
+    def refuse(*args: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(stream, method, refuse)
+    shown = Out(json=False, color="never", stdout=stream)
+    with pytest.raises(raised):
+        shown.text("x")
+    with pytest.raises(raised):
+        shown.document({})
 
 
 @pytest.mark.parametrize(("terminal", "between"), [(True, "\x1b[H\x1b[2J"), (False, "\n")])

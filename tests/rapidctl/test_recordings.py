@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +198,14 @@ def test_a_recording_becomes_a_table(tape: Path, rapidctl: Rapidctl, tmp_path: P
     assert out.read_text() == ran.stdout
     assert rapidctl("export", str(tape), "-o", str(out)).code == 2, "never overwritten"
     assert rapidctl("export", str(tape), "--json").code == 2
+
+
+def test_a_table_for_a_full_disk_is_an_error_of_one_line(tape: Path) -> None:
+    """It was a traceback: the table went past what speaks of stdout's errors."""
+    command = [sys.executable, "-m", "rapidctl.cli", "export", str(tape)]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "rapidctl: cannot write the output: No space left on device\n")
 
 
 def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Rapidctl) -> None:

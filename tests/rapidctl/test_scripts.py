@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rapidctl.commands.schema import DOCUMENTS
 from rapidctl.wire import Failed
 from support import samples
 from support.command import Rapidctl
+from support.net import free_ports
 from support.peer import Peer
 from support.snapshots import snapshot
 
@@ -159,11 +161,9 @@ def levels(document: dict[str, Any]) -> dict[str, str]:
     return {found["name"]: found["level"] for found in document["findings"]}
 
 
-def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 0.1)
-    silent = rapidctl("doctor", "--json")
-    assert silent.code == 1
-    assert levels(silent.document("doctor"))["feed"] == "fail"
+@contextmanager
+def publishing(peer: Peer) -> Iterator[None]:
+    """The peer's feed is alive meanwhile."""
     done = threading.Event()
 
     def publish() -> None:
@@ -172,15 +172,43 @@ def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Rapidctl, mon
 
     publisher = threading.Thread(target=publish)
     publisher.start()
-    monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 10.0)
     try:
-        ran = rapidctl("doctor", "--json")
+        yield
     finally:
         done.set()
         publisher.join()
+
+
+def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 0.1)
+    silent = rapidctl("doctor", "--json")
+    assert silent.code == 1
+    assert levels(silent.document("doctor"))["feed"] == "fail"
+    monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 10.0)
+    with publishing(peer):
+        ran = rapidctl("doctor", "--json")
     assert ran.code == 0
     found = levels(ran.document("doctor"))
     assert (found["daemon"], found["feed"], found["clocks"]) == ("ok", "ok", "warn")
+
+
+def test_doctor_looks_for_keys_and_for_no_file_of_a_daemon_on_tcp(
+    rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the address for the path of a socket, and failed although the daemon answered."""
+    monkeypatch.setattr("rapidctl.commands.doctor.FEED_WAIT_S", 10.0)
+    monkeypatch.setattr("rapidctl.keys.secure", lambda socket, endpoint: None)  # the peer has no key
+    monkeypatch.setenv("RAPIDCTL_KEYS", str(tmp_path / "keys"))
+    peer = Peer(tmp_path)
+    peer.endpoint = f"tcp://127.0.0.1:{free_ports(2)}"
+    with peer, publishing(peer):
+        without = rapidctl("doctor", "--json", "--endpoint", peer.endpoint)
+        rapidctl("keys", "make")
+        ran = rapidctl("doctor", "--json", "--endpoint", peer.endpoint)
+    assert (without.code, levels(without.document("doctor"))["keys"]) == (1, "fail")
+    assert (ran.code, "socket" in levels(ran.document("doctor"))) == (0, False)
+    (found,) = (found for found in ran.document("doctor")["findings"] if found["name"] == "keys")
+    assert found == {"name": "keys", "level": "ok", "text": str(tmp_path / "keys/client.key"), "hint": ""}
 
 
 def test_doctor_says_where_it_stops(rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

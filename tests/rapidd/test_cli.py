@@ -198,6 +198,15 @@ def test_a_profile_in_a_file_is_shown_as_the_daemon_shows_its_own(tmp_path: Path
     assert knee["itl_s"] == 0.05, "the default objective of such a device"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_profile_that_cannot_be_printed_is_no_bug(tmp_path: Path) -> None:
+    save_profile(PROFILE, tmp_path / "p.json")
+    command = python_module("rapidd.cli", "profile", "show", str(tmp_path / "p.json"))
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (answer.returncode, answer.stderr) == (1, "rapidd: cannot write the output: No space left on device\n")
+
+
 def test_a_profile_that_cannot_be_used_is_refused_wherever_it_is_named(tmp_path: Path, empty: str) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")

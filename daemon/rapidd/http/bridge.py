@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from rapidctl.client import Client, Stream, wait
-from rapidctl.errors import RapidctlError, Unreachable
+from rapidctl.errors import RapidctlError, nobody_at
 from rapidctl.stream import StreamEvent
 from rapidctl.wire import Generate
 from rapidd import log
@@ -212,7 +212,7 @@ class Bridge:
             self._deliver([(inbox, index, [error])])
 
     def _unreachable(self) -> RapidctlError:
-        return self._trouble or Unreachable(f"no daemon answers at {self.endpoint}", "start one with: rapidd serve")
+        return self._trouble or nobody_at(self.endpoint)
 
     def _abandon(self, ids: list[str]) -> None:
         for stream_id in ids:

@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rapidctl import __version__, settings, wire
+from rapidctl import __version__, keys, settings, wire
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client, Feed
 from rapidctl.commands import common
-from rapidctl.errors import RapidctlError
+from rapidctl.errors import RapidctlError, UsageError, how_to_reach
 from rapidctl.out import Out, safe_line, seconds
 from rapidctl.wire import EndpointError, GetSnapshot
 
@@ -71,7 +71,7 @@ def _look(args: Namespace) -> Iterator[Finding]:
     except (RapidctlError, EndpointError) as error:
         yield Finding("settings", "fail", str(error), getattr(error, "hint", ""))
         return
-    yield _socket(endpoint)
+    yield _keys() if endpoint.startswith("tcp://") else _socket(endpoint)
     client = Client(endpoint, name="rapidctl-doctor", timeout_s=args.timeout or DEFAULT_TIMEOUT_S)
     try:
         yield from _daemon(client)
@@ -98,11 +98,21 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("terminal", "ok", text)
 
 
+def _keys() -> Finding:
+    """Of a daemon on tcp, which has no file here. Whether it takes them is for its answer to tell."""
+    path = keys.folder() / keys.CLIENT_KEY
+    try:
+        keys.read(path)
+    except UsageError as error:
+        return Finding("keys", "fail", error.message, error.hint)
+    return Finding("keys", "ok", str(path))
+
+
 def _socket(endpoint: str) -> Finding:
     path = Path(endpoint.removeprefix("ipc://"))
     try:
         if not path.is_socket():
-            return Finding("socket", "fail", f"{path} is not there", "start a daemon: rapidd serve")
+            return Finding("socket", "fail", f"{path} is not there", how_to_reach(endpoint))
     except OSError as error:
         return Finding("socket", "fail", f"{path}: {error.strerror}", "the folder must let you in")
     if not os.access(path, os.R_OK | os.W_OK):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ def run(args: Namespace, out: Out) -> int:
         raise UsageError("CSV goes to stdout, where --json puts its document", "name a file with -o")
     with closing(FileTape(Path(args.file))) as tape:
         if args.output is None:
-            write_csv(tape, sys.stdout)
+            write_csv(tape, out)
             return 0
         written = _write(tape, Path(args.output))
     if out.json:

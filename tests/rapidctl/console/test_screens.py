@@ -12,7 +12,7 @@ from rapidctl.console.view import Fleet
 from rapidctl.console.whatif import Guess, WhatIf, knee, plans
 from rapidctl.console.widgets.area import area
 from rapidctl.console.widgets.details import ahead, details
-from rapidctl.console.widgets.guesses import measured_lines
+from rapidctl.console.widgets.guesses import guess_lines, measured_lines
 from rapidctl.console.widgets.rows import AllRows
 from rapidctl.demo.source import DemoSource
 from rapidctl.settings import Settings
@@ -112,6 +112,19 @@ async def test_without_a_profile_the_reason_stands_in_place_of_figures() -> None
         await at.press("3")
         await at.settle()
         assert "no figures: no profile: rapidd calibrate" in at.text
+
+
+def test_what_is_predicted_of_an_idle_daemon_is_shown_without_the_rest() -> None:
+    """Without rows there is no ITL to predict, and the other figures were not shown either."""
+    whatif = WhatIf()
+    tickets = iter(range(100))
+    whatif.ask(partition(), lambda _: next(tickets), 0.0)
+    idle = Prediction(
+        call=0, legal=True, note="with 0 rows", ttft_p95_s=0.02, prefill_tokens_per_s=1000.0, breaches_slo=False
+    )
+    assert whatif.answered(Answer(0, idle))
+    table, lines = guess_lines(whatif, partition(), 70)
+    assert (table, lines[0].plain.split()) == (True, ["serial", "—", "20", "1", "000", "✓", "met"])
 
 
 def test_the_plans_asked_about_are_few_and_hold_the_one_in_force() -> None:

@@ -76,8 +76,8 @@ def test_who_asks_is_named_when_they_do_not_say(rig: Rig) -> None:
 
 def test_the_engines_refusal_is_the_answer_and_counts_as_no_change(rig: Rig) -> None:
     peer, engine = rig.ready()
-    for call in (1, 2):
-        peer.send(wire.SetPartition(call=call, plan=SPLIT, if_epoch=3))
+    for call, expected in ((1, 3), (2, 9)):
+        peer.send(wire.SetPartition(call=call, plan=SPLIT, if_epoch=expected))
         token = engine.expect(ipc.SetPlan).token
         engine.send(ipc.ControlDone(token, 8, "the epoch is 8", "epoch_conflict", "look again"))
         failed = peer.fails()

@@ -13,7 +13,7 @@ from rapidctl.console.whatif import Guess, WhatIf, is_running, knee
 from rapidctl.console.widgets.lines import Line, Lines
 from rapidctl.console.widgets.panel import Panel, label_border
 from rapidctl.out import UNKNOWN, duration, percent
-from rapidctl.wire import PartitionInfo
+from rapidctl.wire import PartitionInfo, Prediction
 
 HEAD: Final = "  ITL95  TTFT95 ms  prefill/s  SLO"
 
@@ -71,12 +71,17 @@ def guess_lines(whatif: WhatIf, info: PartitionInfo | None, width: int) -> tuple
     if whatif.problem:
         return False, [line((clip(f"! {whatif.problem}", width), "$bad"))]
     guesses = whatif.guesses()
-    notes = {guess.prediction.note for guess in guesses if guess.prediction is not None}
-    known = any(guess.prediction is not None and guess.prediction.itl_p95_s is not None for guess in guesses)
-    if notes and not known:
-        return False, [line((clip(f"no figures: {sorted(notes)[0]}", width), "$muted"))]
+    found = [guess.prediction for guess in guesses if guess.prediction is not None]
+    if found and not any(map(_has_figures, found)):
+        note = min(prediction.note for prediction in found)
+        return False, [line((clip(f"no figures: {note}", width), "$muted"))]
     best = knee(guesses)
     return True, [_line(guess, info, best, width) for guess in guesses]
+
+
+def _has_figures(found: Prediction) -> bool:
+    """One is enough: while nothing decodes there is no ITL to predict."""
+    return any(value is not None for value in (found.itl_p95_s, found.ttft_p95_s, found.prefill_tokens_per_s))
 
 
 def _line(guess: Guess, info: PartitionInfo, best: int | None, width: int) -> Content:
