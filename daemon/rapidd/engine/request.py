@@ -66,6 +66,7 @@ class Request:
         "flying",
         "flying_lane",
         "found",
+        "gave_up",
         "gave_way",
         "generation",
         "hashes",
@@ -114,6 +115,8 @@ class Request:
         self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience_ns
         self.gave_way = bool(output_ids)
         """Whether it let others go first once, or must not: its stream has begun."""
+        self.gave_up = False
+        """Whether it gave up its blocks itself, for want of one more, and waits since."""
         self.generation = 0
         """Bumped when work in flight becomes void (preempted, aborted, finished): its results are ignored."""
         self.slot = 0

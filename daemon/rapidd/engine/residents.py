@@ -62,7 +62,7 @@ class Residents:
         self._computing: dict[bytes, Request] = {}
         """Prefix hashes that a running request is about to compute: others wait instead of computing them too."""
         self._owed: Request | None = None
-        """A prompt that lacks blocks, though it runs or others were preempted for it; until it has some."""
+        """A prompt that others were preempted for, or made way for, until it has a chunk."""
 
     # --- requests in and out
 
@@ -130,8 +130,8 @@ class Residents:
     def _in_turn(self, by_deadline: bool) -> Iterator[Request]:
         """Prompts in the order in which they may have the chunk. Each is looked up when its turn comes.
 
-        By due times, who lacks blocks comes first, or those who gave theirs up would start again with them. And who
-        runs is never out of sight: those before it may wait for its slot, its blocks, or what it computes.
+        By due times, whom others gave up their blocks to comes first, or they would start again with them. And who runs
+        is never out of sight: those before it may wait for its slot, its blocks, or what it computes.
         """
         if not by_deadline:
             yield from [r for r in self.running if r.is_prefill]
@@ -194,7 +194,7 @@ class Residents:
 
     def _start(self, request: Request) -> bool:
         """Move a waiting request to the running ones, with a slot and what the prefix cache has of it."""
-        if self.slots.available == 0 or not self._has_blocks(request, 1):
+        if self.slots.available == 0 or not self._has_blocks(request, self._blocks_to_start(request)):
             return False
         slot = self.slots.take(1)
         assert slot is not None
@@ -205,6 +205,7 @@ class Residents:
         request.published = len(hits)
         request.scheduled = request.computed = request.cached = len(hits) * self.pool.block_tokens
         request.spared = 0
+        request.gave_up = False
         self._prompts.tokens -= request.cached
         self.prefix_queries += request.prefill_target
         self.prefix_hits += request.cached
@@ -213,6 +214,15 @@ class Residents:
         self.waiting.remove(request)
         insort(self.running, request, key=_rank)
         return True
+
+    def _blocks_to_start(self, request: Request) -> int:
+        """One; but who gave its own up beside an older prompt that still runs needs all for its next token.
+
+        With fewer it would give them up again before that, and take them again before the older one had its turn.
+        """
+        if request.gave_up and any(r.is_prefill and r.rank < request.rank for r in self.running):
+            return self.pool.blocks_for(len(request.tokens) + 1)
+        return 1
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Give the request blocks for so many tokens, if rank and reserve allow; preempts when they do."""
@@ -226,8 +236,6 @@ class Residents:
             blocks = self.pool.take(need)
             assert blocks is not None
         request.blocks.extend(blocks)  # in place: a copy would touch every block's number, in as many cache lines
-        if request is self._owed:
-            self._owed = None
         return True
 
     def _has_blocks(self, request: Request, need: int) -> bool:
@@ -248,16 +256,12 @@ class Residents:
                 return False
             if not prefill or victim is not request:
                 self._preempt(victim)
-                if prefill:
-                    self._owe(request)
+                victim.gave_up = victim is request
+                if prefill and self._owed is None:
+                    self._owed = request
             if victim is request:
                 return False
         return True
-
-    def _owe(self, request: Request) -> None:
-        """Whoever was first to lack blocks is first to have them."""
-        if self._owed is None:
-            self._owed = request
 
     def _reserved(self) -> int:
         """Blocks that decoding rows will need within the next steps."""

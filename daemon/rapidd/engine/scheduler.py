@@ -283,9 +283,10 @@ class Scheduler(Residents):
             room = (len(request.blocks) + max(spare, 0)) * self.pool.block_tokens - request.scheduled
             count = min(count, room)
             if count <= 0 or not self._grow(request, request.scheduled + count):
-                self._owe(request)
                 return 0
         rows.append(self._prompt_row(request, count, lane))
+        if request is self._owed:
+            self._owed = None
         return count
 
     def _prompt_row(self, request: Request, count: int, lane: Lane) -> Row:
