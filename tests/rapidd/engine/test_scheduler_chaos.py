@@ -2,14 +2,18 @@
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bench.storm import scheduler as storm
-from bench.storm.machine import DUE, HYBRID, PLANS, VOCAB, Machine, expected_output, make_request
+from bench.storm.machine import DUE, DUE_SPLIT, HYBRID, PLANS, VOCAB, Machine, expected_output, make_request
+from rapidctl.wire import SloClass
 from rapidd.engine.request import LANES, Lane
 from rapidd.policy.plan import Plan, PromptTime
+
+SECOND = 1_000_000_000
 
 
 class Chaos(RuleBasedStateMachine):
@@ -119,3 +123,47 @@ def test_random_operations_leave_nothing_behind() -> None:
     assert found["failures"] == []
     assert found["admitted"] > 3000
     assert min(found["aborted"], found["preempted"], found["switched"]) > 1000
+
+
+def rush(seed: int) -> Machine:
+    """More requests than fit, of shared beginnings, classes and priorities, for a while; by due times."""
+    dice = random.Random(seed)
+    blocks, running, bound = dice.choice([9, 12, 17, 24, 40, 100]), dice.randrange(1, 6), dice.choice([1, 3, 8, 16])
+    machine = Machine(blocks, running, bound, max_model_len=32)
+    shared = [dice.randrange(VOCAB) for _ in range(20)]
+    plan, now_ns, rid = dice.choice([DUE, DUE_SPLIT]), 0, 0
+    for _ in range(dice.choice([30, 80])):
+        for _ in range(min(dice.randrange(4), 12 - len(list(machine.scheduler.requests)))):
+            rid += 1
+            prompt = shared[: dice.choice([0, 4, 8, 16, 20])] + [dice.randrange(VOCAB)] * dice.randrange(1, 8)
+            slo_class: SloClass = dice.choice(["interactive", "interactive", "batch"])
+            machine.scheduler.add(
+                make_request(
+                    rid,
+                    prompt,
+                    dice.randrange(1, 5),
+                    dice.choice([0, 0, 0, 1, 2]),
+                    arrival_ns=now_ns,
+                    due_ns=now_ns + SECOND,
+                    slo_class=slo_class,
+                )
+            )
+        plan = dice.choice([DUE, DUE_SPLIT]) if dice.random() < 0.1 else plan
+        now_ns += dice.choice([0, SECOND // 100, SECOND])
+        machine.scheduler.give_way(now_ns, dice.choice([None, PromptTime(1e-2, 0.0)]))
+        machine.launch(plan)
+        for lane in LANES:
+            if dice.random() < 0.7:
+                machine.complete(lane)
+    machine.drain(plan, limit=1000)
+    return machine
+
+
+@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_by_due_times_too_whatever_came_ends(start: int) -> None:
+    """One of six such runs stopped for ever: those who were looked at waited for one who was not, or two prompts gave
+    up their blocks for each other by turns."""
+    for seed in range(start, start + 50):
+        machine = rush(seed)
+        machine.scheduler.check()
+        assert not list(machine.scheduler.requests), f"seed {seed}"
