@@ -314,7 +314,8 @@ class Client:
         elif failed.id is not None:
             if (stream := self.streams.get(failed.id)) is None:
                 return  # it was abandoned meanwhile, and nobody asks any more
-            if failed.code == "starting" and stream.resume:
+            full_again = failed.code == "queue_full" and stream.accepted is not None  # it was let in before
+            if stream.resume and (failed.code == "starting" or full_again):
                 stream.refused = failed
                 stream.retry_at_s = self._now() + min(failed.retry_after_s or RETRY_S, RETRY_S)
             else:
@@ -324,7 +325,10 @@ class Client:
             if failed.call in self._waiting:
                 self._answers[failed.call] = failed
         elif self._link.state == "greeting":
-            raise ProtocolMismatch(failed.message, failed.hint) if failed.code == "protocol" else refusal(failed)
+            if failed.code == "protocol":
+                raise ProtocolMismatch(failed.message, failed.hint)
+            self._link.lose("open")  # who comes back greets anew
+            raise refusal(failed)
         else:  # a frame that the daemon could not read at all: at most one question is open
             self._answers.update(dict.fromkeys(self._waiting, failed))
 

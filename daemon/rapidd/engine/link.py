@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import zmq
 from msgspec import Struct
@@ -10,6 +11,10 @@ from rapidd import ipc
 
 HIGH_WATER = 100_000
 """Messages: far more than an engine makes in the time after which a silent front is given up."""
+
+
+MOST_A_TURN: Final = 64
+"""Messages: whoever asks faster than the engine answers must not keep it from its steps."""
 
 
 class FrontLink:
@@ -33,8 +38,8 @@ class FrontLink:
             self.socket.send(ipc.encode(message), zmq.NOBLOCK)
 
     def receive(self) -> Iterator[ipc.FrontMessage]:
-        """What has arrived."""
-        while True:
+        """What has arrived, but no more than a turn may take: the rest is there at once, in the next one."""
+        for _ in range(MOST_A_TURN):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:

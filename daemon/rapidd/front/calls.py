@@ -196,14 +196,15 @@ class Calls:
         if self.capacity is None:
             raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
         access.check_request(self._access, self._usage(client), request.n, self._config.max_waiting_requests)
-        admission.check_queue(
-            self._serving.journal,
-            request.n,
-            [encoding.request for encoding in self.encoding.values()],
-            self._config.max_waiting_requests,
-            self._config.max_waiting_tokens,
-            self._finished_per_s(self._clock()),
-        )
+        if request.resume_ids is None:  # else it was let in before, by a front that is no more
+            admission.check_queue(
+                self._serving.journal,
+                request.n,
+                [encoding.request for encoding in self.encoding.values()],
+                self._config.max_waiting_requests,
+                self._config.max_waiting_tokens,
+                self._finished_per_s(self._clock()),
+            )
         if admission.is_long(request):
             self.encoding[request.id] = Encoding(client.identity, request, self._clock())
             self._encode(request, self.capacity)

@@ -80,6 +80,8 @@ class Clients:
         label = f"{name or 'client'}/{'?' if peer is None else peer.user}"
         client = self._by_identity.get(identity)
         if client is None:
+            # It knows that its streams are gone, and may have opened them again: last words would end these.
+            self._owed = [words for words in self._owed if words[1] != identity]
             client = self._by_identity[identity] = Client(identity, label, control, peer, self._clock())
         else:
             client.label, client.control, client.peer = label, control, peer

@@ -23,6 +23,10 @@ ANSWER_NS: Final = 5_000_000_000
 """The engine answers between two batches; a caller does not wait longer than this."""
 
 
+MAX_ASKED: Final = 16
+"""Calls of one connection that the engine has to answer."""
+
+
 class _Pending(Struct):
     """A call that the engine has to answer."""
 
@@ -192,6 +196,13 @@ class Control:
         pending: _Pending,
         message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile | ipc.Undo | ipc.ProbePlacement,
     ) -> None:
+        if sum(asked.client == pending.client for asked in self._pending.values()) >= MAX_ASKED:
+            raise RequestError(
+                "quota_exceeded",
+                f"{MAX_ASKED} calls of this connection wait for the engine already",
+                "wait for their answers",
+                retry_after_s=1.0,
+            )
         if not self._link.send(message):
             raise self._no_engine()
         self._pending[self._next_token] = pending

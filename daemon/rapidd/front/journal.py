@@ -60,13 +60,14 @@ class Choice:
     def replay(self, known: int) -> wire.Delta:
         """All its output after the ``known`` ids that its client has."""
         known = min(known, len(self.output_ids))
+        restored = 0 if self.logprobs is None else len(self.output_ids) - len(self.logprobs)  # these have none
         return wire.Delta(
             id=self.stream.id,
             choice=self.index,
             index=known,
             token_ids=wire.pack_ids(self.output_ids[known:]),
             text=self.text.after(known),
-            logprobs=None if self.logprobs is None else self.logprobs[known:],
+            logprobs=None if self.logprobs is None else self.logprobs[max(known - restored, 0) :],
             finish_reason=self.finish_reason,
         )
 

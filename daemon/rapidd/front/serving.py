@@ -122,7 +122,8 @@ class Serving:
         accepted = wire.Accepted(
             id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed, resumed=True
         )
-        if self._clients.reply(client.identity, accepted) and moved:
+        asks = moved or request.resume_ids is not None
+        if self._clients.reply(client.identity, accepted) and asks:
             known = [len(ids) // 4 for ids in request.resume_ids or ()]
             items = [choice.replay(known[choice.index] if known else 0) for choice in stream.choices]
             self._clients.reply(client.identity, wire.Deltas(items=[item for item in items if item.token_ids]))

@@ -31,7 +31,7 @@ class Generation:
         self._bridge = bridge
         self._requests = requests
         self._names = answer.names
-        self.inbox = Inbox(abort)
+        self.inbox = Inbox(abort, sum(request.n for request in requests))
 
     def __enter__(self) -> "Generation":
         self._bridge.open(self._requests, self.inbox)

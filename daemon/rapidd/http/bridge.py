@@ -30,7 +30,7 @@ GRACE_S: Final = 1.0
 RECONNECT_S: Final = 1.0
 """Pause before asking a daemon again that speaks another protocol."""
 MAX_BACKLOG: Final = 1000
-"""Messages that wait for one HTTP client which does not read, before it is given up."""
+"""Messages of each choice that wait for one HTTP client which does not read, before it is given up."""
 
 
 class Disconnected(Exception):
@@ -38,9 +38,13 @@ class Disconnected(Exception):
 
 
 class Inbox:
-    """What there is to say to one HTTP client. Belongs to the event loop. ``give_up`` cuts one that reads nothing."""
+    """What there is to say to one HTTP client. Belongs to the event loop. ``give_up`` cuts one that reads nothing.
 
-    def __init__(self, give_up: Callable[[], None]) -> None:
+    ``choices``: how many there are, each of which has a message a step.
+    """
+
+    def __init__(self, give_up: Callable[[], None], choices: int = 1) -> None:
+        self._most = MAX_BACKLOG * choices
         self._messages: list[tuple[int, Message]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._gone = False
@@ -67,7 +71,7 @@ class Inbox:
             return
         self.idle = False
         self._messages.append((index, message))
-        if len(self._messages) > MAX_BACKLOG:
+        if len(self._messages) > self._most:
             self.hang_up()
             self._give_up()
         self._wake()

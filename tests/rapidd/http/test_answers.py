@@ -226,6 +226,17 @@ async def test_an_inbox_wakes_its_reader_and_gives_up_one_that_never_comes() -> 
         await inbox.take()
 
 
+async def test_an_inbox_of_many_choices_holds_as_much_of_each() -> None:
+    """One of 256 choices was given up after four steps in which the event loop was busy."""
+    cut: list[bool] = []
+    inbox = Inbox(lambda: cut.append(True), choices=256)
+    for _ in range(10):
+        for index in range(256):
+            inbox.put(index, samples.DELTA)
+    assert not cut
+    assert len(await inbox.take()) == 2560
+
+
 async def test_whoever_waits_at_an_inbox_hears_that_the_client_left() -> None:
     inbox = Inbox(lambda: None)
     reader = asyncio.create_task(inbox.take())
