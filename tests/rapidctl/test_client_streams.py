@@ -181,9 +181,13 @@ def test_a_stream_that_resumes_loses_and_repeats_nothing(peer: Peer, client: Cli
     assert (again.id, again.prompt) == ("r-1", "x")
 
 
-def test_a_resumed_stream_waits_for_a_front_that_is_still_starting(peer: Peer, client: Client) -> None:
+@pytest.mark.parametrize("code", ["starting", "queue_full"])
+def test_a_resumed_stream_waits_for_a_front_that_cannot_take_it_yet(
+    code: wire.ErrorCode, peer: Peer, client: Client
+) -> None:
+    """One without a token yet was refused for good where many came back at once."""
     stream = begin(peer, client, Generate(id="r-1", prompt="x"), resume=True)
-    refusals = iter([[Failed(code="starting", message="no engine yet", id="r-1", retry_after_s=0.01)]] * 2)
+    refusals = iter([[Failed(code=code, message="not now", id="r-1", retry_after_s=0.01)]] * 2)
     peer.script[Generate] = lambda ask: (
         next(refusals, None)
         or [
