@@ -30,7 +30,9 @@ GRACE_S: Final = 1.0
 RECONNECT_S: Final = 1.0
 """Pause before asking a daemon again that speaks another protocol."""
 MAX_BACKLOG: Final = 1000
-"""Messages of each choice that wait for one HTTP client which does not read, before it is given up."""
+"""Messages that wait for one HTTP client which does not read, before it is given up."""
+LEAST_STEPS: Final = 64
+"""Of many choices, each of which has a message a step, so many steps at least."""
 
 
 class Disconnected(Exception):
@@ -40,11 +42,11 @@ class Disconnected(Exception):
 class Inbox:
     """What there is to say to one HTTP client. Belongs to the event loop. ``give_up`` cuts one that reads nothing.
 
-    ``choices``: how many there are, each of which has a message a step.
+    ``choices``: how many there are.
     """
 
     def __init__(self, give_up: Callable[[], None], choices: int = 1) -> None:
-        self._most = MAX_BACKLOG * choices
+        self._most = max(MAX_BACKLOG, LEAST_STEPS * choices)
         self._messages: list[tuple[int, Message]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._gone = False

@@ -86,6 +86,7 @@ def test_a_client_that_says_what_it_has_gets_the_rest_also_under_its_old_name(ri
     engine.say(rid, "abcd")
     rig.until(lambda: rig.front.serving.journal.streams["r"].output_tokens == 4)
     peer.vanish()
+    rig.until(lambda: rig.server.to_client(b"worker-1", b"") == "gone")  # only then may another one have its name
     back = Named(rig)
     back.hello()
     has = [wire.pack_ids(list(b"ab"))]
