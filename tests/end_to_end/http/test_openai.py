@@ -222,9 +222,9 @@ def test_whoever_leaves_is_noticed_and_its_blocks_are_free(chatty: Daemon, serve
     disconnects = value(server, "rapidd_http_disconnects_total")
     body = {"model": NAME, "prompt": list(PROMPTS[:2]), "n": 2, "max_tokens": 490, "ignore_eos": True}
     with ExitStack() as leaving:
-        asked = server.stream(COMPLETIONS, prompt=PROMPTS[0], n=8, max_tokens=490, ignore_eos=True)
+        asked = server.stream(COMPLETIONS, prompt=PROMPTS[0], n=8, max_tokens=490, ignore_eos=True, logprobs=20)
         next(events(leaving.enter_context(asked)))
-        with chatty.paused():  # at once: on a slow machine it ended before others were accepted
+        with chatty.paused():  # at once, and with logprobs, which take long: it ended before others were accepted
             plain = leaving.enter_context(closing(server.connect()))  # one that does not stream
             plain.request("POST", COMPLETIONS, json.dumps(body), {"content-type": "application/json"})
             chatty.until(lambda status: status.requests.accepted_total == before.accepted_total + 3)
