@@ -24,7 +24,18 @@ from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
-from rapidd.ipc import AskReload, ChildReport, DeviceFault, Pulse, Reload, ReloadDone, Reloaded, SupervisorNote
+from rapidd.ipc import (
+    AdmissionStopped,
+    AskReload,
+    ChildReport,
+    DeviceFault,
+    NoEngine,
+    Pulse,
+    Reload,
+    ReloadDone,
+    Reloaded,
+    SupervisorNote,
+)
 from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
 from rapidd.sdnotify import notify, settle
@@ -103,6 +114,8 @@ class Supervisor:
         self._reloading: Reload | None = None
         """Given to the engine, which has not answered yet."""
         self._num_reloads = 0
+        self._draining = False
+        """An operator stopped admission."""
         self._beat_at_s = 0.0
         self._status = ""
         self._last_note: SupervisorNote | None = None
@@ -172,6 +185,8 @@ class Supervisor:
                         self._on_device_fault(message)
                     case AskReload():
                         self._reload()
+                    case AdmissionStopped(on):
+                        self._draining = on
             pid = child.pid
             if pid is not None and (status := child.reap()) is not None:
                 self._on_exit(child, describe_exit(status), now_s, fatal=status == EXIT_CONFIG)
@@ -311,7 +326,11 @@ class Supervisor:
             notify("READY=1")
 
     def _on_exit(self, child: Child, how: str, now_s: float, *, fatal: bool) -> None:
+        who = f"the {child.name}"
+        cannot = f"{who} cannot serve this configuration; the log has its message"
         if self._phase != "serving" and (child is self._front or fatal or self._exit_status != 0):
+            if child is self._engine and fatal:
+                self._front.tell(NoEngine(cannot))
             return  # the end that was asked for
         if self._phase == "ending":
             return
@@ -319,9 +338,8 @@ class Supervisor:
             self._reloading = None
             self._end_reload(["the engine ended before it answered"])
         delay_s = child.failed(now_s)
-        who = f"the {child.name}"
         if fatal:
-            self._fail(EXIT_CONFIG, f"{who} cannot serve this configuration; its message is above")
+            self._fail(EXIT_CONFIG, cannot)
         elif not child.ever_ready and child.failures > MAX_FIRST_FAILURES:
             self._fail(EXIT_FAILED, f"{who} ended {child.failures} times and was never ready (last: {how}); giving up")
         else:
@@ -331,6 +349,7 @@ class Supervisor:
     def _fail(self, status: int, line: str) -> None:
         self._say(line, log.error)
         self._exit_status = status
+        self._front.tell(NoEngine(line))  # it tells whoever waits for one
         self._stop(DRAIN_GRACE_S)
 
     def _stop(self, front_s: float) -> None:
@@ -371,6 +390,7 @@ class Supervisor:
             started_mono_ns=int(self._started_s * 1e9),
             engine_causes=dict(self._engine.causes),
             front_causes=dict(self._front.causes),
+            draining=self._draining,
         )
         if note != self._last_note:
             self._last_note = note

@@ -208,7 +208,7 @@ class Client:
         ``resume``: after a restart of the front ask for the rest; otherwise the stream ends with ``front_restarted``.
         """
         limits = self._wait_until_greeted(self._now() + self.timeout_s).limits
-        stream = Stream(request, resume)
+        stream = Stream(request, resume, self._now())
         if (failed := unsendable(request, limits)) is not None:
             stream.end(failed)
             return stream
@@ -279,7 +279,7 @@ class Client:
             for stream in list(self.streams.values()):
                 if stream.retry_at_s is not None and now >= stream.retry_at_s:
                     stream.retry_at_s = None
-                    self._send(stream.resubmission())
+                    self._send(stream.resubmission(self._now()))
         elif self.streams and now >= self._link.lost_at_s + self.patience_s:
             for stream in list(self.streams.values()):
                 self._end_restarted(stream, f"the daemon did not come back within {self.patience_s:g} s")
@@ -343,7 +343,7 @@ class Client:
                 continue
             if restarted:
                 stream.front_changed()
-            self._send(stream.resubmission())
+            self._send(stream.resubmission(self._now()))
 
     def _end_restarted(self, stream: Stream, message: str) -> None:
         hint = "send the request again under the same id with the output ids received so far as resume_ids"

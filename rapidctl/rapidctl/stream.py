@@ -8,6 +8,7 @@ from collections import deque
 from msgspec.structs import replace
 
 from rapidctl.wire import (
+    MAX_DEADLINE_S,
     MAX_ID_CHARS,
     Accepted,
     Delta,
@@ -36,10 +37,14 @@ def unsendable(request: Generate, limits: Limits) -> Failed | None:
 
 
 class Stream:
-    """An open generation. ``events`` holds what the caller has not taken yet, oldest first."""
+    """An open generation. ``events`` holds what the caller has not taken yet, oldest first.
 
-    def __init__(self, request: Generate, resume: bool) -> None:
+    ``sent_s``: when it was sent, in seconds on the client's monotonic clock.
+    """
+
+    def __init__(self, request: Generate, resume: bool, sent_s: float) -> None:
         self.request = request
+        self.sent_s = sent_s
         self.resume = resume
         self.events: deque[StreamEvent] = deque()
         held = request.resume_ids or [b""] * request.n
@@ -90,10 +95,15 @@ class Stream:
         if self.accepted is not None:
             self.request = replace(self.request, sampling=replace(self.request.sampling, seed=self.accepted.seed))
 
-    def resubmission(self) -> Generate:
-        """The request for what is missing: the same, with the ids received so far."""
-        resume_ids = [pack_ids(ids) for ids in self.output_ids] if any(self.output_ids) else None
-        return replace(self.request, resume_ids=resume_ids)
+    def resubmission(self, now_s: float) -> Generate:
+        """The request for what is missing: the same, with the ids received so far, and its age at ``now_s``.
+
+        Ids, even none, say that it was let in before: neither a full queue nor a drain keeps it out.
+        """
+        was_let_in = self.accepted is not None or any(self.output_ids)
+        resume_ids = [pack_ids(ids) for ids in self.output_ids] if was_let_in else None
+        age_s = min(self.request.age_s + now_s - self.sent_s, MAX_DEADLINE_S)
+        return replace(self.request, resume_ids=resume_ids, age_s=age_s)
 
     @property
     def output_tokens(self) -> int:

@@ -1,5 +1,7 @@
 """``kill -9`` of one process while streams run: none of their tokens is lost, repeated or changed."""
 
+import time
+
 import pytest
 from msgspec.structs import replace
 
@@ -97,6 +99,6 @@ def test_a_front_that_dies_ends_the_streams_that_nobody_wants_resumed(
             assert 0 < stream.ended.output_tokens == stream.output_tokens < TOKENS
             assert stream.output_ids[0] == ids[0][: stream.output_tokens]
         own_daemon.until(lambda status: status.state == "serving")
-        rest = finish(client, [client.submit(stream.resubmission(), resume=True) for stream in streams])
+        rest = finish(client, [client.submit(stream.resubmission(time.monotonic()), resume=True) for stream in streams])
         assert [outputs(last) for last in rest] == [ids for ids, _ in undisturbed[:2]]
     own_daemon.check_serves()

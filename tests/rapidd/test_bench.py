@@ -25,7 +25,7 @@ MS = 1_000_000
 
 
 def run(*stamps_ms: int) -> Run:
-    return Run(Stream(Generate(id="r"), resume=False), [at * MS for at in stamps_ms])
+    return Run(Stream(Generate(id="r"), resume=False, sent_s=0.0), [at * MS for at in stamps_ms])
 
 
 @pytest.mark.parametrize(

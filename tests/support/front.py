@@ -42,6 +42,13 @@ TEXT = TextModel(
 KV = replace(samples.KV, blocks_total=63, blocks_used=10)
 
 
+def note(
+    engine_pid: int | None, state: str = "ready", detail: str = "", *, draining: bool = False
+) -> ipc.SupervisorNote:
+    """What the supervisor says of the other processes."""
+    return ipc.SupervisorNote(1, engine_pid, state, detail, None, 0, 0, draining=draining)  # type: ignore[arg-type]
+
+
 class Reader(Protocol):
     """Somebody whose socket is to be read while the front turns."""
 

@@ -34,6 +34,7 @@ REQUESTS: dict[str, wire.Request] = {
         deadline_s=30.0,
         slo_class="batch",
         resume_ids=[pack_ids([504]), b""],
+        age_s=1.5,
     ),
     "generate_messages": wire.Generate(
         id="r-2", messages=[wire.ChatMessage("system", "Be brief."), wire.ChatMessage("user", "Hi")]

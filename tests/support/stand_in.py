@@ -6,7 +6,8 @@ The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``se
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
 at its channel; ``deaf`` does not either and ignores SIGABRT; ``loading`` is never ready; ``stuck`` answers probes but
 never ends a batch; ``picky`` refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose
-engine must be replaced; a number exits with it. SIGUSR1 makes it ask for a reload.
+engine must be replaced; a number exits with it. SIGUSR1 makes it ask for a reload, SIGUSR2 say that admission was
+stopped.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -20,10 +21,12 @@ from pathlib import Path
 
 from rapidd import stacks
 from rapidd.ipc import (
+    AdmissionStopped,
     AskReload,
     Channel,
     ChildReport,
     DeviceFault,
+    NoEngine,
     Probe,
     Pulse,
     Reload,
@@ -56,7 +59,7 @@ def main() -> int:
     wakeup, signals = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
-    for heard in (signal.SIGTERM, signal.SIGUSR1):
+    for heard in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(heard, lambda *_: None)
     sock = socket.socket(fileno=int(channel_fd))
     channel = Channel(sock)
@@ -78,8 +81,8 @@ def main() -> int:
     while True:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
         if signals.fileno() in readable:
-            if signals.recv(1)[0] == signal.SIGUSR1:
-                channel.send(AskReload())
+            if (number := signals.recv(1)[0]) != signal.SIGTERM:
+                channel.send(AskReload() if number == signal.SIGUSR1 else AdmissionStopped(True))
                 continue
             tell("told to stop")
             if behaviour != "stubborn":
@@ -92,6 +95,8 @@ def main() -> int:
                     case Reload(number, new):
                         tell("reload", snapshot_hz=new.server.snapshot_hz)
                         channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
+                    case NoEngine(reason):
+                        tell("no engine", reason=reason)
                     case ReloadDone(text, refused):
                         tell("reload done", text=text, refused=refused)
                     case _:

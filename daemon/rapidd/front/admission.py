@@ -74,8 +74,8 @@ class Capacity(Struct, frozen=True):
 
 
 def digest(request: wire.Generate) -> bytes:
-    """Identity of what is asked; what the client already has is no part of it."""
-    content = wire.encode(msgspec.structs.replace(request, resume_ids=None))
+    """Identity of what is asked; what the client already has, and since when, is no part of it."""
+    content = wire.encode(msgspec.structs.replace(request, resume_ids=None, age_s=0.0))
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -155,8 +155,9 @@ def admit(
 ) -> Stream:
     """The stream that ``request`` opens, with every choice ready to be submitted. Raises `RequestError`.
 
-    ``prompt_ids`` is what `encode` gave; ``now_ns`` is when the request arrived.
+    ``prompt_ids`` is what `encode` gave; ``now_ns`` is when the request came, which may have been sent before.
     """
+    arrival_ns = now_ns - int(request.age_s * 1e9)
     _check_prompt(request, prompt_ids, text, capacity)
     max_tokens = _max_tokens(request, len(prompt_ids), capacity)
     resume = _resume_ids(request, max_tokens, capacity)
@@ -181,9 +182,9 @@ def admit(
         logprobs=sampling.logprobs,
         priority=request.priority,
         slo_class=request.slo_class,
-        arrival_mono_ns=now_ns,
+        arrival_mono_ns=arrival_ns,
     )
-    deadline_ns = None if request.deadline_s is None else now_ns + int(request.deadline_s * 1e9)
+    deadline_ns = None if request.deadline_s is None else arrival_ns + int(request.deadline_s * 1e9)
     stream = Stream(request.id, client, digest(request), template, len(prompt_ids), deadline_ns)
     for index in range(request.n):
         choice = Choice(stream, index, OutputText(text.tokenizer.detokenizer(), request.stop, sampling.min_tokens))

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from rapidctl import __version__, wire
-from rapidd import faults, log
+from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, ServerConfig
 from rapidd.errors import RequestError
 from rapidd.front import access, admission
@@ -34,8 +34,8 @@ class Encoding(Struct):
 
 
 class Calls:
-    """The verbs. ``encode`` starts `admission.encode` in another thread, ``reload`` asks the supervisor for one;
-    ``state`` is the daemon's.
+    """The verbs. ``encode`` starts `admission.encode` in another thread, ``report`` goes to the supervisor, ``state``
+    is the daemon's.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Calls:
         text: TextModel,
         clock: Clock,
         encode: Callable[[wire.Generate, Capacity], None],
-        reload: Callable[[], None],
+        report: Callable[[ipc.ChildLine], None],
         state: Callable[[], wire.DaemonState],
         clients: Clients,
         link: EngineLink,
@@ -71,7 +71,7 @@ class Calls:
         self._text = text
         self._clock = clock
         self._encode = encode
-        self._ask_reload = reload
+        self._report = report
         self._state = state
         self._clients = clients
         self._link = link
@@ -189,14 +189,18 @@ class Calls:
         if running is not None:
             self._serving.attach(client, request, running)
             return
-        if request.id in self.encoding:
-            raise RequestError("duplicate_id", f"{request.id!r} is just being accepted", "choose a new id, or wait")
-        if self.draining or self.stopping:
+        encoding = self.encoding.get(request.id)
+        if encoding is not None:
+            self._serving.check_same(client, request, encoding.client, admission.digest(encoding.request))
+            encoding.client, encoding.request = client.identity, request
+            return
+        was_let_in = request.resume_ids is not None  # by a front that is no more
+        if self.stopping or (self.draining and not was_let_in):
             raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
         if self.capacity is None:
             raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
         access.check_request(self._access, self._usage(client), request.n, self._config.max_waiting_requests)
-        if request.resume_ids is None:  # else it was let in before, by a front that is no more
+        if not was_let_in:
             admission.check_queue(
                 self._serving.journal,
                 request.n,
@@ -284,6 +288,7 @@ class Calls:
         self._control.check_control(client)
         if request.on != self.draining:
             self.draining = request.on
+            self._report(ipc.AdmissionStopped(request.on))
             by = request.by or client.label
             self._events.emit("drain", f"{by} stopped admission" if request.on else f"{by} admits requests again")
         self._clients.reply(
@@ -292,6 +297,6 @@ class Calls:
 
     def _reload(self, client: Client, request: wire.Reload) -> None:
         self._control.check_control(client)
-        self._ask_reload()
+        self._report(ipc.AskReload())
         text = "the configuration is read again; an event tells the outcome"
         self._clients.reply(client.identity, wire.ControlReply(call=request.call, epoch=self._link.epoch, text=text))

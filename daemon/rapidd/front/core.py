@@ -88,7 +88,7 @@ class Front:
             text=text,
             clock=clock,
             encode=encode,
-            reload=lambda: report(ipc.AskReload()),
+            report=report,
             state=lambda: self.life()[0],
             clients=self.clients,
             link=self.link,
@@ -159,6 +159,18 @@ class Front:
             self._stop_ns = now_ns
         self.tick()
 
+    def no_engine(self, reason: str) -> None:
+        """No engine will come any more: nothing that is live can be finished. The daemon ends."""
+        self.calls.stopping = True
+        self._next_ns = None
+        self.events.emit("engine_lost", f"no engine will come any more: {self.num_left} requests end", "error")
+        self._give_up(RequestError("engine_lost", reason, "see the daemon's log; send it again once it serves"))
+
+    def _give_up(self, error: RequestError) -> None:
+        self.serving.fail_all(error)
+        self.calls.give_up(error)
+        self._aftermath()
+
     @property
     def num_left(self) -> int:
         """Requests that are live, those being encoded included."""
@@ -201,14 +213,13 @@ class Front:
 
     def _finish_stopping(self, now_ns: int, stop_ns: int) -> None:
         if now_ns >= stop_ns:
-            error = RequestError(
-                "draining",
-                "the daemon shut down before this request was finished",
-                "send it again when the daemon is back",
+            self._give_up(
+                RequestError(
+                    "draining",
+                    "the daemon shut down before this request was finished",
+                    "send it again when the daemon is back",
+                )
             )
-            self.serving.fail_all(error)
-            self.calls.give_up(error)
-            self._aftermath()
         if not self.num_left:
             self.stopped = True
             self.publisher.publish()
@@ -294,6 +305,9 @@ class Front:
     def note(self, note: ipc.SupervisorNote) -> None:
         """The supervisor says how the other processes are."""
         self._next_ns = None
+        if self.link.note is None and note.draining:
+            self.calls.draining = True
+            self.events.emit("drain", "admission stays stopped: an operator did that before this front started")
         self.link.take_note(note)
         self._aftermath()
 

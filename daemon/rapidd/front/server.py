@@ -229,6 +229,8 @@ class Server:
                     channel.send(ipc.Reloaded(number))
                 case ipc.ReloadDone(text, refused):
                     self.front.reload_done(text, refused)
+                case ipc.NoEngine(reason):
+                    self.front.no_engine(reason)
                 case ipc.SupervisorNote() as note:
                     self.front.note(note)
 

@@ -69,7 +69,7 @@ class Serving:
         self.totals.accepted += 1
         if log.debug_is_on():
             log.debug("request accepted", request_id=stream.id, client=client.label, prompt_tokens=len(prompt_ids))
-        self._latency.arrived(stream.arrival_ns)
+        self._latency.arrived(arrival_ns)
         accepted = wire.Accepted(id=stream.id, prompt_tokens=stream.prompt_tokens, seed=stream.template.seed)
         if not self._clients.reply(client.identity, accepted):
             return
@@ -104,18 +104,7 @@ class Serving:
 
         Raises `RequestError` with ``duplicate_id`` when it is another request, or another client holds it.
         """
-        if admission.digest(request) != stream.digest:
-            raise RequestError(
-                "duplicate_id",
-                f"another request runs under the id {stream.id!r}",
-                "choose a new id, or cancel that one",
-            )
-        if stream.client != client.identity and self._clients.is_there(stream.client):
-            raise RequestError(
-                "duplicate_id",
-                f"{stream.id!r} is streamed to another connection",
-                "choose a new id, or cancel that one",
-            )
+        self.check_same(client, request, stream.client, stream.digest)
         moved = stream.client != client.identity
         stream.client = client.identity
         client.stream_ids.add(stream.id)
@@ -127,6 +116,19 @@ class Serving:
             known = [len(ids) // 4 for ids in request.resume_ids or ()]
             items = [choice.replay(known[choice.index] if known else 0) for choice in stream.choices]
             self._clients.reply(client.identity, wire.Deltas(items=[item for item in items if item.token_ids]))
+
+    def check_same(self, client: Client, request: wire.Generate, holder: bytes, digest: bytes) -> None:
+        """Whether ``client`` may have what was asked under the id of ``request`` before, by the client ``holder``.
+
+        Raises `RequestError` with ``duplicate_id`` when it was another request, or its client is still there.
+        """
+        if admission.digest(request) != digest:
+            what = f"another request runs under the id {request.id!r}"
+        elif holder != client.identity and self._clients.is_there(holder):
+            what = f"{request.id!r} is streamed to another connection"
+        else:
+            return
+        raise RequestError("duplicate_id", what, "choose a new id, or cancel that one")
 
     def _submit(self, choice: Choice) -> None:
         if self._link.connected:

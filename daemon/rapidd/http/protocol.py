@@ -57,7 +57,7 @@ class _Body(Struct, kw_only=True, forbid_unknown_fields=True):
     # Extensions of this server.
     priority: Annotated[int, Meta(ge=-100, le=100)] | None = None
     slo_class: wire.SloClass | None = None
-    deadline_s: Annotated[float, Meta(gt=0, le=604_800)] | None = None
+    deadline_s: Annotated[float, Meta(gt=0, le=wire.MAX_DEADLINE_S)] | None = None
     # They change nothing about the answer.
     user: _Ignored = UNSET
     metadata: _Ignored = UNSET

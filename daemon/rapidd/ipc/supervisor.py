@@ -24,7 +24,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     """The supervisor's line to the front: what the other processes are doing.
 
     ``started_mono_ns``: when the daemon started, on the system's monotonic clock, which all its processes share.
-    The causes are of restarts, `rapidctl.wire.RestartCause`.
+    The causes are of restarts, `rapidctl.wire.RestartCause`. ``draining``: what the last `AdmissionStopped` said.
     """
 
     supervisor_pid: int
@@ -37,6 +37,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     started_mono_ns: int | None = None
     engine_causes: dict[str, int] = {}
     front_causes: dict[str, int] = {}
+    draining: bool = False
 
 
 class Probe(Struct, tag_field="kind", tag="probe"):
@@ -87,6 +88,18 @@ class AskReload(Struct, tag_field="kind", tag="ask_reload"):
     """The front's line: an operator wants the configuration read again."""
 
 
+class AdmissionStopped(Struct, tag_field="kind", tag="admission"):
+    """The front's line: an operator stopped admission (``on``) or allows it again. It holds for the next front too."""
+
+    on: bool
+
+
+class NoEngine(Struct, tag_field="kind", tag="no_engine"):
+    """The supervisor's line to the front: no engine will come any more, and why. It ends the daemon."""
+
+    reason: str
+
+
 class ReloadDone(Struct, tag_field="kind", tag="reload_done"):
     """The supervisor's line to the front: what became of a reload, whoever wanted it."""
 
@@ -94,8 +107,8 @@ class ReloadDone(Struct, tag_field="kind", tag="reload_done"):
     refused: bool
 
 
-ChildLine = ChildReport | Pulse | Reloaded | DeviceFault | AskReload
-SupervisorLine = SupervisorNote | Probe | Reload | ReloadDone
+ChildLine = ChildReport | Pulse | Reloaded | DeviceFault | AskReload | AdmissionStopped
+SupervisorLine = SupervisorNote | Probe | Reload | ReloadDone | NoEngine
 
 
 class Channel:

@@ -20,6 +20,8 @@ MAX_ID_CHARS: Final = 64
 MAX_MESSAGES: Final = 1024
 MAX_PROMPT_CHARS: Final = 4 * 1024 * 1024
 MAX_CHUNK_TOKENS: Final = 1_000_000
+MAX_DEADLINE_S: Final = 604_800.0
+"""A week: no request is older, and none may take longer."""
 MAX_TTL_S: Final = 604_800.0
 """A week: an override that is to stay longer has no end."""
 MAX_ENDPOINT_BYTES: Final = 107

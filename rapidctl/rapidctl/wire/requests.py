@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from rapidctl.wire.partition import PlanRequest
 from rapidctl.wire.protocol import (
     MAX_CHOICES,
+    MAX_DEADLINE_S,
     MAX_ID_CHARS,
     MAX_LOGPROBS,
     MAX_MESSAGES,
@@ -70,12 +71,14 @@ class ChatMessage(Struct, forbid_unknown_fields=True):
     content: Annotated[str, Meta(max_length=MAX_PROMPT_CHARS)]
 
 
-class Generate(_Request):
+class Generate(_Request, omit_defaults=True):
     """Open a stream: exactly one of ``prompt`` (raw text), ``messages`` (chat) and ``prompt_ids`` is set.
 
     ``id`` is the client's and idempotent: sending the same request again under a running id re-attaches, it
     never starts a second one. ``resume_ids`` holds, for each choice, the output ids the client already has
-    (after a front restart); they count as output and are not sent again.
+    (after a front restart); they count as output and are not sent again. Not null, it says that the request was
+    accepted before: no drain and no full queue refuses it. ``age_s`` is how long ago it was sent first: it keeps its
+    place in line and its deadline.
     The last five fields are known only so that they are refused as ``unsupported`` and not overlooked.
     """
 
@@ -89,9 +92,10 @@ class Generate(_Request):
         list[Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]], Meta(max_length=MAX_STOP_STRINGS)
     ] = []
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    deadline_s: Annotated[float, Meta(gt=0, le=604_800)] | None = None
+    deadline_s: Annotated[float, Meta(gt=0, le=MAX_DEADLINE_S)] | None = None
     slo_class: SloClass = "interactive"
     resume_ids: Annotated[list[bytes], Meta(max_length=MAX_CHOICES)] | None = None
+    age_s: Annotated[float, Meta(ge=0, le=MAX_DEADLINE_S)] = 0.0
     response_format: Raw | UnsetType = UNSET
     tools: Raw | UnsetType = UNSET
     tool_choice: Raw | UnsetType = UNSET

@@ -179,3 +179,28 @@ def test_one_connection_has_so_many_calls_for_the_engine_and_others_still_have_t
     other.send(wire.GetProfile(call=1))
     asked = [engine.expect(ipc.AskProfile) for _ in range(MAX_ASKED + 1)]
     assert len({one.token for one in asked}) == MAX_ASKED + 1
+
+
+def test_a_request_keeps_its_deadline_and_its_place_in_line_when_the_front_dies(rig: Rig) -> None:
+    """Both began anew: who had allowed seven seconds waited for seven more, behind all who came meanwhile."""
+    engine = engine_of(rig)
+    client, polled = client_of(rig)
+    client._now = lambda: rig.clock() / 1e9  # type: ignore[method-assign]
+    stream = client.submit(wire.Generate(id="r", prompt="hello", sampling=TOKENS, deadline_s=7), resume=True)
+    rig.until(lambda: stream.accepted is not None, polled)
+    arrived_ns = engine.submitted().arrival_mono_ns
+    rig.clock.advance(4)
+    engine.die()
+    rig.server.close()
+    rig.start()
+    engine = engine_of(rig)
+    rig.until(lambda: "r" in rig.front.serving.journal.streams, polled)
+    assert engine.submitted().arrival_mono_ns == arrived_ns
+    rig.clock.advance(2.9)
+    rig.server.turn(longest_ms=0)
+    assert "r" in rig.front.serving.journal.streams
+    rig.clock.advance(0.1)
+    rig.until(lambda: stream.ended is not None, polled)
+    assert isinstance(stream.ended, wire.Failed)
+    assert stream.ended.code == "deadline_exceeded"
+    client.close()

@@ -7,7 +7,7 @@ from rapidctl import wire
 from rapidctl.wire import PlanRequest
 from rapidd import ipc
 from support import messages, samples
-from support.front import Peer, Rig, ScriptedEngine
+from support.front import Peer, Rig, ScriptedEngine, note
 
 SPLIT = PlanRequest(mode="split", decode_units=1)
 VERBS: list[wire.Request] = [
@@ -210,6 +210,41 @@ def test_drain_refuses_new_work_lets_the_old_finish_and_can_be_taken_back(rig: R
     assert peer.ask(wire.GetStatus(call=2), wire.Status).state == "drained"
     assert peer.ask(wire.Drain(call=3, on=False), wire.ControlReply).text == "serving"
     rig.serves()
+
+
+def test_a_drain_holds_for_the_next_front_which_lets_in_who_was_let_in_before(rig: Rig) -> None:
+    """It forgot the drain; had it not, streams that were to be finished would have been refused."""
+    peer, _ = rig.ready()
+    peer.ask(wire.Drain(call=1), wire.ControlReply)
+    assert ipc.AdmissionStopped(True) in map(ipc.decode_child, rig.supervisor.lines())
+    peer.vanish()
+    rig.engines[0].die()
+    rig.server.close()
+    rig.start()
+    rig.supervisor.send(note(4242, draining=True))
+    peer, engine = rig.ready()
+    peer.send(wire.Generate(id="new", prompt="x"))
+    assert peer.fails().code == "draining"
+    peer.generate("old", resume_ids=[b""])
+    engine.say(engine.submitted().rid, "ok", "length")
+    assert peer.expect(wire.Finished).id == "old"
+    assert peer.ask(wire.Drain(call=2, on=False), wire.ControlReply).text == "serving"
+    rig.supervisor.send(note(4242, draining=True))  # sent before it heard of that
+    rig.serves()
+
+
+def test_without_any_engine_to_come_everybody_is_told_at_once(rig: Rig) -> None:
+    """The front drained for as long as it may, and was killed before it told anybody."""
+    peer, engine = rig.ready()
+    peer.generate("r")
+    engine.die()
+    rig.supervisor.send(ipc.NoEngine("device fault: Xid 79"))
+    failed = peer.expect(wire.Failed)
+    assert (failed.id, failed.code, failed.message) == ("r", "engine_lost", "device fault: Xid 79")
+    peer.send(wire.Generate(id="new", prompt="x"))
+    assert peer.fails().code == "draining"
+    rig.front.stop()
+    assert rig.front.stopped
 
 
 def test_a_stop_waits_for_live_requests_and_then_tells_the_rest(rig: Rig) -> None:

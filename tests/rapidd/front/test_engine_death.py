@@ -7,11 +7,7 @@ from rapidctl import wire
 from rapidctl.wire import Sampling
 from rapidd import ipc
 from support import samples
-from support.front import Peer, Rig, ScriptedEngine
-
-
-def note(engine_pid: int | None, state: str = "ready", detail: str = "") -> ipc.SupervisorNote:
-    return ipc.SupervisorNote(1, engine_pid, state, detail, None, 0, 0)  # type: ignore[arg-type]
+from support.front import Peer, Rig, ScriptedEngine, note
 
 
 def state_of(peer: Peer) -> wire.Status:

@@ -103,6 +103,36 @@ def test_its_id_is_taken_and_it_can_be_cancelled_meanwhile(rig: Rig, pair: tuple
     rig.serves()
 
 
+def test_a_client_that_lost_its_connection_meanwhile_still_gets_it(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
+    """It was told ``duplicate_id``, and nobody got what was encoded."""
+    peer, engine = pair
+    with busy_encoder(rig):
+        peer.send(wire.Generate(id="r", prompt=LONG))
+        peer.ask(wire.Ping(), wire.Pong)
+        left = [client.identity for client in rig.front.clients]
+        peer.vanish()
+        rig.until_unreachable(left)
+        back = Peer(rig)
+        back.hello()
+        back.send(wire.Generate(id="r", prompt=LONG))
+        back.ask(wire.Ping(), wire.Pong)
+    back.expect(wire.Accepted)
+    engine.say(engine.submitted().rid, "ok", "length")
+    assert back.stream()[0] == "ok"
+
+
+def test_nobody_else_gets_it_while_its_client_is_there(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
+    peer, _ = pair
+    other = Peer(rig)
+    other.hello()
+    with busy_encoder(rig):
+        peer.send(wire.Generate(id="r", prompt=LONG))
+        peer.ask(wire.Ping(), wire.Pong)
+        other.send(wire.Generate(id="r", prompt=LONG))
+        assert other.fails().code == "duplicate_id"
+    assert peer.expect(wire.Accepted).id == "r"
+
+
 def test_it_counts_in_the_queue_meanwhile(rig: Rig, pair: tuple[Peer, ScriptedEngine]) -> None:
     """A thousand prompts of megabytes each could wait to be encoded, where the queue's tokens were bounded."""
     peer, _ = pair

@@ -72,7 +72,44 @@ def test_a_dead_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> N
         "front_restarts": 1,
         "engine_causes": {},
         "front_causes": {"exit": 1},
+        "draining": False,
     }
+
+
+def test_admission_that_an_operator_stopped_stays_so_when_the_front_dies(daemon: Daemon) -> None:
+    """The next front knew nothing of it, and let requests in to a machine that was being emptied."""
+    daemon.start()
+    daemon.until_ready()
+    front = daemon.pid("front")
+    os.kill(front, signal.SIGUSR2)
+    daemon.until("front", "note", lambda got: got["note"]["draining"])
+    os.kill(front, signal.SIGKILL)
+    assert daemon.until("front", "note", lambda got: got["pid"] != front)["note"]["draining"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"), [("sick", "must be reset"), ("serve,78", "cannot serve this configuration")]
+)
+def test_the_front_hears_why_no_engine_will_come_any_more(daemon: Daemon, engine: str, reason: str) -> None:
+    """It was killed after five seconds of a drain that nothing could finish, and told its streams nothing."""
+    daemon.start("stubborn", engine, "0.1")
+    if engine != "sick":
+        daemon.until_ready()
+        os.kill(daemon.pid("engine"), signal.SIGKILL)
+    assert reason in daemon.until("front", "no engine")["reason"]
+    assert daemon.end()[0] != 0
+
+
+def test_a_drain_does_not_wait_for_an_engine_that_cannot_come_back(daemon: Daemon) -> None:
+    """The front waited for its whole drain timeout."""
+    daemon.start("stubborn", "serve,78", "1000")
+    daemon.until_ready()
+    daemon.signal(signal.SIGTERM)
+    daemon.until("front", "told to stop")
+    os.kill(daemon.pid("engine"), signal.SIGKILL)
+    daemon.until("front", "no engine")
+    os.kill(daemon.pid("front"), signal.SIGKILL)
+    assert daemon.end()[0] == 0
 
 
 @pytest.mark.parametrize(("front", "engine"), [("78", "serve"), ("serve", "78"), ("serve", "serve,78")])
