@@ -11,7 +11,7 @@ import torch
 from rapid_kernels.packed import bound_kernel_caches
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.batch import Batch, BatchResult
-from rapidd.engine.defaults import CPU_DEFAULTS
+from rapidd.engine.defaults import CPU_DEFAULTS, DEPTH
 from rapidd.engine.lanes import LaneExecutor, Stream
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import cpu_peaks
@@ -28,8 +28,6 @@ from rapidd.telemetry.device import cpu_has_bfloat16, cpu_info, process_memory_b
 KV_SHARE: Final = 0.25
 KV_BYTES: Final = 2 << 30
 """The cache takes this share of the memory that is free once the weights are loaded, and at most so many bytes."""
-DEPTH: Final[dict[Lane, int]] = {"decode": 2, "prefill": 1}
-"""Batches in flight a lane. On a CPU a chunk takes far longer than forming the next one."""
 
 
 class CpuBackend:
@@ -125,7 +123,8 @@ def make_lanes(
         for size in sorted({*sizes, table.units_total}):
             own = cores[:size] if name == "decode" else cores[len(cores) - size :]
             streams[size] = Worker(f"{name}-{size}", _pinned(table, own), size, nice, on_done)
-        lanes[name] = LaneExecutor(name, streams, whole, run, DEPTH[name])
+        depth = CPU_DEFAULTS.prefill_depth if name == "prefill" else DEPTH
+        lanes[name] = LaneExecutor(name, streams, whole, run, depth)
     return lanes
 
 

@@ -9,6 +9,8 @@ from msgspec import Struct
 UNBOUNDED: Final = 1 << 62
 CPU_CONTEXT: Final = 8192
 """Default bound of the context on a CPU: longer prompts would take minutes."""
+DEPTH: Final = 2
+"""Batches in flight a lane: one runs while the next is queued behind it."""
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,8 @@ class Defaults(Struct, frozen=True, kw_only=True):
     itl_slo_s: float
     warmup_tokens: int
     """Of the prompt whose speed counts."""
+    prefill_depth: int = DEPTH
+    """Batches in flight on the prefill lane."""
     warmup_tails: tuple[int, ...] = ()
     """Lengths of shorter prompts, for which other kernels are chosen; they must be made before serving too."""
 
@@ -37,6 +41,7 @@ CPU_DEFAULTS: Final = Defaults(
     lone_chunk_s=2.5,
     itl_slo_s=0.3,
     warmup_tokens=256,
+    prefill_depth=1,  # a chunk takes far longer than forming the next one
 )
 GPU_DEFAULTS: Final = Defaults(
     block_tokens=64,

@@ -21,7 +21,7 @@ from rapidctl.wire import DeviceInfo, UnitGroup
 from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
-from rapidd.engine.defaults import GPU_DEFAULTS
+from rapidd.engine.defaults import DEPTH, GPU_DEFAULTS
 from rapidd.engine.device_stream import DeviceStream, Launcher, TorchQueue
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
@@ -39,8 +39,6 @@ from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 from rapidd.policy.profile import PromptWave
 
-DEPTH: Final = 2
-"""Batches in flight a lane: one runs while the next is queued behind it."""
 NUM_PLACES: Final = 3
 """Sets of static memory: streams on all units taking turns, decode's own streams, prefill's own streams."""
 MAX_BLOCKS: Final = 1 << 18

@@ -220,6 +220,7 @@ def setup_of(arguments: argparse.Namespace, profile: Profile, max_model_len: int
         max_chunk_s=defaults.max_chunk_s,
         lone_chunk_s=defaults.lone_chunk_s,
         max_chunk_tokens=defaults.max_chunk_tokens,
+        prefill_depth=defaults.prefill_depth,
         host_s=HOST_S,
         errors=_errors(arguments),
     )

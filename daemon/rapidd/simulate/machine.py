@@ -1,9 +1,9 @@
 """An engine without a device: two lanes on a virtual clock, everything above them the engine's own.
 
 A batch takes as long as the cost model says for what it holds. While the other lane runs too it goes on at its pace
-beside it, so a batch that overlaps for half of its time is slowed for half of its time. As in the engine, two batches
-may be in flight a lane, and the first token is seen when the chunk that computed it ends. Of the host's time only what
-starts a batch on an idle lane is modelled.
+beside it, so a batch that overlaps for half of its time is slowed for half of its time. As many batches may be in
+flight a lane as in the engine, and the first token is seen when the chunk that computed it ends. Of the host's time
+only what starts a batch on an idle lane is modelled.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import math
 from array import array
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
 from rapidctl.wire import Slo
 from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.defaults import DEPTH
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.realised import doing
 from rapidd.engine.request import LANES, Lane
@@ -30,9 +31,6 @@ from rapidd.policy.override import Control
 from rapidd.policy.pace import Load, Pace
 from rapidd.simulate.errors import EXACT, Errors
 from rapidd.simulate.load import Item
-
-DEPTH: Final = 2
-"""Batches in flight a lane, as the engine's lanes on a GPU."""
 
 
 class Setup(Struct, frozen=True, kw_only=True):
@@ -47,6 +45,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     max_chunk_s: float
     max_chunk_tokens: int
     lone_chunk_s: float | None = None
+    prefill_depth: int = DEPTH
+    """Batches in flight on the prefill lane."""
     host_s: float = 0.0
     """What the host needs to start a batch on a lane that is idle; behind a running batch it is hidden."""
     errors: Errors = EXACT
@@ -165,6 +165,7 @@ class Machine:
         )
         self._decode, self._prefill = _Lane(), _Lane()
         self._lanes = {"decode": self._decode, "prefill": self._prefill}
+        self._depths: dict[Lane, int] = {"decode": DEPTH, "prefill": setup.prefill_depth}
         self._now_s = 0.0
         self._places: defaultdict[str, float] = defaultdict(float)
         self._decisions = self._steps = self._changes = 0
@@ -255,7 +256,7 @@ class Machine:
         if plan.by_deadline:
             scheduler.give_way(now_ns, plan.prompt_time)
         for _ in range(2):
-            room = {name: len(self._lanes[name].queue) < DEPTH for name in LANES}
+            room = {name: len(self._lanes[name].queue) < self._depths[name] for name in LANES}
             batches = scheduler.schedule(plan, room)
             for batch in batches:
                 queue = self._lanes[batch.lane].queue

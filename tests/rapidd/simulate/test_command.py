@@ -7,6 +7,8 @@ import pytest
 
 from rapidctl.bench.trace import SHAPE_REQUESTS, Trace, shape_trace
 from rapidd.cli import main
+from rapidd.engine.defaults import CPU_DEFAULTS
+from rapidd.policy.library import SHIPPED
 from rapidd.policy.profile import save_profile
 from support.h100 import h100_8b
 
@@ -35,6 +37,23 @@ def test_a_run_prints_tables_and_one_json_line_last(profile: str, capsys: pytest
     told = [(run["policy"], run["itl_slo_s"], run["requests"]) for run in document["runs"]]
     assert told == [("auto", 0.025, 15), ("hybrid:512", 0.025, 15), ("auto", 0.05, 15), ("hybrid:512", 0.05, 15)]
     assert "mooncake_conversation  auto  ITL objective 25.0 ms, 15 requests" in out
+
+
+def test_on_a_cpu_an_urgent_prompt_waits_for_the_one_chunk_that_runs_on_a_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CPU's prefill lane has one chunk in flight, and so has the simulator's: with a second one behind it, as on a
+    GPU, a short prompt beside a long one waited three times as long as in the daemon."""
+    trace = tmp_path / "t.jsonl"
+    rows = ((0.0, 50, 2000), (1.0, 6000, 2), (8.4, 20, 2))  # decodes all the time; is being computed; is due first
+    line = '{"arrival_s": %g, "prompt_tokens": %d, "output_tokens": %d}\n'
+    trace.write_text("".join(line % row for row in rows), encoding="utf-8")
+    profile = SHIPPED / "amd-epyc-2-cores-smollm2-135m-float32.json"
+    assert simulate("--trace", str(trace), "--profile", str(profile), "--warmup", "8s") == 0
+    (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert "split 1" in run["places"]
+    assert run["ttft_s"]["n"] == 1
+    assert run["ttft_s"]["max"] < CPU_DEFAULTS.max_chunk_s / 2
 
 
 def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
