@@ -16,7 +16,10 @@ FAILS_BELOW: Final = 0.1
 
 
 class Ratio(Struct, frozen=True, kw_only=True):
-    """The reference over one baseline on one trace. ``fails``: the baseline is too far below to make a ratio of."""
+    """The reference over one baseline on one trace. ``fails``: the baseline is too far below to make a ratio of.
+
+    There is none either when one of the two had nothing in some repeat: without that repeat it would be another's.
+    """
 
     trace: str
     baseline: str
@@ -28,12 +31,13 @@ class Ratio(Struct, frozen=True, kw_only=True):
 
 
 class Mean(Struct, frozen=True, kw_only=True):
-    """Over the traces on which the baseline does not fail; null without any."""
+    """Over the traces that have a ratio; null without any. ``without``: those that have none, though nothing fails."""
 
     baseline: str
     mean: float | None
     traces: int
     failed: int
+    without: int
 
 
 class Compared(Struct, frozen=True):
@@ -73,7 +77,7 @@ def ratios(trace: str, figures: Figures, reference: str) -> list[Ratio]:
             (high, low) for repeat, high in over.items() if high is not None and (low := under.get(repeat)) is not None
         ]
         fails = bool(pairs) and sum(low for _, low in pairs) < FAILS_BELOW * sum(high for high, _ in pairs)
-        values = [] if fails else [high / low for high, low in pairs if low > 0]
+        values = [] if fails or any(0 in pair for pair in pairs) else [high / low for high, low in pairs]
         found.append(
             Ratio(
                 trace=trace,
@@ -95,5 +99,7 @@ def means(found: Sequence[Ratio]) -> list[Mean]:
         own = [ratio for ratio in found if ratio.baseline == baseline]
         values = [ratio.mean for ratio in own if ratio.mean is not None]
         failed = sum(ratio.fails for ratio in own)
-        result.append(Mean(baseline=baseline, mean=geometric_mean(values), traces=len(values), failed=failed))
+        without = len(own) - len(values) - failed
+        mean = geometric_mean(values)
+        result.append(Mean(baseline=baseline, mean=mean, traces=len(values), failed=failed, without=without))
     return result

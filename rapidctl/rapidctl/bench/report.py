@@ -143,8 +143,9 @@ def show_ratios(compared: Compared, out: Out) -> None:
         for ratio in compared.ratios
     ]
     for mean in compared.means:
-        failed = f"fails on {mean.failed}" if mean.failed else ""
-        rows.append(["geometric mean", mean.baseline, _times(mean.mean), failed, f"traces: {mean.traces}"])
+        left_out = (("fails on", mean.failed), ("no ratio on", mean.without))
+        told = ", ".join(f"{what} {count}" for what, count in left_out if count)
+        rows.append(["geometric mean", mean.baseline, _times(mean.mean), told, f"traces: {mean.traces}"])
     out.table([f"{compared.figure}: {compared.reference} over", "", ">ratio", "min..max", ">n"], rows)
     if compared.unbounded:
         out.text(

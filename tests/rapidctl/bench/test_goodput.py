@@ -103,6 +103,33 @@ def test_a_reference_of_nothing_has_no_ratio() -> None:
     assert (found[0].mean, found[0].fails) == (None, False)
 
 
+COUNTS = st.integers(0, 3).map(float)
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=4))
+def test_a_repeat_in_which_one_of_the_two_had_nothing_is_not_dropped_from_the_ratio(
+    pairs: list[tuple[float, float]],
+) -> None:
+    """With 100, 100 and 100 requests met over 100, 0 and 0 the ratio was told as 1, from 1 to 1, of three repeats."""
+    figures = {"auto": dict(enumerate(a for a, _ in pairs)), "hybrid": dict(enumerate(b for _, b in pairs))}
+    (found,) = ratios("t", figures, "auto")
+    if any(0 in pair for pair in pairs) or found.fails:
+        assert (found.mean, found.low, found.high) == (None, None, None)
+    else:
+        each = [a / b for a, b in pairs]
+        assert (found.low, found.high, found.n) == (min(each), max(each), len(pairs))
+
+
+def test_a_trace_without_a_ratio_is_counted_beside_the_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    """A trace on which the reference met nothing was left out of its mean, and nobody was told."""
+    bad = ratios("bad", {"auto": {0: 0.0, 1: 0.0}, "hybrid": {0: 50.0, 1: 60.0}}, "auto")
+    good = ratios("good", {"auto": {0: 60.0, 1: 60.0}, "hybrid": {0: 30.0, 1: 30.0}}, "auto")
+    found = means([*bad, *good])
+    assert [(mean.traces, mean.failed, mean.without) for mean in found] == [(1, 0, 1)]
+    show_ratios(Compared("goodput", "auto", [*bad, *good], found), Out(json=False, color="never"))
+    assert "no ratio on 1" in capsys.readouterr().out
+
+
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=5, unique=True), st.integers(0, 20))
 def test_everybody_runs_once_a_repeat_and_goes_first_in_turn(policies: list[str], repeat: int) -> None:
     assert sorted(order(policies, repeat)) == sorted(policies)
