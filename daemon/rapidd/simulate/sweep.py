@@ -229,6 +229,9 @@ def markdown(results: Sequence[Goodput]) -> str:
     worse = sum(v.best_at_ceiling and not v.auto_at_ceiling for v in found)
     if worse and "auto" in arms:
         lines.append(f"Cells in which a static arm ends there and auto below it, worse and in no mean: {worse}.")
+    unserved = sum(v.auto is None and v.best_static is not None and not v.best_at_ceiling for v in found)
+    if unserved and "auto" in arms:
+        lines += ["", f"Cells that a static arm serves and auto does not, worse and in no mean: {unserved}."]
     return "\n".join(lines)
 
 

@@ -124,6 +124,16 @@ def test_only_static_arms_that_were_tried_serve_nothing() -> None:
     assert "| t | 25 | 1.80 | - | - | - |" in markdown([result("rapid", 1.0), result("auto", 1.8)])
 
 
+def test_cells_that_only_a_static_arm_serves_are_counted_beside_the_mean() -> None:
+    """They have no ratio, so a sweep told of a geometric mean of the cells that `auto` serves, and of no other."""
+    lost = [result("hybrid:512", 2.0, "lost"), result("auto", None, "lost")]
+    found = [*lost, result("hybrid:512", 2.0), result("auto", 4.0)]
+    assert "| geometric mean | | | | 2.00 | 2.00 |" in markdown(found)
+    assert "Cells that a static arm serves and auto does not, worse and in no mean: 1." in markdown(found)
+    assert "in no mean" not in markdown(found[2:])
+    assert "in no mean" not in markdown([result("hybrid:512", 2.0)]), "it was not tried"
+
+
 def test_a_goodput_at_the_search_s_ceiling_is_a_bound_and_in_no_ratio_and_no_mean() -> None:
     easy = [result("hybrid:512", 50.0, "easy", at_ceiling=True), result("auto", 50.0, "easy", at_ceiling=True)]
     best = [
