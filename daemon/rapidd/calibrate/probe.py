@@ -168,7 +168,7 @@ class Probe:
         started, is_settled = self._clock(), self._manner.settle_s == 0
         with self._nothing_left_behind():
             while True:
-                is_over = _seen_enough(_wholly_beside(spans), self._clock() - started)
+                is_over = is_settled and _seen_enough(_wholly_beside(spans), self._clock() - started)
                 if is_over and prefill.idle:
                     break
                 self._fill(decode, batches["decode"])

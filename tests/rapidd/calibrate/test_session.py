@@ -135,6 +135,18 @@ def test_both_lanes_count_once_the_clock_has_fallen(units: int) -> None:
     assert found.chunk_s == pytest.approx(law_device.beside("prefill", law_device.prefill_law(512, 0, other), other))
 
 
+def test_both_lanes_wait_for_the_clock_however_quick_their_batches_are() -> None:
+    """Of a small model enough were seen beside each other within 25 ms: all of them before the clock had fallen."""
+
+    def quick(batch: Batch, is_beside: bool) -> float:
+        return (1.5e-3 if batch.lane == "decode" else 8e-3) * (0.88 if device.seconds() < 0.08 else 1.0)
+
+    device = LawDevice(quick)
+    found = probe_of(device, settle_s=0.1).beside(Step(32, 1024), Chunk(512, 0), 132)
+    assert found is not None
+    assert (found.step_s, found.chunk_s) == pytest.approx((1.5e-3, 8e-3))
+
+
 def test_rows_have_blocks_and_slots_of_their_own() -> None:
     device = LawDevice()
     probe_of(device).beside(Step(8, 1000), Chunk(128, 640), 132)
