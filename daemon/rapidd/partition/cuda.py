@@ -62,6 +62,7 @@ class CudaPartitions:
             step = int(getattr(self._resource.sm, "smCoscheduledAlignment", 0)) or self._default_step()
             least = int(getattr(self._resource.sm, "minSmPartitionSize", 0)) or step
             splits = share(self._units, step, least)
+            why = None if splits else f"{self._units} SMs cannot be split: each side needs at least {least}"
         except DeviceError as error:
             if self._limited:
                 raise DeviceError(

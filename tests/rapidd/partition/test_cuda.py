@@ -58,6 +58,14 @@ def test_fewer_units_are_split_among_themselves() -> None:
     assert [group.units for group in partitions.split(16)] == [16, 48]
 
 
+@pytest.mark.parametrize(("units", "limit"), [(8, None), (14, None), (132, 8)])
+def test_too_few_units_for_two_sides_are_not_split_and_the_table_says_why(units: int, limit: int | None) -> None:
+    """`rapidctl partition show` read "splits none: None", and the doctor "decode may get" with nothing behind it."""
+    table = CudaPartitions(compute_units=limit, driver=FakeDriver(units)).table
+    assert table.splits == ()
+    assert table.unsupported == f"{limit or units} SMs cannot be split: each side needs at least 8"
+
+
 def test_units_that_the_driver_would_round_are_refused() -> None:
     """It gives 24 where 20 are asked for."""
     with pytest.raises(DeviceError, match="20 of the device's 132 SMs cannot be had: the driver gave 24 SMs") as error:
