@@ -134,14 +134,21 @@ class Worker:
         self._on_done = on_done
         self._queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._team: list[int] = []
+        self._error: Exception | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def submit(self, call: Callable[[], T], after: Waitable | None = None) -> Task[T]:
-        """Queue ``call``; it starts when ``after``, a task of another worker, has ended."""
+        """Queue ``call``; it starts when ``after``, a task of another worker, has ended.
+
+        Raises DeviceError when the worker cannot start: its cores may have been taken from this process since.
+        """
         if not self._ready.is_set():
             self._thread.start()
             self._ready.wait()
+        if self._error is not None:
+            why = f"worker {self._thread.name} cannot have cores {self._cores}: {self._error}"
+            raise DeviceError(why) from self._error
         task = Task(call, after)
         self._queue.put(task)
         return task
@@ -162,6 +169,16 @@ class Worker:
         return lambda: task.done
 
     def _main(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:  # handed to whoever started it
+            self._error = error
+        self._ready.set()
+        while self._error is None and (task := self._queue.get()) is not None:
+            task.run()
+            self._on_done()
+
+    def _begin(self) -> None:
         before = _thread_ids()
         if self._cores is not None:
             os.sched_setaffinity(0, self._cores)
@@ -171,10 +188,6 @@ class Worker:
         assert torch.get_num_threads() == self.num_threads  # fixes this thread's count: see the module's head
         _start_team()
         self._team = sorted({threading.get_native_id(), *(_thread_ids() - before)})
-        self._ready.set()
-        while (task := self._queue.get()) is not None:
-            task.run()
-            self._on_done()
 
 
 def _start_team() -> None:

@@ -100,6 +100,19 @@ def test_a_probe_starts_a_worker_that_has_not_run_yet() -> None:
     worker.close()
 
 
+def test_a_worker_whose_cores_are_gone_says_so_instead_of_being_waited_for() -> None:
+    """Workers of splits start hours after the cores were listed, and a control group's may be others by then. The
+    engine's loop hung until the supervisor aborted it."""
+    worker = Worker("decode-1", [100_000], 1, 0, lambda: None)
+    asked = threading.Thread(target=pytest.raises, args=(DeviceError, worker.submit, lambda: None), daemon=True)
+    asked.start()
+    asked.join(10)
+    assert not asked.is_alive()
+    with pytest.raises(DeviceError, match=r"worker decode-1 cannot have cores \[100000\]: .*Invalid argument"):
+        worker.submit(lambda: None)
+    worker.close()
+
+
 def test_a_task_starts_only_after_the_one_it_follows_on_another_worker() -> None:
     first = Worker("first", None, 1, 0, lambda: None)
     second = Worker("second", None, 1, 0, lambda: None)
