@@ -28,14 +28,16 @@ class HipSensors:
             log.info(f"the GPU's sensors are read from sysfs alone: {self._amd.why_no_amdsmi}", event="sensors")
         self._ras = folder / "ras"
         self._uncorrected = self._read_uncorrected()
+        """Errors by block, as last told; what a block tells at first is history, whenever that is."""
 
     def read(self) -> DeviceSensors:
         """All sensors now, and the blocks whose uncorrected errors became more since the reading before."""
-        before, self._uncorrected = self._uncorrected, self._read_uncorrected()
+        before, now = self._uncorrected, self._read_uncorrected()
+        self._uncorrected = before | now
         faults = tuple(
-            f"RAS: {count - before.get(block, 0)} uncorrected errors in {block}"
-            for block, count in self._uncorrected.items()
-            if count > before.get(block, 0)
+            f"RAS: {count - before[block]} uncorrected errors in {block}"
+            for block, count in now.items()
+            if count > before.get(block, count)
         )
         return structs.replace(self._amd.read(), faults=faults, remedy="restart" if faults else "none")
 
@@ -44,7 +46,7 @@ class HipSensors:
         self._amd.close()
 
     def _read_uncorrected(self) -> dict[str, int]:
-        """Errors by block; a block whose file cannot be read keeps none."""
+        """Errors by block; of a block whose file cannot be read none are known."""
         counts = {}
         for path in sorted(self._ras.glob(f"*{_SUFFIX}")):
             lines = (line.partition(":") for line in (read_text(path) or "").splitlines())

@@ -81,3 +81,27 @@ def test_counts_that_cannot_be_read_are_no_fault(tmp_path: Path, text: str) -> N
     write(tmp_path, {f"{PCI}/ras/umc_err_count": text})
     gpu = sensors(tmp_path)
     assert gpu.read().faults == ()
+
+
+def test_a_count_that_could_not_be_read_for_a_while_is_told_for_what_it_grew_meanwhile(tmp_path: Path) -> None:
+    """amdgpu takes its files away while it resets a GPU. When they came back the whole count was a fault, for which the
+    engine was restarted."""
+    write_gpu(tmp_path)
+    ras(tmp_path, umc=5)
+    gpu = sensors(tmp_path)
+    path = tmp_path / PCI / "ras/umc_err_count"
+    for count, faults in ((5, ()), (7, ("RAS: 2 uncorrected errors in umc",))):
+        path.unlink()
+        assert gpu.read().faults == ()
+        ras(tmp_path, umc=count)
+        assert gpu.read().faults == faults
+
+
+def test_a_count_that_could_be_read_only_later_is_history_too(tmp_path: Path) -> None:
+    """A new engine's sensors are opened while the GPU may still be resetting."""
+    write_gpu(tmp_path)
+    gpu = sensors(tmp_path)
+    ras(tmp_path, umc=5)
+    assert gpu.read().faults == ()
+    ras(tmp_path, umc=6)
+    assert gpu.read().faults == ("RAS: 1 uncorrected errors in umc",)
