@@ -54,5 +54,5 @@ class HipProbe:
         with torch.cuda.stream(stream):
             out = torch.zeros((self._programs, 2), dtype=torch.int32, device="cuda")
             place_kernel[(self._programs,)](out, HAS_XCC_ID=self._architecture != "gfx90a", num_warps=1)
-        stream.synchronize()
-        return {read_place(hw_id, xcc_id, self._architecture) for hw_id, xcc_id in out.tolist()}
+            registers = out.tolist()  # on this stream: a thread's own is the NULL stream, which would join the lanes
+        return {read_place(hw_id, xcc_id, self._architecture) for hw_id, xcc_id in registers}
