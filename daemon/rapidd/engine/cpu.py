@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import psutil
 import torch
 
 from rapid_kernels.packed import bound_kernel_caches
@@ -23,7 +22,7 @@ from rapidd.partition.cpu import PREFILL_NICE, Worker, cpu_table
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.plan import Plan
 from rapidd.policy.profile import PromptWave
-from rapidd.telemetry.device import cpu_has_bfloat16, cpu_info, process_memory_bytes
+from rapidd.telemetry.device import available_memory_bytes, cpu_has_bfloat16, cpu_info, process_memory_bytes
 
 KV_SHARE: Final = 0.25
 KV_BYTES: Final = 2 << 30
@@ -68,13 +67,13 @@ class CpuBackend:
 
     def kv_blocks(self, model: Llama, sizes: Sizes) -> int:
         """See `Backend`."""
-        budget = min(KV_SHARE * psutil.virtual_memory().available, KV_BYTES)
+        budget = min(KV_SHARE * available_memory_bytes(), KV_BYTES)
         return int(budget / model.cache_layout(1, sizes.block_tokens).bytes_per_block)
 
     def make_lanes(self, model: Llama, sizes: Sizes, kv_blocks: int, report: Report) -> dict[Lane, LaneExecutor]:
         """See `Backend`. Raises ConfigError for a cache that does not fit."""
         needed = model.cache_layout(1, sizes.block_tokens).bytes_per_block * (kv_blocks + 1)
-        if needed > (free := psutil.virtual_memory().available):
+        if needed > (free := available_memory_bytes()):
             raise ConfigError(
                 [
                     f"engine.kv-blocks: {kv_blocks} blocks of KV cache take {needed / 2**30:,.1f} GiB, and "

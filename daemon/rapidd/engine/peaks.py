@@ -11,10 +11,10 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
-import psutil
 import torch
 
 from rapidd.engine.meter import Peaks
+from rapidd.telemetry.device import available_memory_bytes
 
 REPEATS: Final = 3
 CPU_READ_BYTES: Final = 128 << 20
@@ -27,7 +27,7 @@ GPU_PRODUCT: Final = 8192
 
 def cpu_peaks(dtype: torch.dtype) -> Peaks:
     """With the calling thread's team of threads; some tens of milliseconds. Nulls where memory is short."""
-    if psutil.virtual_memory().available < 8 * CPU_READ_BYTES:
+    if available_memory_bytes() < 8 * CPU_READ_BYTES:
         return Peaks()
     a, b = (torch.ones(CPU_PRODUCT, CPU_PRODUCT, dtype=dtype) for _ in range(2))
     product_s = _best(lambda: torch.matmul(a, b))
