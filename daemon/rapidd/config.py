@@ -5,12 +5,15 @@ reported at once, each with its file and key. "auto" is resolved into a new conf
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from rapidd.errors import ConfigError
+
+GIVE_WAY_S: Final = 30.0
+MAX_GIVE_WAY_S: Final = 3600.0
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -79,6 +82,8 @@ class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     profile: str | None = None
     refuse_hopeless: bool = False
     """Refuse an interactive request whose TTFT is predicted far beyond its objective; it is counted either way."""
+    give_way_s: Annotated[float, Meta(ge=0, le=MAX_GIVE_WAY_S)] = GIVE_WAY_S
+    """For which a prompt that cannot be in time lets others go first: long enough for a burst. 0: not at all."""
 
 
 class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

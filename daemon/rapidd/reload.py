@@ -19,6 +19,7 @@ HOT: Final = frozenset(
         "engine.policy",
         "log.format",
         "log.level",
+        "policy.give-way-s",
         "policy.refuse-hopeless",
         "server.load-timeout-s",
         "server.max-waiting-requests",

@@ -120,6 +120,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         slo=resolve_slo(config.slo, backend.info.kind),
         max_chunk_s=config.engine.max_chunk_s or backend.defaults.max_chunk_s,
         max_chunk_tokens=backend.defaults.max_chunk_tokens,
+        give_way_s=config.policy.give_way_s,
     )
     scheduler, pace = _make_scheduler(config, parts, calibration, limits)
     patience_s = PATIENCE * _warm_up_lanes(parts, pace)

@@ -171,7 +171,7 @@ class Engine:
             if done.code is not None:
                 return f"engine.policy: {done.text}"
         slo = resolve_slo(config.slo, self._hello.device.kind)
-        self._limits = replace(self._limits, slo=slo)
+        self._limits = replace(self._limits, slo=slo, give_way_s=config.policy.give_way_s)
         self._pace.itl_slo_s = slo.itl_s
         self._config = config
         log.start(config.log, "engine")
@@ -294,7 +294,7 @@ class Engine:
             self._applying = True
             self._state_epoch = self._control.epoch
         if plan.by_deadline:
-            self._scheduler.give_way(now, plan.prompt_time)
+            self._scheduler.give_way(now, self._limits.give_way_ns, plan.prompt_time)
         launched = False
         for _ in range(2):  # serial mode gives one batch at a time; a lane may take a second one behind it
             room = {name: lane.room for name, lane in self._lanes.items()}

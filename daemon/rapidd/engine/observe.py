@@ -24,11 +24,18 @@ class Limits(Struct, frozen=True, kw_only=True):
     slo: Slo
     max_chunk_s: float
     max_chunk_tokens: int
+    give_way_s: float
+    """`policy.give-way-s`."""
 
     @property
     def itl_slo_s(self) -> float:
         """The objective for decode steps."""
         return self.slo.itl_s
+
+    @property
+    def give_way_ns(self) -> int:
+        """For which a prompt that cannot be in time lets others go first; 0: not at all."""
+        return int(self.give_way_s * 1e9)
 
     def due_ns(self, arrival_ns: int, prompt_tokens: int) -> int:
         """When the first token of a request is due."""

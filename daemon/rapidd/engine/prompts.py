@@ -13,8 +13,6 @@ from typing import Final
 from rapidd.engine.request import PRIORITY_NS, Request
 from rapidd.policy.plan import PromptTime
 
-GIVE_WAY_NS: Final = 30_000_000_000
-"""How much later a prompt that misses its due time counts as due: long enough for a burst, and bounded."""
 PROMPTS_SEEN: Final = 32
 """Prompts, most urgent first, whose due times count: the rest is due later or late already."""
 
@@ -42,16 +40,16 @@ class Prompts:
         del self.ordered[index]
         self.tokens -= request.prefill_target - request.scheduled
 
-    def give_way(self, now_ns: int, time: PromptTime | None = None) -> None:
-        """Who is past the due time lets those go first that can still be in time, once, for `GIVE_WAY_NS`.
+    def give_way(self, now_ns: int, for_ns: int, time: PromptTime | None = None) -> None:
+        """Who is past the due time lets those go first that can still be in time: counts as due ``for_ns`` later, once.
 
         With ``time``, what prompts take under the plan in force, also who is about to be: see `_spare`.
         """
         while self.ordered and self.ordered[0].due_ns <= now_ns and not self.ordered[0].gave_way:
-            self._postpone(self.ordered[0])
+            self._postpone(self.ordered[0], for_ns)
         if time is not None:
             for request in self._spare(now_ns, time):
-                self._postpone(request)
+                self._postpone(request, for_ns)
 
     def _spare(self, now_ns: int, time: PromptTime) -> list[Request]:
         """The fewest without which the others are in time, as predicted.
@@ -80,10 +78,10 @@ class Prompts:
                 found.append(longest[1])
         return found
 
-    def _postpone(self, request: Request) -> None:
+    def _postpone(self, request: Request, by_ns: int) -> None:
         del self.ordered[bisect_left(self.ordered, urgency(request), key=urgency)]
         request.gave_way = True
-        request.due_ns += GIVE_WAY_NS
+        request.due_ns += by_ns
         insort(self.ordered, request, key=urgency)
 
     def check(self, prompts: Iterable[Request]) -> None:

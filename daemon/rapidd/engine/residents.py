@@ -122,10 +122,10 @@ class Residents:
         ordered = self._prompts.ordered
         return ordered[0].scheduled + ordered[0].spared if ordered else 0
 
-    def give_way(self, now_ns: int, time: PromptTime | None = None) -> None:
+    def give_way(self, now_ns: int, for_ns: int, time: PromptTime | None = None) -> None:
         """See `Prompts.give_way`."""
         self._may_hash = HASHED_A_TURN
-        self._prompts.give_way(now_ns, time)
+        self._prompts.give_way(now_ns, for_ns, time)
 
     def _in_turn(self, by_deadline: bool) -> Iterator[Request]:
         """Prompts in the order in which they may have the chunk. Each is looked up when its turn comes.

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from rapidd.config import GIVE_WAY_S, MAX_GIVE_WAY_S
+
 KV_TOKENS: Final = 450_000
 """Of the default cache: what an 8B model in 16 bits leaves of 80 GB."""
 CONTEXT: Final = 24_576
@@ -70,6 +72,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--kv-blocks", type=_count, metavar="N", help=f"size of the KV cache ({KV_TOKENS} tokens)")
     add("--max-batch-requests", type=_count, metavar="N", help="running at once (the device's default)")
+    add("--give-way", type=_seconds, default=GIVE_WAY_S, metavar="S", help=f"policy.give-way-s ({GIVE_WAY_S:g})")
     what = "of all batches, or of one kind: hybrid/mixed=0.08; may be repeated"
     add("--jitter", action="append", default=[], metavar="[WHAT=]X", help=f"mean relative error, 0.03, {what}")
     add("--jitter-run", type=_count, default=1, metavar="N", help="batches of a lane in a row that err alike (1)")
@@ -88,6 +91,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 1 / FACTOR <= value <= FACTOR:
         raise argparse.ArgumentTypeError(f"must be within {1 / FACTOR:g} and {FACTOR:,}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_GIVE_WAY_S:
+        raise argparse.ArgumentTypeError(f"must be within 0 and {MAX_GIVE_WAY_S:g}")
     return value
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from rapidctl.wire import Slo
+from rapidd.config import GIVE_WAY_S
 from rapidd.engine.batch import Batch, BatchResult
 from rapidd.engine.defaults import DEPTH
 from rapidd.engine.observe import Limits, policy_state
@@ -47,6 +48,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     lone_chunk_s: float | None = None
     prefill_depth: int = DEPTH
     """Batches in flight on the prefill lane."""
+    give_way_s: float = GIVE_WAY_S
     host_s: float = 0.0
     """What the host needs to start a batch on a lane that is idle; behind a running batch it is hidden."""
     errors: Errors = EXACT
@@ -142,7 +144,12 @@ class Machine:
         self._margin = calibration.margin
         self._cost = predictor.cost
         self._setup = setup
-        self._limits = Limits(slo=setup.slo, max_chunk_s=setup.max_chunk_s, max_chunk_tokens=setup.max_chunk_tokens)
+        self._limits = Limits(
+            slo=setup.slo,
+            max_chunk_s=setup.max_chunk_s,
+            max_chunk_tokens=setup.max_chunk_tokens,
+            give_way_s=setup.give_way_s,
+        )
         self.control = Control(policy, setup.table)
         self.control.know(predictor)
         pace = Pace(
@@ -254,7 +261,7 @@ class Machine:
         self._changes += before is not None and not plan.same_place(before)
         control.notices.clear()
         if plan.by_deadline:
-            scheduler.give_way(now_ns, plan.prompt_time)
+            scheduler.give_way(now_ns, self._limits.give_way_ns, plan.prompt_time)
         for _ in range(2):
             room = {name: len(self._lanes[name].queue) < self._depths[name] for name in LANES}
             batches = scheduler.schedule(plan, room)

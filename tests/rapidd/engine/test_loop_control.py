@@ -105,6 +105,16 @@ def test_a_reload_changes_the_policy_as_an_operator_would_or_nothing(bench: Benc
     assert (engine._control.policy, engine._control.epoch) == (config.engine.policy, epoch + 2)
 
 
+def test_a_reload_changes_for_how_long_late_prompts_give_way(bench: Bench) -> None:
+    engine = bench.engine
+    config = engine._config
+    assert engine._limits.give_way_ns == 30 * 10**9
+    for number, give_way_s in enumerate((0.5, config.policy.give_way_s)):
+        changed = replace(config, policy=replace(config.policy, give_way_s=give_way_s))
+        engine._supervised(ipc.Reload(number, changed))
+        assert engine._limits.give_way_ns == int(give_way_s * 1e9)
+
+
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """An engine with a profile of its own device and model, whose times are another device's."""

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from bench.storm.machine import DUE, HYBRID, PAUSED, Machine, expected_output, make_request
 from rapidd.engine.observe import needed_tokens_per_s
-from rapidd.engine.prompts import GIVE_WAY_NS
 from rapidd.engine.request import BATCH_PATIENCE_NS
 from rapidd.policy.plan import Plan, PromptTime
 from support.machine import busy_machine, first_rows, kinds
+
+SECOND_A_TOKEN = PromptTime(1.0, 0.0)
+GIVE_WAY_NS = 30 * 10**9
 
 
 def test_prompts_are_computed_in_order_of_arrival_unless_the_plan_says_of_due_times() -> None:
@@ -37,15 +39,12 @@ def test_a_prompt_past_its_due_time_gives_way_once_and_for_a_bounded_time() -> N
     machine = Machine(60, bound=6)
     for rid, due_ns in ((1, 100), (2, 500)):
         machine.scheduler.add(make_request(rid, list(range(10)), due_ns=due_ns))
-    machine.scheduler.give_way(99)
+    machine.scheduler.give_way(99, GIVE_WAY_NS)
     assert [r.rid for r in machine.scheduler.prompts] == [1, 2]
-    machine.scheduler.give_way(100)
+    machine.scheduler.give_way(100, GIVE_WAY_NS)
     assert [(r.rid, r.due_ns) for r in machine.scheduler.prompts] == [(2, 500), (1, 100 + GIVE_WAY_NS)]
-    machine.scheduler.give_way(2 * GIVE_WAY_NS)
+    machine.scheduler.give_way(2 * GIVE_WAY_NS, GIVE_WAY_NS)
     assert [r.rid for r in machine.scheduler.prompts] == [1, 2], "who gave way once does not again"
-
-
-SECOND_A_TOKEN = PromptTime(1.0, 0.0)
 
 
 def in_line(machine: Machine) -> list[int]:
@@ -56,12 +55,22 @@ def test_the_longest_of_prompts_that_cannot_all_be_in_time_gives_way() -> None:
     machine = Machine(60, bound=6)
     for rid, tokens, due_s in ((1, 3, 4), (2, 9, 10), (3, 4, 11)):
         machine.scheduler.add(make_request(rid, list(range(tokens)), due_ns=due_s * 10**9))
-    machine.scheduler.give_way(0)
+    machine.scheduler.give_way(0, GIVE_WAY_NS)
     assert in_line(machine) == [1, 2, 3], "nobody is late yet, and nobody said how long prompts take"
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert in_line(machine) == [1, 3, 2]
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert in_line(machine) == [1, 3, 2], "the others are in time now"
+
+
+def test_who_gives_way_for_no_time_keeps_its_place() -> None:
+    """What an operator chooses for whom the last one matters as much as how many are in time."""
+    machine = Machine(60, bound=6)
+    for rid, tokens, due_s in ((1, 3, 4), (2, 9, 10), (3, 4, 11)):
+        machine.scheduler.add(make_request(rid, list(range(tokens)), due_ns=due_s * 10**9))
+    machine.scheduler.give_way(0, 0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(5 * 10**9, 0, SECOND_A_TOKEN)
+    assert in_line(machine) == [1, 2, 3]
 
 
 def test_a_prompt_that_has_begun_counts_with_what_is_left_of_it() -> None:
@@ -70,7 +79,7 @@ def test_a_prompt_that_has_begun_counts_with_what_is_left_of_it() -> None:
     assert first_rows(machine, DUE) == [1]
     machine.complete("decode")
     machine.scheduler.add(make_request(2, [1] * 7, due_ns=10 * 10**9 + 1))
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert in_line(machine) == [1, 2], "the longer one of the two has less left, and gives nobody way"
     assert machine.scheduler.prompts[1].gave_way
 
@@ -88,7 +97,7 @@ def test_a_prompt_does_not_give_way_to_one_of_lower_priority() -> None:
     machine = Machine(60, bound=6)
     machine.scheduler.add(make_request(1, [1] * 9, priority=1, due_ns=9 * 10**9))
     machine.scheduler.add(make_request(2, [1] * 2, priority=0, due_ns=10 * 10**9))
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(1, False), (2, True)]
 
 
@@ -105,7 +114,7 @@ def test_as_few_prompts_give_way_as_possible(jobs: list[tuple[int, int]]) -> Non
     machine = Machine(60)
     for rid, (tokens, due_s) in enumerate(jobs, 1):
         machine.scheduler.add(make_request(rid, [1] * tokens, due_ns=due_s * 10**9))
-    machine.scheduler.give_way(-1, SECOND_A_TOKEN)
+    machine.scheduler.give_way(-1, GIVE_WAY_NS, SECOND_A_TOKEN)
     stayed = [request for request in machine.scheduler.prompts if not request.gave_way]
     assert len(stayed) == most
     machine.scheduler.check()
@@ -119,7 +128,7 @@ def test_a_stream_that_has_begun_does_not_give_way_when_it_was_preempted() -> No
         machine.complete("decode")
     machine.scheduler._preempt(machine.scheduler.running[0])
     machine.scheduler.add(make_request(2, [1], due_ns=10**12))
-    machine.scheduler.give_way(10**11)
+    machine.scheduler.give_way(10**11, GIVE_WAY_NS)
     assert [r.rid for r in machine.scheduler.prompts] == [1, 2]
 
 
@@ -174,7 +183,7 @@ def test_what_the_prefix_cache_has_of_a_prompt_takes_no_time() -> None:
     machine.drain(DUE)
     machine.scheduler.add(make_request(2, [*said, 5, 6], due_ns=6 * 10**9))
     machine.scheduler.add(make_request(3, [8] * 4, due_ns=7 * 10**9))
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert [(r.rid, r.gave_way, r.spared) for r in machine.scheduler.prompts] == [(2, False, 36), (3, False, 0)]
     assert needed_tokens_per_s(machine.scheduler.prompts, 0) == pytest.approx(max(2 / 6, 6 / 7))
     assert machine.scheduler.context == 36
@@ -187,10 +196,10 @@ def test_what_is_being_computed_takes_no_time_either() -> None:
     assert first_rows(machine, DUE) == [1]
     for rid in (2, 3):
         machine.scheduler.add(make_request(rid, [*shared, rid], due_ns=50 * 10**9))
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(1, False), (2, False), (3, False)]
     machine.scheduler.abort(1)
-    machine.scheduler.give_way(0, SECOND_A_TOKEN)
+    machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
     assert [(r.rid, r.gave_way) for r in machine.scheduler.prompts] == [(3, False), (2, True)], "nobody computes it now"
 
 
@@ -201,7 +210,7 @@ def test_prompts_that_were_not_hashed_yet_are_judged_in_a_later_turn(monkeypatch
         machine.scheduler.add(make_request(rid, [rid] * 8, due_ns=1))
     gave_way = []
     for _ in range(3):
-        machine.scheduler.give_way(0, SECOND_A_TOKEN)
+        machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
         gave_way.append(sum(request.gave_way for request in machine.scheduler.prompts))
     assert gave_way == [2, 4, 4]
 

@@ -65,9 +65,9 @@ class Chaos(RuleBasedStateMachine):
             self.aborted.update(drop.request.rid for drop in done.drops)
             assert isinstance(error, ValueError) or len(done.drops) <= 1, "more than one was to blame"
 
-    @rule(now_ns=st.integers(0, 60), token_s=st.none() | st.floats(0.0, 1e-8))
-    def give_way(self, now_ns: int, token_s: float | None) -> None:
-        self.machine.scheduler.give_way(now_ns, None if token_s is None else PromptTime(token_s, token_s))
+    @rule(now_ns=st.integers(0, 60), for_ns=st.integers(0, 60), token_s=st.none() | st.floats(0.0, 1e-8))
+    def give_way(self, now_ns: int, for_ns: int, token_s: float | None) -> None:
+        self.machine.scheduler.give_way(now_ns, for_ns, None if token_s is None else PromptTime(token_s, token_s))
 
     @rule(turns=st.integers(1, 12))
     def run(self, turns: int) -> None:
@@ -150,7 +150,7 @@ def rush(seed: int) -> Machine:
             )
         plan = dice.choice([DUE, DUE_SPLIT]) if dice.random() < 0.1 else plan
         now_ns += dice.choice([0, SECOND // 100, SECOND])
-        machine.scheduler.give_way(now_ns, dice.choice([None, PromptTime(1e-2, 0.0)]))
+        machine.scheduler.give_way(now_ns, 30 * SECOND, dice.choice([None, PromptTime(1e-2, 0.0)]))
         machine.launch(plan)
         for lane in LANES:
             if dice.random() < 0.7:

@@ -231,3 +231,19 @@ def test_without_a_profile_on_the_machine_it_says_how_to_get_one(
     monkeypatch.setattr("rapidd.simulate.command.profile_dir", lambda: tmp_path)
     assert simulate("--trace", MOONCAKE) == 78
     assert "rapidd calibrate" in capsys.readouterr().err
+
+
+def test_how_long_late_prompts_give_way_is_an_option(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The longer, the more are in time, and the longer the last one waits."""
+    met, longest = [], []
+    options = ("--shape", "8000/4@6", "--requests", "60", "--slo-ttft-per-1k", "0.3", "--profile", profile)
+    for seconds in ("0", "2", "30"):
+        assert simulate(*options, "--give-way", seconds) == 0
+        (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+        met.append(run["met"])
+        longest.append(run["ttft_s"]["max"])
+    assert met[0] < met[1] < met[2]
+    assert longest[0] < longest[1] < longest[2]
+    with pytest.raises(SystemExit):
+        simulate(*options, "--give-way", "3601")
+    assert "must be within 0 and 3600" in capsys.readouterr().err

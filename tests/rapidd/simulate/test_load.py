@@ -28,7 +28,7 @@ def test_only_full_blocks_have_a_hash() -> None:
 
 
 def test_a_request_is_due_by_its_length() -> None:
-    limits = Limits(slo=setup().slo, max_chunk_s=0.1, max_chunk_tokens=2048)
+    limits = Limits(slo=setup().slo, max_chunk_s=0.1, max_chunk_tokens=2048, give_way_s=30.0)
     item = load("4000/7@1", 2)[1]
     request = item.request(3, limits)
     assert request.due_ns - request.arrival_ns == 4_000_000_000

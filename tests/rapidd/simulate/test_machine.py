@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rapidctl.wire import Mode
-from rapidd.engine import prompts
 from rapidd.engine.batch import Batch
 from rapidd.engine.observe import SOON_S, policy_state
 from rapidd.engine.request import Lane
@@ -119,15 +118,13 @@ def test_nobody_waits_for_who_came_after_his_last_due_time(policy: str, arrivals
     """So every first token comes in bounded time: only those that arrived until then can go first.
 
     A prompt's last due time is its arrival where prompts are computed in that order; under `auto` it is its TTFT limit
-    later, and once more by `GIVE_WAY_NS`, here a second: a few seconds of overload see all of it.
+    later, and once more for as long as it gives way, here a second: a few seconds of overload see all of it.
     """
     inside = setup(kv_blocks=1200, max_running=16)
-    inside = replace(inside, slo=replace(inside.slo, ttft_floor_s=0.1, ttft_per_1k_s=0.05))
+    inside = replace(inside, give_way_s=1.0, slo=replace(inside.slo, ttft_floor_s=0.1, ttft_per_1k_s=0.05))
     at_s = list(accumulate(gap for gap, _, _ in arrivals))
     items = [Item(at, prompt, output, []) for at, (_, prompt, output) in zip(at_s, arrivals, strict=True)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "GIVE_WAY_NS", 10**9)
-        records = serve(policy, items, inside).records
+    records = serve(policy, items, inside).records
     for record in records:
         last_due_s = record.arrival_s
         if policy == "auto":
@@ -171,7 +168,7 @@ def test_prompts_due_soon_go_before_a_long_one_and_it_is_computed_all_the_same()
 def test_of_more_prompts_than_can_be_in_time_most_are() -> None:
     """Whoever cannot be in time gives way before anything of it was computed, so that others can."""
     inside = setup(0.05)
-    inside = replace(inside, slo=replace(inside.slo, ttft_floor_s=0.5, ttft_per_1k_s=0.1))
+    inside = replace(inside, give_way_s=1.0, slo=replace(inside.slo, ttft_floor_s=0.5, ttft_per_1k_s=0.1))
     items = load("4000/20@10", 80)
     spared, by_arrival = (summarize(serve(policy, items, inside), inside.slo) for policy in ("auto", "hybrid:1024"))
     assert spared.ttft_met > 0.8
