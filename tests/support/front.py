@@ -206,6 +206,7 @@ class ScriptedEngine(Party[ipc.FrontMessage]):
             requests=list(requests),
             memory_used_bytes=None,
             prefill_tokens_per_s=fields.get("prefill_tokens_per_s"),
+            by_deadline=fields.get("by_deadline", False),
         )
 
     def state(self, requests: Sequence[ipc.RequestState] = (), **fields: Any) -> None:

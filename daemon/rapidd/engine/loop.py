@@ -395,5 +395,6 @@ class Engine:
             requests=request_states(scheduler),
             memory_used_bytes=self._memory_used(),
             prefill_tokens_per_s=prefill_tokens_per_s(self._control, self._policy_state(now)),
+            by_deadline=self._control.plan is not None and self._control.plan.by_deadline,
             scheduling_s=self._scheduling.quantiles(),
         )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Final
 
-from rapidd.engine.request import PRIORITY_NS, Request
+from rapidd.engine.request import Request
+from rapidd.policy.order import PRIORITY_NS
 from rapidd.policy.plan import PromptTime
 
 PROMPTS_SEEN: Final = 32

@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rapidctl.wire import Phase, SloClass
+from rapidd.policy.order import PRIORITY_NS, patience_ns
 
 Lane = Literal["decode", "prefill"]
 LANES: tuple[Lane, Lane] = ("decode", "prefill")
-BATCH_PATIENCE_NS = 60_000_000_000
-"""How much later a batch request counts as arrived: how long it lets newer interactive ones go first."""
-PRIORITY_NS = 60_000_000_000
-"""How much earlier a request counts as arrived, and due, for each level of its priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +105,11 @@ class Request:
         self.limit = self.prompt_len + max_output
         """Tokens with which the output is complete."""
         self.sampling = sampling
-        patience_ns = 0 if slo_class == "interactive" else BATCH_PATIENCE_NS
         self.priority = priority
-        self.rank = (arrival_ns + patience_ns - priority * PRIORITY_NS, rid)
+        patience = patience_ns(slo_class)
+        self.rank = (arrival_ns + patience - priority * PRIORITY_NS, rid)
         self.arrival_ns = arrival_ns
-        self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience_ns
+        self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience
         self.gave_way = bool(output_ids)
         """Whether it let others go first once, or must not: its stream has begun."""
         self.gave_up = False

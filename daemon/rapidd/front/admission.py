@@ -38,8 +38,6 @@ EDGE_TOKENS: Final = 64
 """More than a beginning, which may end within a word, can have too many."""
 MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
-HOPELESS: Final = 2.0
-"""Times the TTFT objective: predictions err, and prompts are not computed in order of arrival."""
 
 
 class TextModel(Struct, frozen=True):
@@ -109,18 +107,6 @@ def check_queue(
         "try again later, or raise server.max-waiting-requests and server.max-waiting-tokens",
         retry_after_s=min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S),
     )
-
-
-def hopeless_wait_s(slo: wire.Slo, prompt_len: int, waiting_tokens: int, tokens_per_s: float | None) -> float | None:
-    """Seconds after which a prompt might be served in time, if it would miss its TTFT objective by far now; else null.
-
-    ``tokens_per_s``: what the engine is predicted to compute; null: unknown, and nothing is hopeless.
-    """
-    if not tokens_per_s:
-        return None
-    limit_s = slo.ttft_limit_s(prompt_len)
-    ttft_s = (waiting_tokens + prompt_len) / tokens_per_s
-    return None if ttft_s <= HOPELESS * limit_s else min(max(ttft_s - limit_s, MIN_RETRY_S), MAX_RETRY_S)
 
 
 def num_chars(request: wire.Generate) -> int:

@@ -75,7 +75,7 @@ class Front:
             self.events,
             self.latency,
             clock,
-            refuse_hopeless=config.policy.refuse_hopeless,
+            policy=config.policy,
         )
         self.control = Control(self.clients, self.link, clock, wall)
         self.watch = DeviceWatch(clock)
@@ -136,7 +136,7 @@ class Front:
         self._config = config
         self.calls.configure(config.server, config.access)
         self.publisher.configure(config.server.snapshot_hz)
-        self.serving.refuse_hopeless = config.policy.refuse_hopeless
+        self.serving.policy = config.policy
         if self.link.hello is not None:
             self._know_engine(self.link.hello)
         self._next_ns = None

@@ -9,13 +9,15 @@ from typing import Final, get_args
 
 from rapidctl import wire
 from rapidd import ipc, log
+from rapidd.config import PolicyConfig
 from rapidd.errors import RequestError
 from rapidd.front import admission
-from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.admission import MAX_RETRY_S, MIN_RETRY_S, Capacity, TextModel
 from rapidd.front.clients import Client, Clients, Clock
 from rapidd.front.deadlines import Deadlines, age
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
+from rapidd.front.hope import hopeless
 from rapidd.front.journal import MAX_RESUBMISSIONS, Choice, Journal, Stream
 from rapidd.front.quarantine import Quarantine
 from rapidd.front.totals import Totals
@@ -36,7 +38,7 @@ class Serving:
         latency: LatencyRecorder,
         clock: Clock,
         *,
-        refuse_hopeless: bool = False,
+        policy: PolicyConfig,
     ) -> None:
         self.journal = Journal()
         self.deadlines = Deadlines(self.journal)
@@ -46,7 +48,7 @@ class Serving:
         self._events = events
         self._latency = latency
         self._clock = clock
-        self.refuse_hopeless = refuse_hopeless
+        self.policy = policy
         self._quarantine = Quarantine()
 
     # --- opening ---------------------------------------------------------------------------------------------
@@ -85,18 +87,16 @@ class Serving:
         state = self._link.state
         if state is None or stream.resumed or stream.template.slo_class != "interactive":
             return
-        wait_s = admission.hopeless_wait_s(
-            self._latency.slo, stream.prompt_tokens, self.journal.waiting_tokens, state.prefill_tokens_per_s
-        )
-        if wait_s is None:
+        delay = hopeless(stream, self.journal, self._latency.slo, state, self.policy, self._clock())
+        if delay is None:
             return
         self.totals.hopeless += 1
-        if self.refuse_hopeless:
+        if self.policy.refuse_hopeless:
             raise RequestError(
                 "queue_full",
-                f"{self.journal.waiting_tokens} prompt tokens wait: the first token would come far too late",
+                f"{delay.tokens_first} prompt tokens come first: the first token would come far too late",
                 "try again later, send it as slo_class batch, or set policy.refuse-hopeless = false",
-                retry_after_s=wait_s,
+                retry_after_s=min(max(delay.late_s, MIN_RETRY_S), MAX_RETRY_S),
             )
 
     def attach(self, client: Client, request: wire.Generate, stream: Stream) -> None:

@@ -239,6 +239,8 @@ class EngineState(_Message):
     memory_used_bytes: int | None
     prefill_tokens_per_s: float | None = None
     """What the plan in force is predicted to compute; null without a profile."""
+    by_deadline: bool = False
+    """It computes prompts in order of their due times."""
     scheduling_s: Quantiles | None = None
 
 

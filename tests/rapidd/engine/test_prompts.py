@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.storm.machine import DUE, HYBRID, PAUSED, Machine, expected_output, make_request
 from rapidd.engine.observe import needed_tokens_per_s
-from rapidd.engine.request import BATCH_PATIENCE_NS
+from rapidd.policy.order import BATCH_PATIENCE_NS
 from rapidd.policy.plan import Plan, PromptTime
 from support.machine import busy_machine, first_rows, kinds
 
