@@ -76,6 +76,21 @@ def test_what_is_computed_later_takes_no_hope(tmp_path: Path, by_deadline: bool)
         rig.close()
 
 
+def test_twice_the_objective_is_not_hopeless_yet(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, policy=PolicyConfig(refuse_hopeless=True))
+    try:
+        peer, engine = rig.ready()
+        rig.front.latency.slo = wire.Slo(itl_s=0.1, ttft_floor_s=2.0, ttft_per_1k_s=0.0)
+        engine.state(prefill_tokens_per_s=10.0)
+        rig.until(lambda: rig.front.link.state is not None)
+        peer.generate("behind", prompt="x" * 30)
+        peer.generate("in time", prompt="x" * 40, priority=1)
+        peer.send(wire.Generate(id="late", prompt="x" * 41, priority=2))
+        assert "0 prompt tokens come first" in peer.fails().message
+    finally:
+        rig.close()
+
+
 def test_who_is_late_takes_no_hope_while_it_gives_way(tmp_path: Path) -> None:
     rig = Rig(tmp_path, policy=PolicyConfig(refuse_hopeless=True, give_way_s=6.0))
     try:
