@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+import httptools
 from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -21,7 +22,11 @@ JSON: Final = "application/json"
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Heads are bounded, in bytes and in time. ``state["abort"]`` of a request cuts its connection at once."""
+    """Heads are bounded, in bytes and in time. ``state["abort"]`` of a request cuts its connection at once.
+
+    A request that offers another protocol (`Upgrade: h2c`, as Java's client does by itself) is read as if it did not:
+    the parser would end it behind its head, without its body.
+    """
 
     _head_bytes = 0
     _in_head = True
@@ -52,11 +57,41 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes. What the parser keeps for itself is counted by the read, so a head may exceed its bound by one."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+            return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
+
+    def _parse(self, data: bytes) -> None:
+        """Raises `HttpParserError`."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as ended:
+                if not self._should_upgrade():
+                    return  # what is left is for a tunnel, which nobody opens
+                data = self._head_without_upgrade() + data[ended.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)  # one that has read a last request reads no other
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+
+    def _should_upgrade(self) -> bool:
+        """Whether uvicorn leaves alone a request that the parser ends behind its head: it comes again."""
+        return any(name == b"upgrade" for name, _ in self.headers)
+
+    def _head_without_upgrade(self) -> bytes:
+        parser = self.parser
+        lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join((*lines, b"", b""))
 
     def _start_timer(self) -> None:
         if self._head_timer is None:

@@ -1,0 +1,164 @@
+"""What one connection may send: heads and their bounds, requests one behind the other, offers of another protocol."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from rapidd.http.guard import HEAD_TIMEOUT_S, BoundedProtocol
+
+
+class Peer(asyncio.Transport):
+    """The other end, as far as the protocol sees it; and the loop's clock, which stands still until it is `late`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.reading = True
+        self.gone = False
+        self._timers: list[tuple[Callable[[], None], list[bool]]] = []
+
+    def write(self, data: Any) -> None:
+        self.sent += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.gone
+
+    def abort(self) -> None:
+        self.gone = True
+
+    close = abort
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    # --- of the loop ---------------------------------------------------------------------------------------
+
+    def create_task(self, *arguments: Any, **options: Any) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(*arguments, **options)
+        return task
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Any:
+        state = [delay_s == HEAD_TIMEOUT_S]
+        self._timers.append((call, state))
+
+        class Timer:
+            def cancel(self) -> None:
+                state[0] = False
+
+        return Timer()
+
+    def late(self) -> None:
+        """The time for heads is over."""
+        timers, self._timers = self._timers, []
+        for call, (is_due,) in timers:
+            if is_due:
+                call()
+
+
+class Site:
+    """An application that answers with what it is sent, once it may."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.heard: list[str] = []
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        message: Message = {"more_body": True}
+        body = b""
+        while message.get("more_body"):
+            message = await receive()
+            self.heard.append(message["type"])
+            body += message.get("body", b"")
+        answer = asyncio.create_task(self.may_answer.wait())
+        gone = asyncio.create_task(self._hear(receive))
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            headers = [(b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        gone.cancel()
+        answer.cancel()
+
+    async def _hear(self, receive: Receive) -> None:
+        self.heard.append((await receive())["type"])
+
+
+def connect(site: Site) -> tuple[BoundedProtocol, Peer]:
+    config = uvicorn.Config(site, log_config=None, access_log=False, lifespan="off", ws="none")
+    config.load()
+    peer = Peer()
+    protocol = BoundedProtocol(config, ServerState(), {}, _loop=peer)  # type: ignore[arg-type]
+    protocol.connection_made(peer)
+    return protocol, peer
+
+
+async def settle() -> None:
+    """Let every task come as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def post(body: bytes, *lines: str) -> bytes:
+    head = "\r\n".join(("POST / HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *lines, "", ""))
+    return head.encode() + body
+
+
+def test_an_offer_of_another_protocol_leaves_a_request_as_it_is() -> None:
+    """Java's client offers HTTP/2 with its first request. The parser takes such a head for a whole message, so the
+    body was lost and every such request was refused as empty; what it left was then read as a request of its own."""
+    offer = ("Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+    first = post(b"first", "Connection: Upgrade, HTTP2-Settings", *offer)
+    last = post(b"last", "Connection: close, Upgrade, HTTP2-Settings", *offer)
+
+    async def play(cut: int) -> bytes:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        for part in (first[:cut], first[cut:] + last[:cut], last[cut:]):
+            protocol.data_received(part)
+            await settle()
+        assert peer.gone
+        return peer.sent
+
+    for cut in range(1, len(first)):
+        sent = asyncio.run(play(cut))
+        assert [part.partition(b"\r\n\r\n")[2] for part in sent.split(b"HTTP/1.1 200 OK")] == [b"", b"first", b"last"]
+
+
+def test_one_read_may_bring_many_offers() -> None:
+    """However many there are, they take no depth of the stack."""
+
+    async def play() -> tuple[bool, bytes]:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        protocol.data_received(post(b"x", "Connection: upgrade", "Upgrade: h2c") * 2 * sys.getrecursionlimit())
+        await settle()
+        return peer.gone, peer.sent
+
+    gone, sent = asyncio.run(play())
+    assert not gone
+    assert sent.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_tunnel_is_not_opened_and_not_waited_for() -> None:
+    async def play() -> bytes:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        protocol.data_received(b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n\r\nanything")
+        await settle()
+        return peer.sent
+
+    assert asyncio.run(play()).count(b"HTTP/1.1 ") == 1
