@@ -28,8 +28,9 @@ class BoundedProtocol(HttpToolsProtocol):
     the parser would end it behind its head, without its body.
     """
 
-    _head_bytes = 0
-    _in_head = True
+    _read_bytes = 0
+    _kept_bytes = 0
+    """Read since a request or a piece of its body came: parts of a head, or of what may stand behind a body."""
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -43,21 +44,26 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins, within what was read last: only what is read from now on is its head for certain."""
         super().on_message_begin()
         self.scope["state"]["abort"] = self.transport.abort
-        self._in_head, self._head_bytes = True, 0
+        self._kept_bytes = -self._read_bytes
         self._start_timer()
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
-        self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body."""
+        super().on_body(body)
+        self._kept_bytes = -self._read_bytes
+
     def data_received(self, data: bytes) -> None:
-        """Bytes. What the parser keeps for itself is counted by the read, so a head may exceed its bound by one."""
+        """Bytes. What the parser keeps for itself is counted by the read, so it may exceed its bound by one."""
         self._unset_keepalive_if_required()
+        self._read_bytes = len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError:
@@ -65,10 +71,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.logger.warning(message)
             self.send_400_response(message)
             return
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.abort()
+        self._kept_bytes += len(data)
+        if self._kept_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
 
     def _parse(self, data: bytes) -> None:
         """Raises `HttpParserError`."""

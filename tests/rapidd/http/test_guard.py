@@ -9,7 +9,10 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from rapidd.http.guard import HEAD_TIMEOUT_S, BoundedProtocol
+from rapidd.http.guard import HEAD_TIMEOUT_S, MAX_HEAD_BYTES, BoundedProtocol
+
+LARGEST_READ = 256 * 1024
+"""What asyncio takes from a socket at once."""
 
 
 class Peer(asyncio.Transport):
@@ -162,3 +165,54 @@ def test_a_tunnel_is_not_opened_and_not_waited_for() -> None:
         return peer.sent
 
     assert asyncio.run(play()).count(b"HTTP/1.1 ") == 1
+
+
+def test_what_one_read_brings_before_a_head_is_no_part_of_it() -> None:
+    """A client may send its next request behind a body. Both came in one read, all of which was counted as the next
+    one's head: the connection was cut, and with it the answer to the first."""
+
+    async def play() -> tuple[bool, bytes]:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        second = post(b"second")
+        protocol.data_received(post(b"x" * 2 * MAX_HEAD_BYTES) + second[:20])
+        protocol.data_received(second[20:])
+        await settle()
+        return peer.gone, peer.sent
+
+    gone, sent = asyncio.run(play())
+    assert not gone
+    assert sent.count(b"200 OK") == 2
+    assert sent.endswith(b"second")
+
+
+def test_a_head_exceeds_its_bound_by_one_read_at_most() -> None:
+    async def play(before: bytes) -> bool:
+        protocol, peer = connect(Site())
+        protocol.data_received(before + b"GET / HTTP/1.1\r\nx: ")
+        protocol.data_received(b"y" * MAX_HEAD_BYTES)
+        assert not peer.gone
+        protocol.data_received(b"y")
+        return peer.gone
+
+    assert asyncio.run(play(b""))
+    assert asyncio.run(play(post(b"x" * LARGEST_READ)))
+
+
+def test_what_stands_behind_a_body_is_bounded_as_a_head_is() -> None:
+    """Trailers were kept without end, for as long as the connection lived, of a client without a key too."""
+
+    async def play(behind: bytes) -> bool:
+        protocol, peer = connect(Site())
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(MAX_HEAD_BYTES // 1024):
+            protocol.data_received(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        protocol.data_received(behind)
+        assert not peer.gone
+        for _ in range(MAX_HEAD_BYTES // len(behind)):
+            protocol.data_received(behind)
+        return peer.gone
+
+    assert not asyncio.run(play(b"400\r\n" + b"x" * 1024 + b"\r\n"))
+    assert asyncio.run(play(b"0\r\nx: " + b"y" * 1024))
