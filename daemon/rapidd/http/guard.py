@@ -100,12 +100,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_timer(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.flow.read_paused:  # it is we who do not read, before earlier requests are answered
+            self._start_timer()
+        else:
+            self.transport.abort()
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

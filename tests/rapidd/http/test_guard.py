@@ -216,3 +216,25 @@ def test_what_stands_behind_a_body_is_bounded_as_a_head_is() -> None:
 
     assert not asyncio.run(play(b"400\r\n" + b"x" * 1024 + b"\r\n"))
     assert asyncio.run(play(b"0\r\nx: " + b"y" * 1024))
+
+
+def test_a_head_that_the_server_does_not_read_is_not_late() -> None:
+    """Behind a request that waits for the one before it nothing is read. The head that had begun by then was cut after
+    its time, in the middle of the answer to the first request."""
+
+    async def play() -> None:
+        site = Site()
+        protocol, peer = connect(site)
+        protocol.data_received(post(b"first"))
+        await settle()
+        protocol.data_received(post(b"second") + post(b"third")[:20])
+        for _ in range(3):
+            peer.late()
+        assert (peer.reading, peer.gone) == (False, False)
+        site.may_answer.set()
+        await settle()
+        assert (peer.reading, peer.sent.count(b"200 OK")) == (True, 2)
+        peer.late()  # now it is the client who is
+        assert peer.gone
+
+    asyncio.run(play())
