@@ -9,7 +9,8 @@ from typing import Final
 
 import httptools
 from starlette.requests import Request
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rapidd.http.errors import ApiError
 from rapidd.http.keys import is_loopback
@@ -32,6 +33,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _kept_bytes = 0
     """Read since a request or a piece of its body came: parts of a head, or of what may stand behind a body."""
     _head_timer: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
+    """The request that is answered, or was last; others may wait behind it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
@@ -41,7 +44,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._stop_timer()
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the request that came last
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def on_message_begin(self) -> None:
         """A request begins, within what was read last: only what is read from now on is its head for certain."""
@@ -97,6 +103,10 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, parser.get_http_version().encode())]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join((*lines, b"", b""))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _start_timer(self) -> None:
         if self._head_timer is None:

@@ -238,3 +238,18 @@ def test_a_head_that_the_server_does_not_read_is_not_late() -> None:
         assert peer.gone
 
     asyncio.run(play())
+
+
+def test_a_client_that_leaves_is_noticed_by_the_request_that_runs() -> None:
+    """Only the request that came last was told, so the one that ran went on for nobody when another waited behind."""
+
+    async def play() -> list[str]:
+        site = Site()
+        protocol, _ = connect(site)
+        protocol.data_received(post(b"first") + post(b"second"))
+        await settle()
+        protocol.connection_lost(ConnectionResetError())
+        await settle()
+        return site.heard
+
+    assert asyncio.run(play()) == ["http.request", "http.disconnect"]
