@@ -201,5 +201,8 @@ def refuse_unsupported(part: Struct, path: str = "") -> None:
 def _asks_for_nothing(value: Raw, harmless: tuple[object, ...]) -> bool:
     if len(value) > _MAX_HARMLESS_BYTES:
         return False
-    found: object = msgspec.json.decode(value)
+    try:
+        found: object = msgspec.json.decode(value)  # for the first time
+    except ValueError:
+        return False
     return found is None or any(found == other and type(found) is type(other) for other in harmless)

@@ -179,6 +179,14 @@ def check_unsupported(ask: Any, name: str) -> None:
         assert ask(**{name: nothing}) == ask()
 
 
+@pytest.mark.parametrize("value", [b"1e999", b"[-1e999]", b'"\xff"'])
+def test_what_a_field_that_is_not_had_holds_is_read_with_care(value: bytes) -> None:
+    """Such a value is decoded only to see whether it asks for nothing. One that cannot be was answered with 500, as a
+    bug of the server."""
+    error = refusal(protocol.decode_completion, data=b'{"model": "m", "prompt": "x", "suffix": %s}' % value)
+    assert (error.status, error.code, error.param) == (400, "unsupported", "suffix")
+
+
 def test_a_frame_that_would_cut_the_connection_is_never_sent() -> None:
     small, large = completion(prompt=[1] * 1000), completion(prompt=[1] * (wire.MAX_FRAME_BYTES // 4))
     translate.check_size(small)
