@@ -40,6 +40,9 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {"llama": "llama", "qwen2": "qwe
 _LLAMA3_SHAPE: Final = (1.0, 4.0, 8192)
 """low_freq_factor, high_freq_factor, original context of every released Llama 3.1, 3.2 and 3.3."""
 
+_PLAIN_YARN: Final = {"attn_factor": 1.0, "yarn_attn_factor": 1.0, "yarn_ext_factor": 1.0, "yarn_log_multiplier": 0.0}
+"""Keys of rope.scaling, and what they have to be for yarn as its paper has it."""
+
 
 class TensorInfo(Struct, frozen=True):
     """One tensor's directory entry. ``shape`` is row-major (out, in); ``ggml_type`` as in the gguf package."""
@@ -224,21 +227,33 @@ def _file_dtype(header: GgufHeader) -> str:
 def _rope_scaling(
     header: GgufHeader, named: str, head_dim: int, rope_theta: float
 ) -> Llama3Scaling | YarnScaling | LinearScaling | None:
-    kind = _get(header, f"{named}.rope.scaling.type", str, "none")
     if "rope_freqs.weight" in header.tensors:
         return _llama3_scaling(header, head_dim, rope_theta)
+    scaling = f"{named}.rope.scaling"
+    kind = _get(header, f"{scaling}.type", str, "linear")  # as other programs take a file that names none
     if kind == "none":
         return None
-    factor = _get(header, f"{named}.rope.scaling.factor", float)
     if kind == "linear":
-        return LinearScaling(factor)
+        old = _get(header, f"{named}.rope.scale_linear", float, 1.0)
+        factor = _get(header, f"{scaling}.factor", float, old)
+        return None if factor == 1.0 else LinearScaling(factor)
     if kind == "yarn":
-        if _get(header, f"{named}.rope.scaling.attn_factor", float, 1.0) != 1.0:
-            raise ModelError(
-                f"{header.path}: yarn with an attention factor is not supported", "use the Hugging Face folder"
-            )
-        return YarnScaling(factor, _get(header, f"{named}.rope.scaling.original_context_length", int))
+        return _yarn_scaling(header, scaling)
     raise ModelError(f"{header.path}: rope type {kind!r} is not supported", "supported: none, linear, yarn, llama3")
+
+
+def _yarn_scaling(header: GgufHeader, scaling: str) -> YarnScaling:
+    for name, usual in _PLAIN_YARN.items():
+        if (value := _get(header, f"{scaling}.{name}", float, usual)) != usual:
+            raise ModelError(
+                f"{header.path}: yarn with {name} {value:g} is not supported", "use the Hugging Face folder"
+            )
+    return YarnScaling(
+        _get(header, f"{scaling}.factor", float),
+        _get(header, f"{scaling}.original_context_length", int),
+        _get(header, f"{scaling}.yarn_beta_fast", float, 32.0),
+        _get(header, f"{scaling}.yarn_beta_slow", float, 1.0),
+    )
 
 
 def _llama3_scaling(header: GgufHeader, head_dim: int, rope_theta: float) -> Llama3Scaling:

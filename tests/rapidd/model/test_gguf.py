@@ -193,10 +193,38 @@ def test_rope_scaling_in_metadata(write_gguf: Any, rng: Any) -> None:
     assert scaling(rope__scaling__type="linear", rope__scaling__factor=4.0) == LinearScaling(4.0)
     yarn = scaling(rope__scaling__type="yarn", rope__scaling__factor=4.0, rope__scaling__original_context_length=4096)
     assert yarn == YarnScaling(4.0, 4096)
-    with pytest.raises(ModelError, match="attention factor"):
-        scaling(rope__scaling__type="yarn", rope__scaling__factor=4.0, rope__scaling__attn_factor=0.5)
     with pytest.raises(ModelError, match="'longrope'"):
         scaling(rope__scaling__type="longrope", rope__scaling__factor=4.0)
+
+
+def test_a_factor_alone_is_a_linear_one(write_gguf: Any, rng: Any) -> None:
+    """So llama.cpp takes a file without a type; in older files `rope.scale_linear` stands for the factor, which the
+    format wants read for ever. Both were overlooked, and the model ran on positions that it was not trained on."""
+
+    def scaling(**changes: Any) -> object:
+        return spec_of(write_gguf(metadata(**changes), matrices(rng))).rope_scaling
+
+    assert scaling(rope__scaling__factor=4.0) == LinearScaling(4.0)
+    assert scaling(rope__scale_linear=4.0) == LinearScaling(4.0)
+    assert scaling(rope__scale_linear=4.0, rope__scaling__factor=2.0) == LinearScaling(2.0)
+    assert scaling(rope__scale_linear=4.0, rope__scaling__type="none") is None
+    assert scaling(rope__scale_linear=1.0) is None
+
+
+def test_yarn_is_served_as_the_file_has_it(write_gguf: Any, rng: Any) -> None:
+    """Of its parameters beside the factor only `attn_factor` was looked at: other ramps ran with the usual one."""
+
+    def scaling(**changes: float) -> object:
+        named: dict[str, Any] = {f"rope__scaling__{name}": value for name, value in changes.items()}
+        named |= {"rope__scaling__type": "yarn", "rope__scaling__original_context_length": 4096}
+        return spec_of(write_gguf(metadata(**named), matrices(rng))).rope_scaling
+
+    assert scaling(factor=4.0, yarn_beta_fast=16.0, yarn_beta_slow=2.0) == YarnScaling(4.0, 4096, 16.0, 2.0)
+    usual = {"attn_factor": 1.0, "yarn_attn_factor": 1.0, "yarn_ext_factor": 1.0, "yarn_log_multiplier": 0.0}
+    assert scaling(factor=4.0, **usual) == YarnScaling(4.0, 4096)
+    for name in usual:
+        with pytest.raises(ModelError, match=rf"yarn with {name} 0\.5 is not supported"):
+            scaling(factor=4.0, **{name: 0.5})
 
 
 @pytest.mark.parametrize(
