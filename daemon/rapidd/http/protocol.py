@@ -63,6 +63,7 @@ class _Body(Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: _Ignored = UNSET
     safety_identifier: _Ignored = UNSET
     prompt_cache_key: _Ignored = UNSET
+    prompt_cache_options: _Ignored = UNSET
     prompt_cache_retention: _Ignored = UNSET
     service_tier: _Unread = UNSET
     store: _Unread = UNSET
@@ -84,6 +85,7 @@ class TextPart(Struct, kw_only=True, forbid_unknown_fields=True):
 
     type: str
     text: str | None = None
+    prompt_cache_breakpoint: _Ignored = UNSET
     image_url: _Unread = UNSET
     input_audio: _Unread = UNSET
     video_url: _Unread = UNSET

@@ -73,6 +73,13 @@ def test_fields_that_change_nothing_are_taken_whatever_they_hold() -> None:
     assert chat(**labels, parallel_tool_calls=True, prompt_cache_retention="24h") == chat()
 
 
+def test_how_a_prompt_is_to_be_cached_changes_nothing() -> None:
+    """The newer ways of the API to say it were refused as fields that nobody knows."""
+    part = {"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    messages = [{"role": "user", "content": [part]}]
+    assert chat(messages=messages, prompt_cache_options={"mode": "explicit", "ttl": "30m"}) == chat()
+
+
 def test_other_spellings_of_the_same_wish() -> None:
     assert completion(top_k=-1) == completion(top_k=0) == completion()
     assert completion(best_of=2, n=2) == completion(n=2)
