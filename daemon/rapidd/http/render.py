@@ -205,15 +205,18 @@ def _shown(text: bytes) -> str:
 
 def _completion_logprobs(items: list[TokenLogprob], offset: int) -> dict[str, Any]:
     """Four lists side by side. ``text_offset`` counts characters of the tokens, which near a split one may differ
-    from those of the text. Without alternatives the best ones are null."""
+    from those of the text. Without alternatives the best ones are null, else the chosen token is one of them."""
     tokens = [_shown(item.text) for item in items]
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token)
-    best = [
-        {_shown(text): logprob for (_, logprob), text in zip(item.top, item.top_texts, strict=True)} for item in items
-    ]
+    best: list[dict[str, float]] = [{} for _ in items]
+    for item, found in zip(items, best, strict=True):
+        for (_, logprob), text in zip(item.top, item.top_texts, strict=True):
+            found.setdefault(_shown(text), logprob)  # of several that look the same the likeliest, which comes first
+        if found:
+            found.setdefault(_shown(item.text), item.logprob)
     return {
         "text_offset": offsets,
         "token_logprobs": [item.logprob for item in items],

@@ -121,6 +121,20 @@ def test_streamed_logprobs_are_those_of_the_document(shape: Shape) -> None:
         assert whole["top_logprobs"][0] == {" a": -0.5, " b": -1.5}
 
 
+def test_the_best_tokens_of_a_completion_are_as_documented() -> None:
+    """A token that was drawn beside them was left out of ``top_logprobs``, where the API promises it; and of two tokens
+    that look the same, as halves of characters do, the less likely one stood for both."""
+    items = [
+        TokenLogprob(9, -4.0, [(5, -0.5), (6, -1.5)], b" z", [b" a", b" b"]),
+        TokenLogprob(7, -0.25, [(7, -0.25), (8, -3.0)], b"\xc3", [b"\xc3", b"\xe2"]),
+    ]
+    document = Document(answer(COMPLETION), 1)
+    document.take_delta(0, delta("", logprobs=items))
+    document.take_finished(0, finished(" z\ufffd"))
+    best = json.loads(document.body())["choices"][0]["logprobs"]["top_logprobs"]
+    assert best == [{" a": -0.5, " b": -1.5, " z": -4.0}, {"\ufffd": -0.25}]
+
+
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
