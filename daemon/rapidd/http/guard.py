@@ -52,6 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins, within what was read last: only what is read from now on is its head for certain."""
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self.scope["state"]["abort"] = self.transport.abort
         self._kept_bytes = -self._read_bytes
         self._start_timer()
@@ -59,6 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is whole."""
         self._stop_timer()
+        self._unset_keepalive_if_required()  # the answer to the request before may have ended within this head
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -67,8 +69,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._kept_bytes = -self._read_bytes
 
     def data_received(self, data: bytes) -> None:
-        """Bytes. What the parser keeps for itself is counted by the read, so it may exceed its bound by one."""
-        self._unset_keepalive_if_required()
+        """Bytes. What the parser keeps for itself is counted by the read, so it may exceed its bound by one.
+
+        Only a request keeps a connection that is done with the one before: no blank lines, and no rest of its body.
+        """
         self._read_bytes = len(data)
         try:
             self._parse(data)

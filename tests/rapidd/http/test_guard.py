@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from rapidd.http.guard import HEAD_TIMEOUT_S, MAX_HEAD_BYTES, BoundedProtocol
 
+KEEP_ALIVE_S = 60
 LARGEST_READ = 256 * 1024
 """What asyncio takes from a socket at once."""
 
@@ -23,7 +24,7 @@ class Peer(asyncio.Transport):
         self.sent = b""
         self.reading = True
         self.gone = False
-        self._timers: list[tuple[Callable[[], None], list[bool]]] = []
+        self._timers: dict[object, tuple[float, Callable[[], None]]] = {}
 
     def write(self, data: Any) -> None:
         self.sent += data
@@ -52,21 +53,22 @@ class Peer(asyncio.Transport):
         return task
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Any:
-        state = [delay_s == HEAD_TIMEOUT_S]
-        self._timers.append((call, state))
+        timers = self._timers
 
         class Timer:
             def cancel(self) -> None:
-                state[0] = False
+                timers.pop(self, None)
 
-        return Timer()
+        timer = Timer()
+        timers[timer] = delay_s, call
+        return timer
 
-    def late(self) -> None:
-        """The time for heads is over."""
-        timers, self._timers = self._timers, []
-        for call, (is_due,) in timers:
-            if is_due:
-                call()
+    def late(self, time_s: float = HEAD_TIMEOUT_S) -> None:
+        """The time for heads is over, or another."""
+        due = [timer for timer, (delay_s, _) in self._timers.items() if delay_s == time_s]
+        for timer in due:
+            _, call = self._timers.pop(timer)
+            call()
 
 
 class Site:
@@ -98,7 +100,9 @@ class Site:
 
 
 def connect(site: Site) -> tuple[BoundedProtocol, Peer]:
-    config = uvicorn.Config(site, log_config=None, access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        site, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_S
+    )
     config.load()
     peer = Peer()
     protocol = BoundedProtocol(config, ServerState(), {}, _loop=peer)  # type: ignore[arg-type]
@@ -238,6 +242,45 @@ def test_a_head_that_the_server_does_not_read_is_not_late() -> None:
         assert peer.gone
 
     asyncio.run(play())
+
+
+def test_only_a_request_keeps_an_idle_connection() -> None:
+    """After an answer any byte ended the wait for the next request, such as a blank line, and the connection was kept
+    for ever, of a client without a key too."""
+
+    async def play(*parts: bytes) -> bool:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        for part in (post(b"first"), *parts):
+            protocol.data_received(part)
+            await settle()
+        assert not peer.gone
+        peer.late(KEEP_ALIVE_S)
+        return peer.gone
+
+    assert asyncio.run(play())
+    assert asyncio.run(play(b"\r\n"))
+    assert not asyncio.run(play(b"\r\n", post(b"second")[:20]))
+    assert asyncio.run(play(post(b"second")[:20], post(b"second")[20:]))
+
+
+def test_an_answer_that_ends_within_the_next_head_sets_it_no_limit() -> None:
+    async def play() -> bool:
+        site = Site()
+        protocol, peer = connect(site)
+        second = post(b"second")
+        protocol.data_received(post(b"first") + second[:20])
+        await settle()
+        site.may_answer.set()
+        await settle()
+        site.may_answer.clear()
+        protocol.data_received(second[20:])
+        await settle()
+        peer.late(KEEP_ALIVE_S)
+        return peer.gone
+
+    assert not asyncio.run(play())
 
 
 def test_a_client_that_leaves_is_noticed_by_the_request_that_runs() -> None:
