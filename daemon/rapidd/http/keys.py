@@ -58,7 +58,7 @@ def of_server(config: HttpConfig) -> Keys | None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server on ``host``."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

@@ -193,6 +193,14 @@ def test_documentation_and_dashboard_name_metrics_that_there_are() -> None:
     assert dashboard <= shown
 
 
+def test_this_machine_is_known_by_its_names_in_either_case() -> None:
+    """`curl http://LOCALHOST:8000` was refused as if it came by another machine's name: hosts have no case."""
+    for name in ("localhost", "LocalHost", "127.0.0.1", "127.8.8.8", "[::1]", "::1"):
+        assert keys.is_loopback(name)
+    for name in ("", "localhost.example", "0.0.0.0", "192.168.0.1", "[::]"):
+        assert not keys.is_loopback(name)
+
+
 def test_a_key_is_let_in_by_its_hash_alone() -> None:
     first, line = keys.make()
     second, _ = keys.make()
