@@ -81,7 +81,10 @@ class _GenerationConfig(Struct):
 
 
 class _TokenizerConfig(Struct):
+    """Of tokenizer_config.json; special_tokens_map.json has some of it too."""
+
     chat_template: str | list[dict[str, str]] | None = None
+    added_tokens_decoder: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     bos_token: str | dict[str, Any] | None = None
     eos_token: str | dict[str, Any] | None = None
     pad_token: str | dict[str, Any] | None = None
@@ -172,11 +175,7 @@ def read_chat_template(folder: Path) -> tuple[str | None, dict[str, str]]:
     """The template's source (null: none) and the special tokens it may name. Raises `ModelError`."""
     config_file = folder / "tokenizer_config.json"
     config = _read(config_file, _TokenizerConfig) if config_file.exists() else _TokenizerConfig()
-    tokens = {
-        name: token if isinstance(token, str) else str(token.get("content", ""))
-        for name in ("bos_token", "eos_token", "pad_token", "unk_token")
-        if (token := getattr(config, name)) is not None
-    }
+    tokens = _special_tokens(folder, config)
     template_file = folder / "chat_template.jinja"
     if template_file.exists():
         try:
@@ -187,6 +186,21 @@ def read_chat_template(folder: Path) -> tuple[str | None, dict[str, str]]:
         named = {entry.get("name"): entry.get("template") for entry in config.chat_template}
         return named.get("default"), tokens
     return config.chat_template, tokens
+
+
+def _special_tokens(folder: Path, config: _TokenizerConfig) -> dict[str, str]:
+    """By the names that templates know. Where tokenizer_config.json is from before it listed the added tokens, what
+    special_tokens_map.json says goes before it, as in transformers."""
+    sources = [config]
+    older = folder / "special_tokens_map.json"
+    if config.added_tokens_decoder is msgspec.UNSET and older.exists():
+        sources.append(_read(older, _TokenizerConfig))
+    return {
+        name: token if isinstance(token, str) else str(token.get("content", ""))
+        for source in sources
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        if (token := getattr(source, name)) is not None
+    }
 
 
 def _read(file: Path, kind: type[S]) -> S:

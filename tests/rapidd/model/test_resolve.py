@@ -152,6 +152,30 @@ def test_a_whole_folder_prompts_as_transformers_does(stories: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"bos_token": "<unk>", "pad_token": "<unk>"},
+        {"added_tokens_decoder": {"1": {"content": "<s>", "special": True}}},
+        {"added_tokens_decoder": {"1": {"content": "<s>", "special": True}}, "bos_token": "<s>"},
+    ],
+)
+def test_special_tokens_of_older_folders_are_found(stories: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    """Folders from before tokenizer_config.json listed the added tokens may name the special ones in a file of its own
+    alone. Templates had none there, so that prompts began without the token that the model was trained to see."""
+    template = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}"
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **settings}
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text((stories / name).read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    names = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "additional_special_tokens": ["<unk>"]}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    rendered = load_chat_template(load_model(ModelConfig(path=str(tmp_path)))).render([ChatMessage("user", "x")])
+    assert rendered == reference.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         (ModelConfig(shape="smollm2-135m"), "random weights only"),
