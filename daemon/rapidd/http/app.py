@@ -58,7 +58,7 @@ class Api:
         self.settings = settings
         self.bridge = Bridge(settings.endpoint, settings.patience_s)
         self.probe = Probe(settings.endpoint)
-        self.metrics = Metrics(vllm_aliases=settings.vllm_aliases)
+        self.metrics = Metrics(vllm_aliases=settings.vllm_aliases, served_model_name=settings.served_model_name)
 
     @contextlib.asynccontextmanager
     async def life(self, _app: Starlette) -> AsyncIterator[None]:

@@ -19,11 +19,11 @@ STATES: Final = ("starting", "serving", "draining", "drained", "engine_lost")
 
 
 class Metrics:
-    """Everything that `/metrics` shows."""
+    """Everything that `/metrics` shows. ``served_model_name``: the model's in ``vllm:`` names; null: its path."""
 
-    def __init__(self, *, vllm_aliases: bool) -> None:
+    def __init__(self, *, vllm_aliases: bool, served_model_name: str | None = None) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._daemon = _DaemonCollector(vllm_aliases)
+        self._daemon = _DaemonCollector(vllm_aliases, served_model_name)
         self._registry.register(self._daemon)
         self.requests = Counter(
             "rapidd_http_requests", "HTTP requests answered.", ("route", "method", "code"), registry=self._registry
@@ -44,9 +44,10 @@ class Metrics:
 class _DaemonCollector(Collector):
     """Turns a snapshot into metrics, anew at each scrape."""
 
-    def __init__(self, vllm_aliases: bool) -> None:
+    def __init__(self, vllm_aliases: bool, served_model_name: str | None) -> None:
         self.snapshot: wire.Snapshot | None = None
         self._vllm_aliases = vllm_aliases
+        self._served_model_name = served_model_name
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of the daemon."""
@@ -64,7 +65,7 @@ class _DaemonCollector(Collector):
         if snapshot.device is not None:
             yield from _device(snapshot.device)
         if self._vllm_aliases and snapshot.model is not None:
-            yield from _vllm(snapshot, snapshot.model.path)
+            yield from _vllm(snapshot, self._served_model_name or snapshot.model.path)
 
 
 def _life(snapshot: wire.Snapshot) -> Iterator[Metric]:

@@ -175,6 +175,12 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
         assert b"rapidd_gap_margin" not in metrics.render(replace(samples.SNAPSHOT, partition=partition))
 
 
+def test_aliases_name_the_model_as_clients_do() -> None:
+    """vLLM's ``model_name`` is the name that was chosen for the model; here it was the path all the same."""
+    text = Metrics(vllm_aliases=True, served_model_name="stories").render(samples.SNAPSHOT).decode()
+    assert set(re.findall('model_name="([^"]*)"', text)) == {"stories"}
+
+
 def names_in(text: str) -> set[str]:
     """Every metric that a text speaks of; what a histogram adds is left off."""
     return {re.sub("_bucket$", "", name) for name in re.findall(r"rapidd_[a-z_]*[a-z]", text)}
