@@ -170,6 +170,10 @@ def parse_spec(header: GgufHeader) -> ModelSpec:
     if rotary != head_dim:
         raise ModelError(f"{path}: rotary embeddings of {rotary} of {head_dim} dimensions are not supported")
     rope_theta = _get(header, f"{named}.rope.freq_base", float, 10_000.0)
+    scaling = _rope_scaling(header, named, head_dim, rope_theta)
+    max_position = _get(header, f"{named}.context_length", int)
+    if isinstance(scaling, YarnScaling):  # the file may have the context from before it
+        max_position = max(max_position, int(scaling.factor * scaling.original_max_position))
     eos_token_ids, bos_token_id = special_ids(header)
     spec = ModelSpec(
         architecture=ARCHITECTURES[named],
@@ -183,8 +187,8 @@ def parse_spec(header: GgufHeader) -> ModelSpec:
         head_dim=head_dim,
         rms_norm_eps=_get(header, f"{named}.attention.layer_norm_rms_epsilon", float),
         rope_theta=rope_theta,
-        rope_scaling=_rope_scaling(header, named, head_dim, rope_theta),
-        max_position=_get(header, f"{named}.context_length", int),
+        rope_scaling=scaling,
+        max_position=max_position,
         tied_head="output.weight" not in header.tensors,
         qkv_bias="blk.0.attn_q.bias" in header.tensors,
         o_bias="blk.0.attn_output.bias" in header.tensors,

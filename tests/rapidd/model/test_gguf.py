@@ -227,6 +227,18 @@ def test_yarn_is_served_as_the_file_has_it(write_gguf: Any, rng: Any) -> None:
             scaling(factor=4.0, **{name: 0.5})
 
 
+@pytest.mark.parametrize(("context", "expected"), [(64, 256), (256, 256), (320, 320)])
+def test_yarn_stretches_the_context(write_gguf: Any, rng: Any, context: int, expected: int) -> None:
+    """A model whose config names the trained length has it in its GGUF file too, which was served no further."""
+    keys = metadata(
+        context_length=context,
+        rope__scaling__type="yarn",
+        rope__scaling__factor=4.0,
+        rope__scaling__original_context_length=64,
+    )
+    assert spec_of(write_gguf(keys, matrices(rng))).max_position == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
