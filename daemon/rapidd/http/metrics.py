@@ -257,9 +257,11 @@ def _vllm(snapshot: wire.Snapshot, model: str) -> Iterator[Metric]:
             if counts_ is not None:
                 yield _histogram(name, "Alias of a rapidd metric.", counts_, model_name=model)
     for name, value in gauges.items():
-        yield _gauge(name, "Alias of a rapidd metric.", label="model_name", **{model: value})
+        gauge = GaugeMetricFamily(name, "Alias of a rapidd metric.", labels=("model_name",))
+        gauge.add_metric((model,), value)
+        yield gauge
     for name, value in counters.items():
-        yield _counter(name, "Alias of a rapidd metric.", label="model_name", **{model: value})
+        yield _table(name, "Alias of a rapidd metric.", ("model_name",), [((model,), value)])
 
 
 # --- families ----------------------------------------------------------------------------------------------------

@@ -175,10 +175,12 @@ def test_a_snapshot_becomes_metrics_that_prometheus_reads() -> None:
         assert b"rapidd_gap_margin" not in metrics.render(replace(samples.SNAPSHOT, partition=partition))
 
 
-def test_aliases_name_the_model_as_clients_do() -> None:
-    """vLLM's ``model_name`` is the name that was chosen for the model; here it was the path all the same."""
-    text = Metrics(vllm_aliases=True, served_model_name="stories").render(samples.SNAPSHOT).decode()
-    assert set(re.findall('model_name="([^"]*)"', text)) == {"stories"}
+@pytest.mark.parametrize("name", ["stories", "label"])
+def test_aliases_name_the_model_as_clients_do(name: str) -> None:
+    """vLLM's ``model_name`` is the name that was chosen for the model; here it was the path all the same. Of a model
+    called "label" there were no metrics at all."""
+    text = Metrics(vllm_aliases=True, served_model_name=name).render(samples.SNAPSHOT).decode()
+    assert set(re.findall('model_name="([^"]*)"', text)) == {name}
 
 
 def names_in(text: str) -> set[str]:
