@@ -39,6 +39,8 @@ from support.gpu_jobs import (  # noqa: E402
     slim_matmul_jobs,
 )
 
+pytestmark = pytest.mark.timeout(480)  # of compiling, on cores that others use too
+
 HOPPER = GPUTarget("cuda", 90, 32)
 CDNA = [GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")]
 AMPERE = GPUTarget("cuda", 86, 32)
@@ -216,7 +218,6 @@ def beside(request: pytest.FixtureRequest) -> Iterator[Beside]:
     begun.process.communicate()
 
 
-@pytest.mark.timeout(480)
 @pytest.mark.parametrize("chip", BY_POINTERS)
 def test_tiles_by_pointers(chip: str, beside: Beside) -> None:
     assert beside.problem(chip) == ""
