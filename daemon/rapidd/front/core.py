@@ -237,9 +237,8 @@ class Front:
         self.clients.settle()
         self.control.expire()
         self.watch.tell(self.events.emit)
-        match self.watch.take_remedy():
-            case ("restart" | "stop" as remedy, text):
-                self._report(ipc.DeviceFault(remedy, text))
+        for remedy, text in self.watch.take_remedies():
+            self._report(ipc.DeviceFault(remedy, text))
         is_lost = self.link.connected and self.link.life == "engine_lost"
         if is_lost != self._engine_was_lost:
             self._engine_was_lost = is_lost

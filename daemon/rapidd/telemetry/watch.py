@@ -7,16 +7,18 @@ only this thread; its last reading soon counts for nothing, and unknown is shown
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from rapidctl.wire import DeviceInfo
 from rapidd.telemetry.cpu import CpuSensors
 from rapidd.telemetry.hip import HipSensors
 from rapidd.telemetry.nvidia import open_nvidia
-from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Remedy, Sensors
+from rapidd.telemetry.sensors import DeviceSensors, NoSensors, Sensors
 
 Kind = Literal["cpu", "cuda", "hip"]
+Cure = Literal["restart", "stop"]
+"""A `sensors.Remedy` that somebody must see to."""
 PERIODS_S: Final[dict[Kind, float]] = {"cpu": 4.0, "cuda": 2.0, "hip": 2.0}
 """A processor has no faults to tell, and its time is what it is there to give."""
 FRESH_NS: Final = 10_000_000_000
@@ -58,7 +60,7 @@ class DeviceWatch:
         self._sensors: Sensors | None = None
         self._reading: tuple[int, DeviceInfo, DeviceSensors] | None = None
         self._news: deque[tuple[str, str, str]] = deque()
-        self._remedy: tuple[Remedy, str] | None = None
+        self._remedies: deque[tuple[Cure, str]] = deque()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="device sensors", daemon=True)
 
@@ -79,10 +81,10 @@ class DeviceWatch:
         while self._news:
             emit(*self._news.popleft())
 
-    def take_remedy(self) -> tuple[Remedy, str] | None:
-        """What the device needs since the last call, and why; null: nothing."""
-        remedy, self._remedy = self._remedy, None
-        return remedy
+    def take_remedies(self) -> Iterator[tuple[Cure, str]]:
+        """What the device needs since the last call, and why, in order."""
+        while self._remedies:
+            yield self._remedies.popleft()
 
     def start(self) -> None:
         """Read every one of `PERIODS_S` from now on."""
@@ -104,7 +106,7 @@ class DeviceWatch:
         self._reading = (self._clock(), device, sensors)
         self._news.extend(("device_error", fault, "error") for fault in sensors.faults)
         if sensors.remedy != "none":
-            self._remedy = sensors.remedy, "; ".join(sensors.faults)
+            self._remedies.append((sensors.remedy, "; ".join(sensors.faults)))
 
     # What a vendor's binding trips over costs the values and not this thread, whatever it raises.
 

@@ -224,7 +224,20 @@ def test_what_a_fault_needs_is_told_once_with_the_reason() -> None:
     desk = Desk(Scripted(DeviceSensors(faults=("Xid 94", "Xid 31"), remedy="restart"), DeviceSensors()))
     desk.watch.follow(GPU)
     desk.watch.poll()
-    assert desk.watch.take_remedy() == ("restart", "Xid 94; Xid 31")
-    assert desk.watch.take_remedy() is None
+    assert list(desk.watch.take_remedies()) == [("restart", "Xid 94; Xid 31")]
+    assert list(desk.watch.take_remedies()) == []
     desk.watch.poll()
-    assert desk.watch.take_remedy() is None
+    assert list(desk.watch.take_remedies()) == []
+
+
+def test_a_later_fault_does_not_hide_what_an_earlier_one_needs() -> None:
+    """A front that was held up for two readings forgot the first: an Xid 94 behind an Xid 79 got the engine replaced
+    on a GPU that has fallen off the bus, and the daemon went on.
+    """
+    desk = Desk(
+        Scripted(DeviceSensors(faults=("Xid 79",), remedy="stop"), DeviceSensors(faults=("Xid 94",), remedy="restart"))
+    )
+    desk.watch.follow(GPU)
+    desk.watch.poll()
+    desk.watch.poll()
+    assert list(desk.watch.take_remedies()) == [("stop", "Xid 79"), ("restart", "Xid 94")]
