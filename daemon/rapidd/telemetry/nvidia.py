@@ -107,6 +107,7 @@ class NvidiaSensors:
         self._is_sliced = mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
         """MIG: the engine has a slice, and the whole GPU's memory is not the engine's to fill."""
         self._events = self._register()
+        self._lost.clear()  # that is for the first reading to tell
 
     def read(self) -> DeviceSensors:
         """Some fifteen calls of the driver."""

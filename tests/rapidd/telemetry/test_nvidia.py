@@ -268,6 +268,15 @@ def test_a_lost_gpu_has_no_values_and_is_told_once(nvml: Nvml, error: str) -> No
     assert len(sensors.read().faults) == 1
 
 
+@pytest.mark.parametrize("error", ["GPU_IS_LOST", "RESET_REQUIRED"])
+def test_a_gpu_that_was_lost_before_anybody_looked_is_told_too(nvml: Nvml, error: str) -> None:
+    """As when the front starts anew on it: what opening it found out passed for told, and the daemon went on."""
+    nvml.fails["*"] = error
+    sensors = open_nvidia(0, BUS_ID)
+    assert sensors.why_not is None
+    assert (len(sensors.read().faults), sensors.read()) == (1, DeviceSensors())
+
+
 def test_a_gpu_that_is_lost_half_way_through_a_reading_has_no_values(nvml: Nvml) -> None:
     sensors = open_nvidia(0, BUS_ID)
     nvml.fails["nvmlDeviceGetComputeRunningProcesses"] = "GPU_IS_LOST"
