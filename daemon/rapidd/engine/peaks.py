@@ -14,6 +14,7 @@ from typing import Final
 import torch
 
 from rapidd.engine.meter import Peaks
+from rapidd.errors import is_out_of_memory
 from rapidd.telemetry.device import available_memory_bytes
 
 REPEATS: Final = 3
@@ -42,7 +43,9 @@ def gpu_peaks(dtype: torch.dtype, units: int) -> Peaks:
     """
     try:
         return _gpu_peaks(dtype, units)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return Peaks()
     finally:
         torch.cuda.empty_cache()

@@ -17,6 +17,8 @@ from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
 from rapidd.engine.gpu import _config_errors, _name, _numbered, _probe_of
+from rapidd.engine.meter import Peaks
+from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.runner import Runner
 from rapidd.errors import ConfigError, is_out_of_memory
 from rapidd.partition.table import PartitionTable
@@ -27,6 +29,13 @@ STORIES = Path(__file__).parents[2] / "data" / "stories260K_hf"
 NO_MEMORY = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 16.00 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1 GiB is free."
 )
+DRIVERS_WORDS = {
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported": "CUDA error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": "CUBLAS_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory": "Triton Error [CUDA]: out of memory",
+    "HIP error: out of memory": "HIP error: out of memory",
+}
+"""Of memory that torch does not count, and what of it is told."""
 
 
 def test_a_gpu_without_enough_memory_says_what_was_needed_and_what_to_do() -> None:
@@ -37,15 +46,7 @@ def test_a_gpu_without_enough_memory_says_what_was_needed_and_what_to_do() -> No
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", "CUDA error: out of memory"),
-        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUBLAS_STATUS_ALLOC_FAILED"),
-        ("Triton Error [CUDA]: out of memory", "Triton Error [CUDA]: out of memory"),
-        ("HIP error: out of memory", "HIP error: out of memory"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), DRIVERS_WORDS.items())
 def test_memory_that_torch_does_not_count_runs_out_in_other_words(text: str, said: str) -> None:
     """Graphs, kernels and workspaces are the driver's: the engine used to end with a traceback, and to be restarted."""
     with pytest.raises(ConfigError) as error, _config_errors("engine.kv-blocks: lower --kv-blocks"):
@@ -54,6 +55,28 @@ def test_memory_that_torch_does_not_count_runs_out_in_other_words(text: str, sai
     assert problem.startswith("engine.kv-blocks: lower --kv-blocks (")
     assert said in problem
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize("error", [NO_MEMORY, *map(RuntimeError, DRIVERS_WORDS)], ids=str)
+def test_memory_that_is_short_before_anything_is_loaded_costs_the_peaks_alone(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """In the driver's words it ended the engine with a traceback; what does not fit is then said by who loads it."""
+
+    def refuse(*size: int, **options: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(torch, "randn", refuse)
+    assert gpu_peaks(torch.bfloat16, 132) == Peaks()
+
+
+def test_an_error_of_the_device_while_peaks_are_measured_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*size: int, **options: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "randn", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        gpu_peaks(torch.bfloat16, 132)
 
 
 def test_a_cpu_runs_out_of_memory_in_words_of_its_own() -> None:
