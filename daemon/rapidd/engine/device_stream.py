@@ -222,7 +222,8 @@ class DeviceTask:
 
 class DeviceStream:
     """`lanes.Stream` over a device's stream. ``measure``: the placement probe, which waits for what is enqueued and
-    gives the units on which it ran, none where there is no probe. It is run once now, and whenever `probe` asks.
+    gives the units on which it ran, none where there is no probe. It is run once now, and whenever `probe` asks;
+    where it fails, placement is not measured.
 
     ``launcher``: launches for all streams of a lane; None: the caller launches.
     """
@@ -239,7 +240,8 @@ class DeviceStream:
         self._launcher = launcher
         self._queue = queue
         self._measure = measure
-        self._seen = Seen(measure(), time.time())
+        self._seen = Seen([], time.time())
+        self._look()
         self._on_done = on_done
         self._clock = clock
         self._tasks: SimpleQueue[DeviceTask] = SimpleQueue()
@@ -271,10 +273,7 @@ class DeviceStream:
         looked = Once()
 
         def look() -> None:
-            try:
-                self._seen = Seen(self._measure(), time.time())
-            except Exception as error:  # in the launcher's thread, which must go on; a lost device fails the next batch
-                log.warning(f"the placement probe failed: {error}")
+            self._look()
             looked.set()
             self._on_done()
 
@@ -283,6 +282,13 @@ class DeviceStream:
         else:
             self._launcher.submit(look)
         return lambda: looked.happened
+
+    def _look(self) -> None:
+        """Whatever goes wrong, what was seen before stays, and batches go on; a lost device fails the next one."""
+        try:
+            self._seen = Seen(self._measure(), time.time())
+        except Exception as error:  # of a compiler, a driver, or a kernel that no such device has run yet
+            log.warning(f"the placement probe failed: {error}")
 
     def _main(self) -> None:
         while True:

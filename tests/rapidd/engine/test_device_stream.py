@@ -140,6 +140,21 @@ def test_a_probe_that_fails_keeps_what_was_seen_and_the_lane_goes_on() -> None:
     assert (ended(), ran.is_set(), stream.placement().units) == (True, True, [1, 2])
 
 
+def test_a_probe_that_fails_at_the_start_is_no_reason_not_to_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ended the engine, again and again: where a lane runs was to be told as not measured."""
+
+    def fail() -> list[int]:
+        raise RuntimeError("no such register")
+
+    setup = Setup()
+    stream = DeviceStream("test", setup.queue, fail, setup.woken.release)
+    assert stream.placement().units == []
+    assert "the placement probe failed: no such register" in capsys.readouterr().err
+    task = stream.submit(lambda: Launched(fetch=fetching([7])), None)
+    setup.finish(setup.queue.events[1])
+    assert task.value.token_ids == [7]
+
+
 def test_a_batch_behind_one_that_is_not_launched_yet_waits_for_its_launch() -> None:
     queue, other, gate = FakeQueue(), FakeQueue(), threading.Event()
 
