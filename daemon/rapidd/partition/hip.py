@@ -190,13 +190,18 @@ class HipStreams:
 
 
 def _num_xccs(runtime: HipRuntime, ordinal: int, node: KfdNode | None) -> int:
-    """From HIP, or from the kernel driver where HIP is too old to know the attribute."""
+    """From HIP, or from the kernel driver where HIP is too old to know the attribute, or says 0."""
     try:
-        return runtime.attribute(NUMBER_OF_XCCS, ordinal)
+        told = runtime.attribute(NUMBER_OF_XCCS, ordinal)
     except HipError:
         if node is None:
             raise
         return node.num_xccs
+    if told:
+        return told
+    if node is None:
+        raise DeviceError("HIP does not tell how many XCCs the device has, and amdkfd does not know it", "update ROCm")
+    return node.num_xccs
 
 
 def _limited(layout: CuLayout, compute_units: int | None) -> CuLayout:

@@ -60,6 +60,15 @@ def test_an_old_hip_that_does_not_tell_the_xccs_leaves_that_to_the_kernel_driver
     assert describe(runtime, 0, {}, tmp_path).layout.num_xccs == 8
 
 
+def test_no_xccs_at_all_are_not_told_either(tmp_path: Path) -> None:
+    """The table divided by them, and the engine ended with a traceback."""
+    runtime = HipRuntime(FakeHip(attributes={63: 304, 74: 65536, 87: 64, 10018: 0}))
+    with pytest.raises(DeviceError, match="HIP does not tell how many XCCs the device has"):
+        describe(runtime, 0, {}, tmp_path)
+    write_gpu(tmp_path)
+    assert describe(runtime, 0, {}, tmp_path).layout.num_xccs == 8
+
+
 def test_handles_are_declared_as_pointers_because_ctypes_would_cut_them_to_32_bits() -> None:
     fake = FakeHip()
     HipRuntime(fake)
