@@ -21,7 +21,7 @@ from rapidctl.errors import OutputError
 from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config, SloConfig
-from rapidd.errors import EXIT_CONFIG, ConfigError, ModelError, RapiddError
+from rapidd.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, ModelError, RapiddError
 from rapidd.http import command as http_command
 from rapidd.http import keys as http_keys
 from rapidd.ipc import AskProfile
@@ -34,7 +34,6 @@ from rapidd.simulate.arguments import add_arguments as add_simulate_arguments
 from rapidd.simulate.arguments import duration_s
 from rapidd.telemetry.latency import resolve_slo
 
-EXIT_FAILED: Final = 1
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
 

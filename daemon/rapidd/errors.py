@@ -4,6 +4,7 @@
     ├── ConfigError        a setting is unknown, malformed or impossible; all problems at once   exit 78
     ├── ModelError         weights, tokenizer or architecture cannot be served                   exit 78
     ├── DeviceError        the device is absent, or refuses what was asked of it                 exit 78
+    │   └── DeviceLost     it failed while it worked: another process may go on there            exit 1
     ├── EndpointInUse      another daemon serves this endpoint                                   exit 78
     ├── RuntimeDirError    the runtime directory cannot be used (full disk, rights)              exit 78
     ├── ProfileError       a calibrated profile cannot be read, used or written                  exit 78
@@ -16,6 +17,7 @@ from typing import Final
 
 from rapidctl.wire import ErrorCode
 
+EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: starting again cannot help; no supervisor and no service manager tries."""
 
@@ -46,6 +48,10 @@ class ModelError(RapiddError):
 
 class DeviceError(RapiddError):
     """The device cannot do what was asked."""
+
+
+class DeviceLost(DeviceError):
+    """The device failed under what it was given; no setting is to blame."""
 
 
 class EndpointInUse(RapiddError):

@@ -23,7 +23,7 @@ from rapidctl import wire
 from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
-from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, ConfigError
+from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, EXIT_FAILED, ConfigError
 from rapidd.ipc import (
     AdmissionStopped,
     AskReload,
@@ -39,8 +39,6 @@ from rapidd.ipc import (
 from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
 from rapidd.sdnotify import notify, settle
-
-EXIT_FAILED: Final = 1
 
 FRONT_DELAYS_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ENGINE_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)

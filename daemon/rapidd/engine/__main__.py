@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapidd import faults, log, stacks
 from rapidd.config import LogConfig, read_resolved
-from rapidd.errors import EXIT_CONFIG, RapiddError
+from rapidd.errors import EXIT_CONFIG, EXIT_FAILED, DeviceLost, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
 from rapidd.paths import RuntimeDir
 
@@ -42,7 +42,7 @@ def main() -> int:
     except RapiddError as error:
         hint = f" ({error.hint})" if error.hint else ""
         log.error(f"{error}{hint}")
-        return EXIT_CONFIG
+        return EXIT_FAILED if isinstance(error, DeviceLost) else EXIT_CONFIG
     faults.arm(config.faults.points, directory.private, "engine.")  # the warm-up counts for nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())

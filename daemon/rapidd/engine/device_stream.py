@@ -23,7 +23,7 @@ import torch
 from rapidd import log
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.lanes import Done
-from rapidd.errors import DeviceError
+from rapidd.errors import DeviceLost
 from rapidd.partition.table import Seen
 
 
@@ -141,7 +141,7 @@ class DeviceTask:
         self._launch_ns = 0
         self._launched = Once()
         self._ended = Once()
-        self._lost: DeviceError | None = None
+        self._lost: DeviceLost | None = None
 
     def launch(self, queue: Queue) -> None:
         """Enqueue what the call enqueues. Never raises: a device that takes nothing any more is the result."""
@@ -169,7 +169,7 @@ class DeviceTask:
 
     @property
     def end(self) -> Event:
-        """The mark behind the batch; blocks until it is launched. Raises DeviceError when it could not be."""
+        """The mark behind the batch; blocks until it is launched. Raises DeviceLost when it could not be."""
         self._launched.wait()
         if self._marks is None:
             assert self._lost is not None
@@ -198,7 +198,7 @@ class DeviceTask:
             result.fetch(result)
 
     def _lose(self, error: Exception) -> None:
-        self._lost = DeviceError(f"the device failed: {error}", "see dmesg; the engine starts anew")
+        self._lost = DeviceLost(f"the device failed: {error}", "see dmesg; the engine starts anew")
         self._lost.__cause__ = error
 
     @property
@@ -208,7 +208,7 @@ class DeviceTask:
 
     @property
     def value(self) -> BatchResult:
-        """See `Done`. Raises DeviceError when the device is lost, for which no batch is to blame."""
+        """See `Done`. Raises DeviceLost when the device is lost, for which no batch is to blame."""
         if self._lost is not None:
             raise self._lost
         assert self.done

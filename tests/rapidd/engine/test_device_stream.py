@@ -9,7 +9,7 @@ import pytest
 
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.device_stream import DeviceStream, Launched, Launcher
-from rapidd.errors import DeviceError
+from rapidd.errors import DeviceLost
 
 
 class FakeEvent:
@@ -176,7 +176,7 @@ def test_a_device_that_takes_nothing_any_more_is_no_batchs_fault() -> None:
 
     task = setup.stream.submit(call, None)
     assert setup.woken.acquire(timeout=10)
-    with pytest.raises(DeviceError, match="illegal memory access"):
+    with pytest.raises(DeviceLost, match="illegal memory access"):
         _ = task.value
 
 
@@ -214,5 +214,5 @@ def test_a_device_that_fails_is_no_batchs_fault() -> None:
     setup.queue.events[1].fault = RuntimeError("an illegal memory access was encountered")
     setup.finish(setup.queue.events[1])
     assert task.done
-    with pytest.raises(DeviceError, match="illegal memory access"):
+    with pytest.raises(DeviceLost, match="illegal memory access"):
         _ = task.value
