@@ -237,8 +237,13 @@ class Supervisor:
                 notify(f"STATUS={status}")
 
     def _on_device_fault(self, fault: DeviceFault) -> None:
-        """What the driver says of the device decides: an engine that still runs on it proves nothing."""
+        """What the driver says of the device decides: an engine that still runs on it proves nothing.
+
+        One that still loads is another than the fault's, which ended by itself, or ends so too.
+        """
         if fault.remedy == "restart":
+            if not self._engine.ready:
+                return
             self._say(f"device fault: {fault.text}; replacing the engine", log.error)
             self._engine.ended_by = "device"
             self._engine.signal(signal.SIGKILL)

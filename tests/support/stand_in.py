@@ -6,8 +6,8 @@ The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``se
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
 at its channel; ``deaf`` does not either and ignores SIGABRT; ``loading`` is never ready; ``stuck`` answers probes but
 never ends a batch; ``picky`` refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose
-engine must be replaced; a number exits with it. SIGUSR1 makes it ask for a reload, SIGUSR2 say that admission was
-stopped.
+engine must be replaced, once that is ready, ``hasty`` at once; a number exits with it. SIGUSR1 makes it ask for a
+reload, SIGUSR2 say that admission was stopped.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -32,6 +32,7 @@ from rapidd.ipc import (
     Reload,
     ReloadDone,
     Reloaded,
+    SupervisorNote,
     decode_supervisor,
     exit_with_supervisor,
 )
@@ -76,7 +77,7 @@ def main() -> int:
             signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
     channel.send(ChildReport("ready", f"{name} detail"))
-    if behaviour in ("sick", "faulty"):
+    if behaviour in ("sick", "hasty"):
         channel.send(DeviceFault("stop" if behaviour == "sick" else "restart", "Xid 1"))
     while True:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
@@ -99,7 +100,10 @@ def main() -> int:
                         tell("no engine", reason=reason)
                     case ReloadDone(text, refused):
                         tell("reload done", text=text, refused=refused)
-                    case _:
+                    case SupervisorNote(engine_state=state):
+                        if behaviour == "faulty" and state == "ready":
+                            behaviour = "serve"
+                            channel.send(DeviceFault("restart", "Xid 1"))
                         tell("note", note=json.loads(line))
             if channel.closed:
                 tell("end of file")

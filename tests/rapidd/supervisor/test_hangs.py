@@ -1,5 +1,6 @@
 """Children that hang, and devices that fail: who is found, aborted and replaced, and who is left alone."""
 
+import os
 import signal
 
 import pytest
@@ -64,6 +65,16 @@ def test_a_device_fault_that_a_new_process_mends_replaces_the_engine(daemon: Dae
     daemon.until_ready()
     daemon.signal(signal.SIGTERM)
     assert "device fault: Xid 1; replacing the engine" in daemon.end()[1]
+
+
+def test_an_engine_that_still_loads_is_not_replaced_for_the_fault_of_the_one_before(daemon: Daemon) -> None:
+    """The engine ends by such a fault itself, before the sensors tell of it: the next one was killed for it too."""
+    daemon.start("hasty", "loading")
+    daemon.until("front", "note", lambda got: got["note"]["detail"] == "engine detail")  # it loads
+    os.kill(daemon.pid("front"), signal.SIGUSR2)
+    daemon.until("front", "note", lambda got: got["note"]["draining"])  # what it said before has been heard
+    daemon.signal(signal.SIGTERM)
+    assert "Xid 1" not in daemon.end()[1]
 
 
 def test_a_hung_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> None:
