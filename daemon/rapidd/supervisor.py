@@ -23,7 +23,7 @@ from rapidctl import wire
 from rapidd import log, reload, stacks
 from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
-from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, EXIT_FAILED, ConfigError
+from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, EXIT_FAILED, ConfigError, RuntimeDirError
 from rapidd.ipc import (
     AdmissionStopped,
     AskReload,
@@ -281,8 +281,8 @@ class Supervisor:
             self._end_reload([answer.problem])
             return
         keys = reload.changed(self._config, asked.config)
-        self._directory.write_config(msgspec.json.encode(asked.config))  # for children that start from now on
         self._take(asked.config)
+        self._write_config()
         self._front.tell(asked)
         self._end_reload([], f"reloaded: {', '.join(keys)}")
 
@@ -327,6 +327,13 @@ class Supervisor:
             self._say(f"{what} on {self._directory.endpoint}{served} in {now_s - since_s:.1f} s")
             self._was_ready = True
             notify("READY=1")
+
+    def _write_config(self) -> None:
+        """For children that start from now on. Those that run need no file."""
+        try:
+            self._directory.write_config(msgspec.json.encode(self._config))
+        except RuntimeDirError as error:
+            self._say(f"processes that start from now on have the configuration before: {error}", log.warning)
 
     def _on_exit(self, child: Child, how: str, now_s: float, *, fatal: bool) -> None:
         who = f"the {child.name}"

@@ -28,6 +28,19 @@ def test_a_reload_goes_to_the_engine_then_to_the_front_and_to_children_that_star
     assert "rapidd: reloaded: server.snapshot-hz\n" in daemon.end()[1]
 
 
+def test_a_reload_that_cannot_be_written_down_is_taken_over_all_the_same(daemon: Daemon) -> None:
+    """A runtime directory that was full by then ended the daemon, with the streams that it served."""
+    daemon.start()
+    daemon.until_ready()
+    (daemon.folder / "run/request.d/config.new").mkdir()  # in the way of the file
+    (daemon.folder / "rapidd.toml").write_text("[server]\nsnapshot-hz = 9.0\n")
+    daemon.signal(signal.SIGHUP)
+    assert daemon.until("front", "reload")["snapshot_hz"] == 9.0
+    daemon.signal(signal.SIGTERM)
+    status, said = daemon.end()
+    assert (status, "processes that start from now on have the configuration before" in said) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("text", "engine", "problem"),
     [
