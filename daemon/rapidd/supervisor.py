@@ -91,6 +91,13 @@ def _at(endpoint: str, config: Config) -> Config:
     return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, listen=endpoint))
 
 
+def _on(device: Literal["auto", "cpu", "cuda", "hip"], config: Config) -> Config:
+    """The configuration with the device that "auto" has found, if it has."""
+    if config.engine.device != "auto":
+        return config
+    return msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, device=device))
+
+
 class Supervisor:
     """One daemon. ``serving`` until a stop signal or a fatal failure; ``draining`` until the front has ended;
     ``ending`` until the engine has; then ``ended``.
@@ -259,7 +266,7 @@ class Supervisor:
         try:
             if self._phase != "serving" or self._reloading is not None or not self._engine.ready:
                 raise ConfigError(["not now: the daemon starts, stops or reloads already; try again when it serves"])
-            config = self._load()
+            config = _on(self._config.engine.device, self._load())
             keys = reload.check(self._config, config)
         except ConfigError as error:
             self._end_reload(error.problems)
@@ -319,7 +326,10 @@ class Supervisor:
             percent = "" if report.percent is None else f" {report.percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
             self._say(f"{report.detail or 'loading'}{percent}")
             notify(f"EXTEND_TIMEOUT_USEC={LOAD_EXTENSION_S * 1e6:.0f}")
-        elif report.state == "ready" and self._front.ready and self._engine.ready:
+            return
+        if report.device is not None:
+            self._settle(report.device)
+        if report.state == "ready" and self._front.ready and self._engine.ready:
             detail = self._engine.report.detail if self._engine.report is not None else ""
             since_s = child.started_s if self._was_ready else self._started_s
             what = f"{child.name} ready again" if self._was_ready else "ready"
@@ -327,6 +337,12 @@ class Supervisor:
             self._say(f"{what} on {self._directory.endpoint}{served} in {now_s - since_s:.1f} s")
             self._was_ready = True
             notify("READY=1")
+
+    def _settle(self, device: Literal["cpu", "cuda", "hip"]) -> None:
+        """What "auto" has found stays: a later engine that does not find its GPU is no slower one, but none."""
+        if self._config.engine.device == "auto":
+            self._config = _on(device, self._config)
+            self._write_config()
 
     def _write_config(self) -> None:
         """For children that start from now on. Those that run need no file."""

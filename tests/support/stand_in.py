@@ -53,7 +53,8 @@ def main() -> int:
     choices = behaviours.split(",")
     behaviour = choices[min(len(starts.read_text()), len(choices)) - 1]
     config = json.loads(Path(config_file).read_bytes())
-    tell("started", listen=config["server"]["listen"], group=os.getpgid(0), notify="NOTIFY_SOCKET" in os.environ)
+    where = {"listen": config["server"]["listen"], "device": config["engine"]["device"]}
+    tell("started", **where, group=os.getpgid(0), notify="NOTIFY_SOCKET" in os.environ)
     if behaviour.isdigit():
         return int(behaviour)
 
@@ -76,7 +77,7 @@ def main() -> int:
         while True:
             signal.pause()
     channel.send(ChildReport("loading", "loading weights", 63.0))
-    channel.send(ChildReport("ready", f"{name} detail"))
+    channel.send(ChildReport("ready", f"{name} detail", device="cuda" if name == "engine" else None))
     if behaviour in ("sick", "hasty"):
         channel.send(DeviceFault("stop" if behaviour == "sick" else "restart", "Xid 1"))
     while True:

@@ -375,7 +375,7 @@ class Engine:
         if self._front is not None and not self._is_ready:
             # Before it knew of this engine the front would have refused every request, and shown no partition.
             self._is_ready = True
-            self._channel.send(ipc.ChildReport("ready", self.summary))
+            self._channel.send(ipc.ChildReport("ready", self.summary, device=self._hello.device.kind))
         if not busy and now - self._check_ns > CHECK_NS:
             self._check_ns = now
             self._scheduler.check()

@@ -13,11 +13,15 @@ from rapidd.config import Config
 
 
 class ChildReport(Struct, tag_field="kind", tag="report"):
-    """A child's line to the supervisor: where it is in its life. ``percent`` of loading, when known."""
+    """A child's line to the supervisor: where it is in its life. ``percent`` of loading, when known.
+
+    ``device``: of an engine that is ready.
+    """
 
     state: Literal["loading", "ready", "draining", "drained"]
     detail: str = ""
     percent: float | None = None
+    device: Literal["cpu", "cuda", "hip"] | None = None
 
 
 class SupervisorNote(Struct, tag_field="kind", tag="note"):

@@ -117,7 +117,7 @@ def test_it_is_ready_once_the_front_knows_it(shared_bench: Bench) -> None:
         shared_bench.greet(front)
     (line,) = told.lines()
     report = msgspec.json.decode(line, type=ipc.ChildReport)
-    assert (report.state, report.detail) == ("ready", shared_bench.engine.summary)
+    assert (report.state, report.detail, report.device) == ("ready", shared_bench.engine.summary, "cpu")
 
 
 def test_it_is_ready_once_the_front_was_told_its_state(shared_bench: Bench) -> None:

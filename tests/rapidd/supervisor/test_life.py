@@ -54,6 +54,21 @@ def test_a_dead_engine_is_replaced_and_the_front_told(daemon: Daemon) -> None:
     assert (back["note"]["engine_restarts"], back["note"]["front_restarts"]) == (1, 0)
 
 
+def test_the_device_that_was_found_stays_the_device(daemon: Daemon, manager: "Manager") -> None:
+    """With --device auto, an engine that was started anew and found no GPU any more went on on the CPU, as if nothing
+    were amiss, and a hundred times slower. What was found is no change of the settings.
+    """
+    daemon.start(NOTIFY_SOCKET=manager.path)
+    daemon.until_ready()
+    first = daemon.started["engine"]
+    os.kill(first["pid"], signal.SIGKILL)
+    again = daemon.until("engine", "started")
+    assert (first["device"], again["device"]) == ("auto", "cuda")
+    daemon.until_ready()
+    daemon.signal(signal.SIGHUP)
+    manager.until("STATUS=reloaded: nothing has changed")
+
+
 def test_a_dead_front_is_replaced_and_the_engine_left_alone(daemon: Daemon) -> None:
     daemon.start()
     daemon.until_ready()
