@@ -8,7 +8,8 @@ from typing import Any
 
 class FakeDriver:
     """Calls answer as the binding's do: a status, then values. ``too_old``: it lacks the calls for partitions;
-    ``may_partition`` False: it has them and refuses (CUDA_ERROR_NOT_PERMITTED).
+    ``may_partition`` False: it has them and refuses (CUDA_ERROR_NOT_PERMITTED). ``taken``: another process has the
+    device for itself (CUDA_ERROR_DEVICE_UNAVAILABLE).
     """
 
     CUdevice_attribute = SimpleNamespace(
@@ -18,8 +19,17 @@ class FakeDriver:
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUgreenCtxCreate_flags = SimpleNamespace(CU_GREEN_CTX_DEFAULT_STREAM=1)
 
-    def __init__(self, units: int = 132, *, too_old: bool = False, may_partition: bool = True, init: int = 0) -> None:
+    def __init__(
+        self,
+        units: int = 132,
+        *,
+        too_old: bool = False,
+        may_partition: bool = True,
+        init: int = 0,
+        taken: bool = False,
+    ) -> None:
         self._units, self._too_old, self._may_partition, self._init = units, too_old, may_partition, init
+        self._taken = taken
         self._streams = 0
 
     def cuInit(self, flags: int) -> tuple[Any, ...]:  # noqa: N802
@@ -29,7 +39,7 @@ class FakeDriver:
         return 0, ordinal
 
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Any, ...]:  # noqa: N802
-        return 0, "primary"
+        return (46, None) if self._taken else (0, "primary")
 
     def cuCtxSetCurrent(self, context: object) -> tuple[Any, ...]:  # noqa: N802
         return (0,)

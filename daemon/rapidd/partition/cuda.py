@@ -45,7 +45,7 @@ class CudaPartitions:
         self._driver = _initialised(driver if driver is not None else _import_driver())
         self._ordinal = ordinal
         self._device = self._call(self._driver.cuDeviceGet, ordinal)
-        self._context = self._call(self._driver.cuDevicePrimaryCtxRetain, self._device)
+        self._context = self._primary_context()
         self._call(self._driver.cuCtxSetCurrent, self._context)
         self._units = self._attribute("CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT")
         check_units(compute_units, self._units)
@@ -106,6 +106,16 @@ class CudaPartitions:
             raise DeviceError(f"{decode_units} SMs are not a legal split of this device; legal: {legal}")
         group, rest = self._divide(decode_units)
         return self._green(group, HIGH), self._green(rest, NORMAL)
+
+    def _primary_context(self) -> Any:
+        """Torch's own: the first call that takes something of the device."""
+        try:
+            return self._call(self._driver.cuDevicePrimaryCtxRetain, self._device)
+        except DeviceError as error:
+            raise DeviceError(
+                f"the device cannot be opened: {error}",
+                "see with nvidia-smi whether another process has it for itself (compute mode), or all of its memory",
+            ) from error
 
     def _divide(self, units: int) -> tuple[Any, Any]:
         """A group of exactly so many SMs, and the rest."""

@@ -46,6 +46,13 @@ def test_a_driver_that_is_too_old_to_partition_serves_shared_only_and_says_why()
     assert 'Function "cuDeviceGetDevResource" not found' in table.unsupported
 
 
+def test_a_device_that_another_process_has_for_itself_says_where_to_look() -> None:
+    """As in compute mode EXCLUSIVE_PROCESS: the driver's code stood alone, and `rapidd doctor` sent people to dmesg."""
+    with pytest.raises(DeviceError, match="the device cannot be opened: cuDevicePrimaryCtxRetain failed: 46") as error:
+        CudaPartitions(driver=FakeDriver(132, taken=True))
+    assert "nvidia-smi" in error.value.hint
+
+
 def test_a_driver_that_is_too_old_cannot_limit_the_units() -> None:
     with pytest.raises(DeviceError, match="64 of the device's 132 SMs cannot be had") as error:
         CudaPartitions(compute_units=64, driver=FakeDriver(132, too_old=True))
