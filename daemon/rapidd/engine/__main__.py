@@ -40,16 +40,28 @@ def main() -> int:
 
         engine = build(config, directory, channel, report)
     except RapiddError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        log.error(f"{error}{hint}")
+        _say(error)
         return EXIT_FAILED if isinstance(error, DeviceLost) else EXIT_CONFIG
     faults.arm(config.faults.points, directory.private, "engine.")  # the warm-up counts for nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
-    engine.run()
+    status = 0
+    try:
+        engine.run()
+    except RapiddError as error:
+        _say(error)
+        status = EXIT_FAILED
+    except Exception as error:  # told here, because the interpreter may not come to its end
+        log.bug("the main loop failed", error)
+        status = EXIT_FAILED
     if engine.busy:
-        os._exit(0)  # a batch still runs: threads that outlive the interpreter crash it
-    return 0
+        os._exit(status)  # a batch still runs: threads that outlive the interpreter crash it
+    return status
+
+
+def _say(error: RapiddError) -> None:
+    hint = f" ({error.hint})" if error.hint else ""
+    log.error(f"{error}{hint}")
 
 
 if __name__ == "__main__":

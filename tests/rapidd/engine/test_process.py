@@ -29,6 +29,30 @@ def lost(*_):
 build.build = {how}
 sys.exit(engine.main())
 """
+LOOP_FAILS = """
+import sys, threading
+import torch
+from rapidd.engine import __main__ as engine, build
+from rapidd.errors import DeviceError
+
+started = threading.Event()
+
+def batch():
+    while True:
+        torch.ones(1 << 22).sqrt_()
+        started.set()
+
+class Engine:
+    busy = True
+
+    def run(self):
+        threading.Thread(target=batch, daemon=True).start()
+        started.wait()
+        raise {error}
+
+build.build = lambda *_: Engine()
+sys.exit(engine.main())
+"""
 
 
 @pytest.mark.parametrize(
@@ -42,12 +66,30 @@ def test_a_device_that_fails_in_the_warm_up_is_tried_again_unlike_one_that_is_no
     tmp_path: Path, how: str, status: int, said: str
 ) -> None:
     """The log said that the engine starts anew, and the daemon ended for good, as with a wrong setting."""
-    file = tmp_path / "config.json"
-    file.write_bytes(msgspec.json.encode(Config(server=ServerConfig(listen=f"ipc://{tmp_path}/request.sock"))))
+    ended = engine(tmp_path, BUILD_FAILS.format(how=how))
+    assert (ended.returncode, ended.stderr[-len(said) :]) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("AssertionError('blocks were lost')", "AssertionError: blocks were lost"),
+        ("DeviceError('the device failed', 'see dmesg')", "rapidd: the device failed (see dmesg)\n"),
+    ],
+)
+def test_a_loop_that_fails_while_a_batch_runs_ends_the_process_in_order(tmp_path: Path, error: str, said: str) -> None:
+    """The interpreter's end aborted it under the batch: the log told of SIGABRT and kept stacks, as of a hang."""
+    ended = engine(tmp_path, LOOP_FAILS.format(error=error))
+    assert (ended.returncode, said in ended.stderr, "terminate" in ended.stderr) == (EXIT_FAILED, True, False)
+
+
+def engine(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program that is given what the supervisor gives the engine."""
+    file = folder / "config.json"
+    file.write_bytes(msgspec.json.encode(Config(server=ServerConfig(listen=f"ipc://{folder}/request.sock"))))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        code = BUILD_FAILS.format(how=how)
-        ended = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-P", "-c", code, "--config", str(file), "--channel", str(theirs.fileno())],
             env=environment(),
             pass_fds=[theirs.fileno()],
@@ -56,4 +98,3 @@ def test_a_device_that_fails_in_the_warm_up_is_tried_again_unlike_one_that_is_no
             timeout=RUN_S,
             check=False,
         )
-    assert (ended.returncode, ended.stderr[-len(said) :]) == (status, said)
