@@ -104,6 +104,8 @@ class Bench:
         raise AssertionError("the engine never became idle")
 
     def close(self) -> None:
+        for lane in self.engine._lanes.values():
+            lane.wait()  # a batch that outlives the interpreter crashes it
         self.engine._link.close()
         self.engine._channel.close()
         self.ours.close()
