@@ -119,12 +119,14 @@ def _device(config: Config) -> Iterator[Finding]:
         return
     kind = "hip" if torch.hip else "cuda" if torch.cuda else "cpu"
     build = {"hip": f"ROCm {torch.hip}", "cuda": f"CUDA {torch.cuda}", "cpu": "CPU only"}[kind]
-    seen = ", ".join(torch.devices) or "no accelerator"
+    seen = ", ".join(torch.devices) or "no accelerator" + (f" ({torch.why_not})" if torch.why_not else "")
+    check = "check the driver and the device's rights"
     text = f"torch {torch.version} ({build}) sees {seen}"
     if wanted in ("cuda", "hip") and (wanted != kind or not torch.devices):
-        yield Finding("device", "fail", f"--device {wanted}: {text}", "install the torch build for this device")
+        hint = check if wanted == kind else "install the torch build for this device"
+        yield Finding("device", "fail", f"--device {wanted}: {text}", hint)
     elif wanted == "auto" and kind != "cpu" and not torch.devices:
-        yield Finding("device", "warn", f"{text}: the CPU will serve", "check the driver and the device's rights")
+        yield Finding("device", "warn", f"{text}: the CPU will serve", check)
     else:
         yield Finding("device", "ok", text)
         if wanted != "cpu" and torch.gpu is not None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rapidd import doctor
 from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
 from rapidd.doctor import Finding
 from rapidd.partition.hip_runtime import HipRuntime
-from rapidd.partition.look import GpuView, TorchView, look_at_gpu
+from rapidd.partition.look import GpuView, TorchView, look, look_at_gpu
 from rapidd.paths import RuntimeDir
 from support.cuda import FakeDriver
 from support.hip import UNSUPPORTED, FakeHip
@@ -71,6 +72,24 @@ def test_the_device_that_is_wanted_must_be_seen(
     finding = examine(torch, wanted)["device"]
     assert finding.level == level
     assert bool(finding.hint) == (level != "ok")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_driver_that_is_too_old_is_named_and_no_other_torch_asked_for(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """What torch said of it was lost, and for --device cuda the torch that is there was to be installed."""
+
+    def is_available() -> bool:
+        warnings.warn("CUDA initialization: the NVIDIA driver is too old", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    finding = examine(look(None), wanted)["device"]
+    assert "sees no accelerator (CUDA initialization: the NVIDIA driver is too old)" in finding.text
+    assert finding.hint == "check the driver and the device's rights"
 
 
 def on_gpu(gpu: GpuView) -> TorchView:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,6 +15,7 @@ from rapidd.engine.cpu import CpuBackend
 from rapidd.engine.gpu import GpuBackend
 from rapidd.engine.gpu_streams import GpuKind
 from rapidd.errors import DeviceError
+from rapidd.partition.look import find_gpu
 
 Kind = Literal["cpu", "cuda", "hip"]
 
@@ -26,16 +26,13 @@ class Build(Struct, frozen=True):
     gpu_kind: GpuKind | None
     has_device: bool
     why_not: str = ""
-    """What torch says about a device that it cannot use, such as a driver that is too old."""
+    """What torch says about a device that it cannot use."""
 
     @classmethod
     def of_torch(cls) -> Build:
         """This process's torch."""
         kind: GpuKind | None = "hip" if torch.version.hip else "cuda" if torch.version.cuda else None
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            has_device = kind is not None and torch.cuda.is_available()
-        return cls(kind, has_device, "" if has_device else " ".join(str(warning.message) for warning in said))
+        return cls(kind, *find_gpu())
 
 
 def choose_kind(wanted: Literal["auto", "cpu", "cuda", "hip"], build: Build) -> Kind:

@@ -7,6 +7,7 @@ crash on a broken driver, and because an opened GPU holds memory until its proce
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import msgspec
@@ -31,13 +32,27 @@ class GpuView(Struct, kw_only=True):
 
 
 class TorchView(Struct):
-    """``devices``: their names, the first being the one that serves. ``gpu``: that one; null where there is none."""
+    """``devices``: their names, the first being the one that serves. ``gpu``: that one; null where there is none.
+
+    ``why_not``: what torch says about a device that it cannot use.
+    """
 
     version: str
     cuda: str | None
     hip: str | None
     devices: list[str]
     gpu: GpuView | None = None
+    why_not: str = ""
+
+
+def find_gpu() -> tuple[bool, str]:
+    """Whether torch finds a GPU; else what it says about one that it cannot use, such as a driver that is too old."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()
+    return found, "" if found else " ".join(str(warning.message) for warning in said)
 
 
 def look_at_gpu(kind: Kind, compute_units: int | None, driver: Any = None) -> GpuView:
@@ -63,12 +78,14 @@ def look(compute_units: int | None) -> TorchView:
     """This machine, by the torch that is installed."""
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found, why_not = find_gpu()
+    count = torch.cuda.device_count() if found else 0
     view = TorchView(
         version=str(torch.__version__),
         cuda=torch.version.cuda,
         hip=torch.version.hip,
         devices=[torch.cuda.get_device_name(index) for index in range(count)],
+        why_not=why_not,
     )
     if count:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # its copy of the library is the one to ask
