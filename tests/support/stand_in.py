@@ -7,7 +7,7 @@ and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends g
 at its channel; ``deaf`` does not either and ignores SIGABRT; ``loading`` is never ready; ``stuck`` answers probes but
 never ends a batch; ``picky`` refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose
 engine must be replaced, once that is ready, ``hasty`` at once; a number exits with it. SIGUSR1 makes it ask for a
-reload, SIGUSR2 say that admission was stopped.
+reload, SIGUSR2 say that admission was stopped, or, ``ill``, that the device must be reset.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -84,7 +84,8 @@ def main() -> int:
         readable, _, _ = select.select([channel.fileno(), signals.fileno()], [], [])
         if signals.fileno() in readable:
             if (number := signals.recv(1)[0]) != signal.SIGTERM:
-                channel.send(AskReload() if number == signal.SIGUSR1 else AdmissionStopped(True))
+                told = DeviceFault("stop", "Xid 1") if behaviour == "ill" else AdmissionStopped(True)
+                channel.send(AskReload() if number == signal.SIGUSR1 else told)
                 continue
             tell("told to stop")
             if behaviour != "stubborn":

@@ -103,14 +103,19 @@ def test_admission_that_an_operator_stopped_stays_so_when_the_front_dies(daemon:
 
 
 @pytest.mark.parametrize(
-    ("engine", "reason"), [("sick", "must be reset"), ("serve,78", "cannot serve this configuration")]
+    ("engine", "number", "reason"),
+    [
+        ("ill", signal.SIGUSR2, "must be reset"),
+        ("serve,78", signal.SIGKILL, "cannot serve this configuration"),
+    ],
 )
-def test_the_front_hears_why_no_engine_will_come_any_more(daemon: Daemon, engine: str, reason: str) -> None:
+def test_the_front_hears_why_no_engine_will_come_any_more(
+    daemon: Daemon, engine: str, number: int, reason: str
+) -> None:
     """It was killed after five seconds of a drain that nothing could finish, and told its streams nothing."""
     daemon.start("stubborn", engine, "1000")
-    if engine != "sick":
-        daemon.until_ready()
-        os.kill(daemon.pid("engine"), signal.SIGKILL)
+    daemon.until_ready()
+    os.kill(daemon.pid("engine"), number)
     assert reason in daemon.until("front", "no engine")["reason"]
     os.kill(daemon.pid("front"), signal.SIGKILL)
     assert daemon.end()[0] != 0
