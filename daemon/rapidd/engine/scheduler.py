@@ -118,11 +118,14 @@ class Scheduler(Residents):
                 return self._concurrent(plan, room)
 
     def _serial(self, plan: Plan, room: dict[Lane, bool]) -> Batch | None:
-        """One chunk (or one whole prompt), then one decode step; never two lanes at once."""
+        """One chunk (or one whole prompt), then one decode step; never two lanes at once.
+
+        Prompts may have the blocks of decode rows that gave theirs up: nothing else would begin another turn.
+        """
         prefill_waits = bool(self._prompts.ordered)
         if self.in_flight("prefill") or (prefill_waits and self.in_flight("decode")):
             return None
-        lanes: tuple[Lane, Lane] = ("prefill", "decode") if self._turn == "prefill" else ("decode", "prefill")
+        lanes: tuple[Lane, ...] = ("decode", "prefill") if self._turn == "decode" else ("prefill", "decode", "prefill")
         for lane in lanes:
             if not room[lane]:
                 continue

@@ -1,5 +1,7 @@
 """Scheduler: which batches each mode makes of the rows and prompts there are, and when the next may begin."""
 
+import pytest
+
 from bench.storm.machine import (
     DUE,
     HYBRID,
@@ -25,6 +27,25 @@ def test_serial_gives_one_decode_step_after_each_chunk() -> None:
 def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
     machine = busy_machine(SERIAL_ALL, bound=8)
     assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
+
+
+@pytest.mark.parametrize("plan", [SERIAL, SERIAL_ALL])
+@pytest.mark.parametrize("prompt_tokens", [5, 9, 13])
+def test_in_turn_a_prompt_goes_on_when_the_only_decode_row_gives_its_blocks_up(plan: Plan, prompt_tokens: int) -> None:
+    """The prompt had been asked before the row gave up, so nothing was enqueued and nothing would end.
+
+    The engine stood still until its next report, up to a second, and the simulator stopped with an error.
+    """
+    machine = Machine(5, bound=8)
+    machine.scheduler.add(make_request(1, [1] * 4, 12, slo_class="batch"))
+    for _ in range(4):
+        machine.launch(plan)
+        machine.complete("prefill")
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, [2] * prompt_tokens, 3))
+    machine.drain(plan)
+    assert machine.scheduler.num_preempted == 1
+    assert machine.outputs == {1: expected_output([1] * 4, 12), 2: expected_output([2] * prompt_tokens, 3)}
 
 
 def test_only_the_last_chunk_of_a_request_that_is_alone_may_be_longer() -> None:
