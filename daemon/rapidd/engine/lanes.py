@@ -146,7 +146,7 @@ class LaneExecutor:
         return done
 
     def share(self, start_ns: int, end_ns: int) -> float:
-        """How much of a time within the last second this lane ran; what it runs now counts from when it could begin."""
+        """How much of a time this lane ran; what it runs now counts from when it could begin."""
         return self._meter.share(start_ns, end_ns, self._since_ns if self._queue else None)
 
     def placement(self) -> Seen:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -17,6 +18,8 @@ from rapidd.telemetry.recent import Recent
 
 WINDOW_NS: Final = 1_000_000_000
 """Over which shares and rates are taken."""
+SPANS_KEPT: Final = 4096
+"""Batches that are remembered: a chunk of seconds on the other lane must find all that ran beside it."""
 ENQUEUES_KEPT: Final = 256
 SWITCHES_KEPT: Final = 8
 PHASES: Final[tuple[WorkKind, ...]] = ("decode", "prefill", "mixed")
@@ -50,7 +53,7 @@ class Meter:
     def __init__(self, costs: Costs | None = None, peaks: Peaks | None = None) -> None:
         self._costs = costs
         self._peaks = peaks or Peaks()
-        self._spans: deque[_Span] = deque()
+        self._spans: deque[_Span] = deque(maxlen=SPANS_KEPT)
         self._totals: Mapping[WorkKind, _Total] = {phase: _Total() for phase in PHASES}
         self._enqueues, self._switches = Recent(ENQUEUES_KEPT), Recent(SWITCHES_KEPT)
         self.tokens = 0
@@ -77,17 +80,16 @@ class Meter:
 
     def busy(self, now_ns: int) -> float | None:
         """Share of the window in which batches ran that have ended, each spread over its time; null: none ended."""
-        self._advance(now_ns)
         start = now_ns - WINDOW_NS
-        if not self._spans:
+        if not (spans := self._after(start)):
             return None
-        return min(1.0, sum(span.ended_ns - max(span.started_ns, start) for span in self._spans) / WINDOW_NS)
+        return min(1.0, sum(span.ended_ns - max(span.started_ns, start) for span in spans) / WINDOW_NS)
 
     def share(self, start_ns: int, end_ns: int, since_ns: int | None) -> float:
-        """Of a time within the window, how much batches ran; ``since_ns``: one that has not ended could begin then."""
-        spans = [(span.started_ns, span.ended_ns) for span in self._spans]
+        """Of a time, how much batches ran; ``since_ns``: one that has not ended could begin then."""
+        spans = [(span.started_ns, span.ended_ns) for span in self._after(start_ns)]
         if since_ns is not None:
-            spans.append((max(since_ns, spans[-1][1] if spans else 0), end_ns))
+            spans.append((max(since_ns, self._spans[-1].ended_ns if self._spans else 0), end_ns))
         ran = sum(max(0, min(end, end_ns) - max(begin, start_ns)) for begin, end in spans)
         return ran / max(end_ns - start_ns, 1)
 
@@ -97,8 +99,8 @@ class Meter:
 
     def work(self, now_ns: int) -> list[PhaseWork]:
         """By phase; only what has run. Empty where nothing is counted."""
-        self._advance(now_ns)
-        return [self._phase_work(phase) for phase in PHASES if self._totals[phase].flops]
+        spans = self._after(now_ns - WINDOW_NS)
+        return [self._phase_work(phase, spans) for phase in PHASES if self._totals[phase].flops]
 
     def enqueues(self) -> Quantiles:
         """Host time of enqueuing on the same stream as before."""
@@ -108,13 +110,13 @@ class Meter:
         """Host time of enqueuing on another stream than before."""
         return self._switches.quantiles()
 
-    def _advance(self, now_ns: int) -> None:
-        while self._spans and self._spans[0].ended_ns <= now_ns - WINDOW_NS:
-            self._spans.popleft()
+    def _after(self, ns: int) -> list[_Span]:
+        """Of batches that ended after it, the newest first: they end in order."""
+        return list(takewhile(lambda span: span.ended_ns > ns, reversed(self._spans)))
 
-    def _phase_work(self, phase: WorkKind) -> PhaseWork:
+    def _phase_work(self, phase: WorkKind, recent: Sequence[_Span]) -> PhaseWork:
         total = self._totals[phase]
-        spans = [span for span in self._spans if span.phase == phase]
+        spans = [span for span in recent if span.phase == phase]
         seconds = sum(span.ended_ns - span.started_ns for span in spans) / 1e9
         flops_per_s = sum(span.work.flops for span in spans) / seconds if seconds else None
         bytes_per_s = sum(span.work.bytes for span in spans) / seconds if seconds else None

@@ -104,6 +104,26 @@ def test_a_batch_half_beside_the_other_lane_teaches_nothing(ends_at: int, learns
     assert bool(calibration.correction.all()) == learns
 
 
+def test_a_chunk_of_seconds_beside_steps_all_the_time_teaches() -> None:
+    """Steps were forgotten a second after their end, so of chunks beside them only those that were quick taught.
+
+    On a CPU, whose chunks may take a second, predictions stayed too short, and chunks too long, for good.
+    """
+    calibration, device = calibrated(), LawDevice(lambda batch, is_beside: 0.1)
+    decode: LaneExecutor = device.lanes["decode"]
+    began = device.now_ns
+    for _ in range(20):
+        decode.enqueue(batch("decode", 132, "shared", DECODE, []))
+        decode.wait()
+        decode.collect()
+        decode.stats(132)  # as every report does
+    took = BatchResult(started_ns=began, ended_ns=device.now_ns)
+    learn(calibration, batch("prefill", 4, "shared", [], [(0, 512)]), took, device.lanes, scheduler_of())
+    (seen,) = calibration.correction.all()
+    assert (seen.mode, seen.kind, seen.n) == ("shared", "prefill", 1)
+    assert seen.factor > 1.0
+
+
 def test_without_a_profile_nothing_is_learnt() -> None:
     calibration = Calibration(Found(None, None))
     made = batch("decode", 4, "hybrid", DECODE, [])
