@@ -233,6 +233,8 @@ def _search(bench: Bench, trace: Trace, *, policy: str | None = None, repeat: in
     def share(scale: float) -> float | None:
         run = bench.run(trace, scale, policy=policy, repeat=repeat, decide=True)
         rates[scale] = run.offered_per_s
+        if not run.valid:
+            return None
         # What was given up had missed too often already, whatever the share of what was sent by then.
         return 0.0 if run.ending == "hopeless" else run.summary.both_met
 

@@ -17,7 +17,7 @@ WIDEST: Final = 2.0**10
 
 
 class Trial(Struct, frozen=True):
-    """One run: ``share`` of the offered requests met both objectives. Null: nothing was offered."""
+    """One run: ``share`` of the offered requests met both objectives. Null: it counts for nothing."""
 
     scale: float
     share: float | None
@@ -31,7 +31,7 @@ class Trial(Struct, frozen=True):
 class Goodput(Struct, frozen=True):
     """``scale``: the highest that was good, null when none was. ``edge``: whether a higher one was seen to be bad.
 
-    ``found``: between it and the lowest bad one above lies at most the tolerance; ``coarse``: the runs ran out before;
+    ``found``: between it and the lowest bad one above lies at most the tolerance; ``coarse``: the search ended before;
     ``at_least``: nothing bad was seen above it; ``none``: nothing was good.
     """
 
@@ -50,7 +50,8 @@ def search(
 ) -> Goodput:
     """Search from the scale ``first``; ``measure`` runs one scale and gives its share. Stops at ``max_runs``.
 
-    What ``measure`` raises ends the search.
+    What ``measure`` raises ends the search. So does a run that counts for nothing: what a generator cannot offer at one
+    scale it cannot at a higher one, and a late one is kinder to a server than the load would be.
     """
     trials: list[Trial] = []
     good: float | None = None
@@ -59,6 +60,8 @@ def search(
     while len(trials) < max_runs:
         trial = Trial(scale, measure(scale))
         trials.append(trial)
+        if trial.share is None:
+            break
         if trial.good:
             good = scale
         else:

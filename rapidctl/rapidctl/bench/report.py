@@ -128,12 +128,14 @@ def show_goodput(trace: str, policy: str | None, found: Goodput, rate: float | N
     """One line: what the search found. ``rate``: requests a second at that scale."""
     who = f"{trace}, {policy}" if policy else trace
     if found.scale is None:
-        out.text(f"goodput of {who}: none; not even at {min(trial.scale for trial in found.trials):.3g} times the rate")
+        missed = [trial.scale for trial in found.trials if trial.share is not None]
+        why = f"none; not even at {min(missed):.3g} times the rate" if missed else "unknown; no run counts"
+        out.text(f"goodput of {who}: {why}")
         return
     bound = ">= " if found.edge == "at_least" else ""
     at = f"{bound}{found.scale:.3g} times the rate, {bound}{number(rate)} requests/s"
-    note = {"found": "", "coarse": " (the runs ran out)", "at_least": " (the search ended, nothing failed)", "none": ""}
-    out.text(f"goodput of {who}: {at}{note[found.edge]}, {len(found.trials)} runs")
+    notes = {"coarse": " (the search ended before)", "at_least": " (the search ended, nothing failed)"}
+    out.text(f"goodput of {who}: {at}{notes.get(found.edge, '')}, {len(found.trials)} runs")
 
 
 def show_ratios(compared: Compared, out: Out) -> None:

@@ -1,12 +1,18 @@
 """The goodput search on servers that are a formula, and the arithmetic of comparisons."""
 
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rapidctl.bench.command import _search
 from rapidctl.bench.compare import Compared, means, order, ratios, reference_of
 from rapidctl.bench.goodput import WIDEST, search
 from rapidctl.bench.report import show_goodput, show_ratios
+from rapidctl.bench.trace import Trace
 from rapidctl.out import Out
 
 FACTORS = st.floats(0.01, 100)
@@ -51,6 +57,40 @@ def test_runs_may_run_out_inside_the_bracket() -> None:
 
 def test_nothing_offered_is_not_good() -> None:
     assert search(lambda scale: None, max_runs=2).edge == "none"
+
+
+class LateGenerator:
+    """A `Bench` whose server meets everything, and whose generator is late beyond a scale."""
+
+    def __init__(self, keeps_up: float) -> None:
+        self.args = Namespace(first=1.0, max_runs=10, tolerance=0.05)
+        self.results: dict[str, Any] = {}
+        self.runs: list[float] = []
+        self._keeps_up = keeps_up
+
+    def run(self, trace: Trace, scale: float, **options: object) -> SimpleNamespace:
+        self.runs.append(scale)
+        return SimpleNamespace(
+            valid=scale <= self._keeps_up, ending="whole", offered_per_s=scale, summary=SimpleNamespace(both_met=1.0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("keeps_up", "scale", "edge", "text"),
+    [(5.0, 4.0, "at_least", ">= 4 times the rate"), (0.5, None, "none", "unknown; no run counts")],
+)
+def test_what_a_late_generator_did_not_offer_was_not_met(
+    keeps_up: float, scale: float | None, edge: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind a generator that keeps up with 5 times the rate the goodput was told as 512 times and more: a request
+    that leaves late waits for nobody, so runs that count for nothing were taken for good ones."""
+    bench = LateGenerator(keeps_up)
+    found = _search(bench, Trace("t", ()))  # type: ignore[arg-type]
+    assert (found.scale, found.edge) == (scale, edge)
+    assert bench.runs[-1] > keeps_up
+    assert found.trials[-1].share is None
+    show_goodput("t", None, found, 4.0, Out(json=False, color="never"))
+    assert text in capsys.readouterr().out
 
 
 def test_only_a_goodput_with_something_bad_above_it_or_none_may_be_compared() -> None:
