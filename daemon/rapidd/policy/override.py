@@ -136,7 +136,7 @@ class Control:
     def undo(self, command: Undo, now_ns: int) -> ControlDone:
         """Bring back the policy and the override that the last operator's change replaced; once more: undo the undoing.
 
-        An override that would have expired meanwhile does not come back.
+        An override that would have expired meanwhile does not come back, nor one that its guard released since.
         """
         if refused := self._conflict(command.token, command.if_epoch):
             return refused
@@ -223,6 +223,8 @@ class Control:
             override.breached_since_ns = now_ns
         if now_ns - override.breached_since_ns >= GUARD_NS:
             self.override = None
+            if self._replaced is not None and self._replaced[1] is override:  # a change of policy left it in force
+                self._replaced = (self._replaced[0], None)
             self.epoch += 1
             text = f"guard released {override.plan.describe()}: ITL p95 {itl:.1f}x, TTFT p95 {ttft:.1f}x the SLO"
             self._notice("guard", "warn", text, "guard")

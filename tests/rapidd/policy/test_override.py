@@ -290,6 +290,18 @@ def test_undo_does_not_bring_back_an_override_whose_time_is_over_nor_act_on_a_st
     assert control.override is None
 
 
+def test_undoing_a_change_of_policy_does_not_bring_back_what_the_guard_released_since() -> None:
+    """The split that had broken the objectives stood again, for the ten seconds that its guard needs."""
+    control = Control("auto", TABLE)
+    split(control, units=1, ttl_s=None)
+    control.set_policy(SetPolicy(3, "shared", "bo", None))
+    for second in (1, 12):
+        control.observe(SloReport(1.6, None), second * SECOND)
+    assert control.override is None
+    assert undo(control, 13).code is None
+    assert (control.policy, control.override) == ("auto", None)
+
+
 def test_a_policys_new_chunk_is_followed_without_a_decision() -> None:
     """Chunks follow the load from tick to tick: as decisions they would push everything else out of the log."""
     control = Control("auto", TABLE)
