@@ -247,7 +247,9 @@ class Front:
             elif self.link.connected:
                 self.events.emit("engine_ready", "the engine answers again")
         if self.link.state is not None and self.link.state.partition.override is not None:
-            self.link.send(ipc.SloReport(*self.latency.p95_ratios(self._clock())))
+            now_ns = self._clock()
+            waiting, pausing = self.serving.waiting(now_ns), self.serving.pausing(now_ns)
+            self.link.send(ipc.SloReport(*self.latency.p95_ratios(now_ns, waiting, pausing)))
 
     def _aftermath(self) -> None:
         """See to what sends found out: clients that are gone, an engine that is gone."""

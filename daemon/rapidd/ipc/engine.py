@@ -157,7 +157,10 @@ class ProbePlacement(_Message):
 
 
 class SloReport(_Message):
-    """Observed latency of the last 10 s, for the override's guard. Ratios to the SLO; null without samples."""
+    """Observed latency of the last 10 s, for the override's guard. Ratios to the SLO; null without samples.
+
+    With what has lasted so far: waits of interactive requests for a first token, and of streams for the next one.
+    """
 
     itl_p95_ratio: float | None
     ttft_p95_ratio: float | None

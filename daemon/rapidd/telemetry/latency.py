@@ -4,6 +4,7 @@ A request meets its SLO when TTFT <= max(floor, s x prompt tokens / 1000) and th
 when there are fewer than 20) <= the ITL SLO. Knows no sockets and no requests: callers say what happened and when.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -173,11 +174,20 @@ class LatencyRecorder:
         """Requests that ended well a second, over the last minute."""
         return self._finished.total(60, now_ns) / self._covered_s(60, now_ns)
 
-    def p95_ratios(self, now_ns: int) -> tuple[float | None, float | None]:
-        """ITL and TTFT p95 of the last 10 s, each over its SLO."""
+    def p95_ratios(
+        self, now_ns: int, waiting: Iterable[tuple[float, int]] = (), pausing: Iterable[float] = ()
+    ) -> tuple[float | None, float | None]:
+        """ITL and TTFT p95 of the last 10 s, each over its SLO. What lasts counts too: at a standstill nothing ends.
+
+        ``waiting``: seconds so far, and prompt tokens, of requests without a first token; ``pausing``: seconds since
+        the last token of streams that go on.
+        """
         self.sort_in()
-        itl = self._itl.window(10, now_ns).quantile(0.95)
-        return None if itl is None else itl / self.slo.itl_s, self._ttft_ratio.window(10, now_ns).quantile(0.95)
+        itl, ttft = self._itl.window(10, now_ns), self._ttft_ratio.window(10, now_ns)
+        itl.record_all(list(pausing))
+        ttft.record_all([seconds / self.slo.ttft_limit_s(tokens) for seconds, tokens in waiting])
+        gap_s = itl.quantile(0.95)
+        return None if gap_s is None else gap_s / self.slo.itl_s, ttft.quantile(0.95)
 
     def _window(self, seconds: int, now_ns: int) -> LatencyWindow:
         covered = self._covered_s(seconds, now_ns)

@@ -282,8 +282,8 @@ def test_the_guard_hears_how_latency_is_while_an_override_runs(rig: Rig) -> None
     peer, engine = rig.ready()
     peer.generate()
     rid = engine.submitted().rid
-    for _ in range(3):
-        engine.say(rid, "x")
+    for finish in (None, None, "length"):
+        engine.say(rid, "x", finish)
         peer.expect(wire.Deltas)
         rig.clock.advance(0.6)
     engine.state()
@@ -297,3 +297,35 @@ def test_the_guard_hears_how_latency_is_while_an_override_runs(rig: Rig) -> None
     report = engine.expect(ipc.SloReport)
     assert report.itl_p95_ratio == pytest.approx(2.0, rel=0.01)
     assert report.ttft_p95_ratio is not None
+
+
+@pytest.mark.parametrize(("slo_class", "late"), [("interactive", True), ("batch", False)])
+def test_the_guard_hears_of_first_tokens_that_do_not_come(rig: Rig, slo_class: wire.SloClass, late: bool) -> None:
+    """Only those that came were counted: an override under which prompts stood still kept its objectives.
+
+    Who lets others go first is no sign of it.
+    """
+    peer, engine = rig.ready()
+    peer.generate(slo_class=slo_class)
+    engine.submitted()
+    assert (_slo_after(rig, peer, engine, 6).ttft_p95_ratio is not None) is late
+
+
+def test_the_guard_hears_of_next_tokens_that_do_not_come(rig: Rig) -> None:
+    """Gaps that had ended were counted: under an override that had decode stand still there were none."""
+    peer, engine = rig.ready()
+    peer.generate()
+    engine.say(engine.submitted().rid, "x")
+    peer.expect(wire.Deltas)
+    assert _slo_after(rig, peer, engine, 6).itl_p95_ratio == pytest.approx(20.0, rel=0.01)
+
+
+def _slo_after(rig: Rig, peer: Peer, engine: ScriptedEngine, seconds: int) -> ipc.SloReport:
+    """What the guard hears under an override when so much time has passed."""
+    engine.state(partition=samples.PARTITION)
+    rig.until(lambda: rig.front.link.state is not None)
+    for _ in range(seconds):
+        peer.ask(wire.Ping(), wire.Pong)
+        rig.pass_time(1)
+        report = engine.expect(ipc.SloReport)
+    return report
