@@ -273,17 +273,17 @@ def _parts(row: _Row, index: int, turns: _Turns) -> tuple[Part, ...]:
     if left < 0:
         raise ValueError(f"{length - left} tokens in parts, {length} in the prompt")
     parts = (*shared, _own(index, left)) if left else shared
-    if row.session_id is not None and row.turn is not None and row.shared_blocks is not None:
+    if row.session_id is not None and row.turn is not None:
         turns[row.session_id, row.turn] = parts
     return parts
 
 
 def _session_parts(row: _Row, turns: _Turns) -> tuple[Part, ...]:
     """The beginning that a turn has in common with an earlier one of its session."""
-    if not row.shared_blocks or not row.shares_with_turn:
+    if not row.shared_blocks:
         return ()
-    if row.session_id is None or row.turn is None:
-        raise ValueError("shared_blocks need session_id and turn")
+    if row.session_id is None or row.shares_with_turn is None:
+        raise ValueError("shared_blocks need session_id and shares_with_turn")
     earlier = turns.get((row.session_id, row.shares_with_turn))
     if earlier is None:
         raise ValueError(

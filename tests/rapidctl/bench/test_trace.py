@@ -93,7 +93,9 @@ def test_poisson_arrivals_have_their_rate() -> None:
         ({"hash_ids": [1]}, "1 hash_ids for 2 blocks"),
         ({"segments": [[1, 601]]}, "601 tokens in parts, 600 in the prompt"),
         ({"shared_blocks": 1, "shares_with_turn": 1, "session_id": 3, "turn": 2}, "turn 1, which no earlier line"),
-        ({"shared_blocks": 1, "shares_with_turn": 1}, "need session_id and turn"),
+        ({"shared_blocks": 1, "shares_with_turn": 0, "session_id": 3, "turn": 1}, "turn 0, which no earlier line"),
+        ({"shared_blocks": 1, "shares_with_turn": 1}, "need session_id and shares_with_turn"),
+        ({"shared_blocks": 1, "session_id": 3, "turn": 1}, "need session_id and shares_with_turn"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -111,6 +113,20 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: bytes) -> None:
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + line)
     with pytest.raises(TraceError, match="line 3: "):
         read_trace(path)
+
+
+@pytest.mark.parametrize("begins", [0, 1])
+@pytest.mark.parametrize("nothing", [{}, {"shared_blocks": 0, "shares_with_turn": 0}])
+def test_turns_may_be_counted_from_nought_and_the_first_need_not_say_that_it_shares_nothing(
+    tmp_path: Path, begins: int, nothing: dict[str, int]
+) -> None:
+    """What was shared with turn 0 was taken for each prompt's own, and without the columns a first turn was missed."""
+    first = GOOD | {"session_id": 1, "turn": begins} | nothing
+    second = GOOD | {"session_id": 1, "turn": begins + 1, "shared_blocks": 9, "shares_with_turn": begins}
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    one, two = ids_of(read_trace(path))
+    assert common(one, two) == 9 * 64
 
 
 def test_a_turn_cannot_share_more_than_the_earlier_one_has(tmp_path: Path) -> None:
