@@ -22,6 +22,8 @@ MAX_LATENESS_S: Final = 0.02
 """Above this p99 of its lateness a generator no longer offers the load that it should."""
 MAX_CPU_SHARE: Final = 0.9
 """Of one core: a generator that uses more is itself what is measured."""
+NOT_SENT: Final = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL"})
+"""Errors of requests that never left: this process has no descriptor, or this machine no port left."""
 LOOK_S: Final = 0.25
 """Longest sleep: how often a stop and the observer are looked at."""
 
@@ -82,6 +84,8 @@ class Replay:
             )
         if self.records and self.generator.cpu_share > MAX_CPU_SHARE:
             found.append(f"the generator used {self.generator.cpu_share:.0%} of a core: offer less")
+        if unsent := sum(record.error in NOT_SENT for record in self.records):
+            found.append(f"{unsent} requests were not sent, for want of descriptors or ports: raise `ulimit -n`")
         if self.ending == "stopped":
             found.append("it was stopped before its end")
         if not any(record.measured for record in self.records):

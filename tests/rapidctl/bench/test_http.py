@@ -118,17 +118,20 @@ def test_an_unfinished_request_is_given_up_and_its_connection_closed() -> None:
     assert [(r.outcome, r.stamps.tolist()) for r in records] == [("unfinished", [])]
 
 
-def test_without_a_descriptor_left_a_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_descriptor_left_a_request_is_refused_and_the_run_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server had less to do than it should, and was blamed for what it never got."""
+
     def none_left(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
     with OpenAIServer() as server:
         target = HttpTarget(Server.parse(server.url), "m", PROMPTS)
         monkeypatch.setattr(socket, "socket", none_left)
-        records = replay(TRACE.head(1), target).records
+        result = replay(TRACE.head(1), target)
         target.close()
         monkeypatch.undo()
-    assert [(r.outcome, r.error) for r in records] == [("refused", "EMFILE")]
+    assert [(r.outcome, r.error) for r in result.records] == [("refused", "EMFILE")]
+    assert any("1 requests were not sent" in problem for problem in result.problems())
 
 
 # --- which server, which model ------------------------------------------------------------------------------------
