@@ -195,13 +195,24 @@ class Session:
         return Observer(self.client) if self.client is not None else nullcontext()
 
     def _hopeless(self, offered: Trace) -> Callable[[Sequence[Record], float], bool]:
-        """Whether more requests have missed than may, if all of the load were sent."""
+        """Whether more requests have missed than may, if all of the load were sent.
+
+        Asked while the load is sent, so it looks again only at those that may still miss.
+        """
         warmup, slo = self.rules.warmup, self.rules.slo
         count = sum(not warmup.covers(number, request.arrival_s) for number, request in enumerate(offered.requests))
         allowed = int((1 - GOODPUT_SHARE) * count + 1e-9)
 
+        undecided: list[Record] = []
+        seen = missed = 0
+
         def hopeless(records: Sequence[Record], now_s: float) -> bool:
-            return sum(record.measured and has_missed(record, slo, now_s) for record in records) > allowed
+            nonlocal undecided, seen, missed
+            asked = undecided + [record for record in records[seen:] if record.measured]
+            kept = [record for record in asked if not has_missed(record, slo, now_s)]
+            undecided = [record for record in kept if record.outcome == "open"]
+            seen, missed = len(records), missed + len(asked) - len(kept)
+            return missed > allowed
 
         return hopeless
 

@@ -1,13 +1,20 @@
 """The open loop on a clock of the test's: requests leave when the trace says, whatever the server does."""
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapidctl.bench.replay import LOOK_S, Replay, Warmup, replay
+from rapidctl.bench import session
+from rapidctl.bench.metrics import has_missed
+from rapidctl.bench.records import Record
+from rapidctl.bench.replay import LOOK_S, NO_WARMUP, Replay, Warmup, replay
+from rapidctl.bench.session import Rules, Session
 from rapidctl.bench.trace import Trace
+from rapidctl.wire import Slo
 from support.load import FakeServer, request
 
 
@@ -17,6 +24,13 @@ def trace(*arrivals_s: float) -> Trace:
 
 def run(load: Trace, server: FakeServer, **options: object) -> Replay:
     return replay(load, server, clock=server.clock, cpu_clock=lambda: 0.0, **options)  # type: ignore[arg-type]
+
+
+SLO = Slo(itl_s=1.0, ttft_floor_s=0.5, ttft_per_1k_s=0.1)
+
+
+def search_of(warmup: Warmup = NO_WARMUP) -> Session:
+    return Session(client=None, vocab_size=9, rules=Rules(slo=SLO, warmup=warmup), salt="")
 
 
 @given(
@@ -100,6 +114,44 @@ def test_a_hopeless_run_is_given_up() -> None:
     assert result.ending == "hopeless"
     assert len(result.records) <= 8
     assert {r.error for r in result.records[1:]} == {"queue_full"}
+
+
+def test_a_search_looks_no_more_at_requests_that_are_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look was at all that had been sent: of some thousand requests it delayed what is due, and the stamps."""
+    looked: Counter[int] = Counter()
+
+    def look(record: Record, slo: Slo, now_s: float) -> bool:
+        looked[record.request.index] += 1
+        return has_missed(record, slo, now_s)
+
+    monkeypatch.setattr(session, "has_missed", look)
+    load = trace(*range(60))
+    warmup = Warmup(requests=1)
+    result = run(load, FakeServer(prefill_s=0.1), warmup=warmup, hopeless=search_of(warmup)._hopeless(load))
+    assert result.ending == "whole"
+    assert 0 not in looked
+    assert len(looked) >= 58
+    assert max(looked.values()) <= 1 + 1 / LOOK_S
+
+
+@given(
+    arrivals=st.lists(st.floats(0, 5), min_size=1, max_size=40).map(sorted),
+    prefill_s=st.sampled_from([0.01, 0.2, 0.6, 9.0]),
+    limit=st.none() | st.integers(1, 3),
+)
+def test_a_search_gives_up_as_soon_as_more_than_a_tenth_has_missed(
+    arrivals: list[float], prefill_s: float, limit: int | None
+) -> None:
+    load = trace(*arrivals)
+    hopeless = search_of()._hopeless(load)
+    allowed = len(arrivals) // 10
+
+    def look(records: Sequence[Record], now_s: float) -> bool:
+        given_up = hopeless(records, now_s)
+        assert given_up == (sum(has_missed(record, SLO, now_s) for record in records) > allowed)
+        return given_up
+
+    run(load, FakeServer(prefill_s, limit=limit), hopeless=look)
 
 
 def test_the_observer_is_called_all_the_time() -> None:
