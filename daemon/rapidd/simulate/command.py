@@ -73,6 +73,8 @@ def _without_effect(arguments: argparse.Namespace) -> list[str]:
             not searches and arguments.requests and not arguments.shape,
             "--requests: counts those of a --shape, or of a slice for --goodput; cut a trace by --seconds",
         ),
+        (not arguments.jitter and arguments.jitter_run != 1, "--jitter-run: nothing errs without --jitter"),
+        (not arguments.jitter and not arguments.shape and arguments.seed, "--seed: of --jitter and --shape only"),
     )
     return [sentence for broken, sentence in rules if broken]
 
@@ -249,7 +251,7 @@ def _traces(arguments: argparse.Namespace, max_model_len: int) -> list[Trace]:
     found: list[Trace] = []
     option = "--trace"
     try:
-        found += (_trace(path, arguments.request_rate) for path in arguments.trace)
+        found += _files(arguments.trace, arguments.request_rate)
         option = "--shape"
         found += (shape_trace(shape, seed=arguments.seed, count=count) for shape in arguments.shape)
     except RapidctlError as error:
@@ -257,11 +259,18 @@ def _traces(arguments: argparse.Namespace, max_model_len: int) -> list[Trace]:
     return [trace.limited(max_model_len) for trace in found]
 
 
-def _trace(path: str, request_rate: float | None) -> Trace:
-    """``request_rate`` is for a trace without arrival times."""
-    try:
-        return read_trace(path)
-    except TraceError:
-        if request_rate is None:
-            raise
-        return read_trace(path, request_rate=request_rate)
+def _files(paths: Sequence[str], request_rate: float | None) -> list[Trace]:
+    """``request_rate`` is for traces without arrival times. Raises TraceError, or ConfigError when there is none."""
+    found: list[Trace] = []
+    lacking = False
+    for path in paths:
+        try:
+            found.append(read_trace(path))
+        except TraceError:
+            if request_rate is None:
+                raise
+            found.append(read_trace(path, request_rate=request_rate))
+            lacking = True
+    if request_rate is not None and not lacking:
+        raise ConfigError(["--request-rate: every trace has arrival times; --rate replays them faster or slower"])
+    return found

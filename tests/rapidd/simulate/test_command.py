@@ -82,6 +82,9 @@ def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
         (("--markdown", "x.md"), "--markdown: the tables are those of --goodput or --sweep"),
         (("--workers", "2"), "--workers: only --goodput and --sweep run in several processes"),
         (("--requests", "5"), "--requests: counts those of a --shape"),
+        (("--request-rate", "5"), "--request-rate: every trace has arrival times"),
+        (("--jitter-run", "5"), "--jitter-run: nothing errs without --jitter"),
+        (("--bias", "0.1", "--seed", "5"), "--seed: of --jitter and --shape only"),
         (("--goodput", "--rate", "2"), "--rate: a search for goodput chooses the rate"),
         (("--goodput", "--warmup", "2"), "--warmup: a search for goodput judges every request"),
         (("--json", "no/such/folder.json"), "--json: no/such/folder.json cannot be written: No such file or directory"),
@@ -98,6 +101,7 @@ def test_what_would_change_nothing_or_judge_nobody_is_refused_before_anything_ru
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """At --request-rate 5 the figures were those of the recorded rate, and nothing said so."""
     monkeypatch.chdir(tmp_path)
     assert simulate("--trace", MOONCAKE, "--profile", profile, *words) == 78
     assert said in capsys.readouterr().err
@@ -191,6 +195,7 @@ def test_lengths_without_arrivals_need_a_request_rate(profile: str, capsys: pyte
     assert simulate("--trace", lengths, "--profile", profile) == 78
     assert "request rate" in capsys.readouterr().err
     assert simulate("--trace", lengths, "--profile", profile, "--request-rate", "3") == 0
+    assert simulate("--trace", lengths, "--trace", MOONCAKE, "--profile", profile, "--request-rate", "3") == 0
 
 
 @pytest.mark.parametrize(
