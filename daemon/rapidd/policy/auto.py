@@ -154,13 +154,17 @@ def _load_changed(state: State) -> bool:
 
 
 def _wait_here(state: State, now: Outlook, here: Option) -> Plan:
-    """The place no longer keeps the objective, and changed too lately to be left: prompts wait, if that helps."""
+    """The place no longer keeps the objective, and changed too lately to be left: prompts wait, if that helps.
+
+    Where it never kept it they have waited already.
+    """
     running = state.running
     assert running is not None, "who runs nothing may move"
     why = f"{_ms(state.itl_slo_s)} are not kept, and the last change was less than {DWELL_S:g} s ago"
-    if now.step_on(running.decode_units) <= state.itl_slo_s * STAY:
+    if not running.least_bad and now.step_on(running.decode_units) <= state.itl_slo_s * STAY:
         return replace(running, chunk=0, prompt_time=None, reason=f"prompts wait: {why}")
-    return _plan(state, now, here, f"{why}: {_reason(state, here)}")
+    plan = _plan(state, now, here, f"{why}: {_reason(state, here)}")
+    return replace(plan, least_bad=running.least_bad)
 
 
 def _least_bad(state: State, now: Outlook, options: list[Option]) -> Plan:
@@ -176,7 +180,7 @@ def _least_bad(state: State, now: Outlook, options: list[Option]) -> Plan:
     reason = (
         f"no plan keeps {_ms(state.itl_slo_s)} with {state.num_decoding} rows: the least bad, {_reason(state, best)}"
     )
-    return _plan(state, now, best, reason)
+    return replace(_plan(state, now, best, reason), least_bad=True)
 
 
 def _may_pause(state: State, paused: Option) -> bool:

@@ -45,6 +45,8 @@ class Plan(Struct, frozen=True):
     """Prompts in the order in which their first tokens are due, instead of arrival."""
     prompt_time: PromptTime | None = None
     """Null: nobody predicted it."""
+    least_bad: bool = False
+    """No plan keeps the ITL objective while prompts are computed, and they are all the same."""
 
     def same_work(self, other: "Plan") -> bool:
         """Equal but for the reason."""

@@ -196,6 +196,20 @@ def test_prompts_that_went_on_do_so_for_the_dwell_even_where_no_chunk_keeps_the_
     assert went_on.reason.startswith("no plan keeps")
 
 
+def test_prompts_that_went_on_elsewhere_do_so_for_the_dwell_too() -> None:
+    """The place they went on in had never kept the objective, and at the next step they waited there for that."""
+    paused = Plan("hybrid", TOTAL, TOTAL, 0)
+    state = replace(BUSY, num_decoding=1, running_rows=1, decode_tokens=1000, itl_slo_s=0.0075, running=paused)
+    went_on = auto(replace(state, running_age_s=PAUSE_S + 0.1), PREDICT)
+    assert (went_on.mode, went_on.same_units(paused)) == ("split", False)
+    for age_s in (0.01, DWELL_S - 0.1):
+        after = auto(replace(state, running=went_on, running_age_s=age_s, running_moved_s=age_s), PREDICT)
+        assert after.same_place(went_on)
+        assert after.chunk != 0
+        went_on = after
+    assert auto(replace(state, running=went_on, running_age_s=DWELL_S, running_moved_s=DWELL_S), PREDICT).chunk == 0
+
+
 def test_without_a_profile_it_is_hybrid_and_says_so() -> None:
     plan = make("auto", TOTAL, SPLITS)(BUSY)
     assert (plan.mode, plan.chunk, plan.reason) == ("hybrid", None, "no profile: rapidd calibrate")

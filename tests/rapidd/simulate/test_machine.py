@@ -104,6 +104,15 @@ def test_overload_starves_neither_rows_nor_prompts(policy: str) -> None:
     assert summary.itl_s.max < 0.5
 
 
+@pytest.mark.parametrize("itl_s", [0.007, 0.0075, 0.008])
+def test_prompts_that_rows_keep_waiting_get_on_all_the_same(itl_s: float) -> None:
+    """A row keeps the objective only alone, so prompts wait, 2 s at a time. In between they were told to go on, and to
+    wait again before the first chunk began: until the row ended, however long that took."""
+    items = [Item(0.0, 64, 6000, []), Item(1.0, 8000, 5, [])]
+    row, prompt = serve("auto", items, setup(itl_s)).records
+    assert prompt.token_s[0] < 0.5 * row.token_s[-1]
+
+
 ARRIVALS = st.lists(
     st.tuples(st.sampled_from([0.01, 0.1, 0.4]), st.sampled_from([60, 4_000, 16_000]), st.integers(1, 12)),
     min_size=30,
