@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Final
 
@@ -67,6 +68,7 @@ def named_command(words: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if first_word(words) is None and not {"-h", "--help"} & set(words):
         words.insert(0, "top")
@@ -78,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("-q and -v exclude each other")
     except SystemExit as stop:  # argparse has said why
         code = stop.code if isinstance(stop.code, int) else EXIT_USAGE
-        return _unknown(words) if name == "check" and code == EXIT_USAGE else code
+        code = _unknown(words) if name == "check" and code == EXIT_USAGE else code
+        return _flush(code)
     _never_fail_to_encode()
     out = Out(json=args.json, color=args.color, quiet=args.quiet)
     started = time.monotonic()
@@ -117,8 +120,28 @@ def _unknown(words: Sequence[str]) -> int:
     from rapidctl.commands import check
 
     if "--json" not in words:
-        print("RAPID UNKNOWN - the arguments cannot be used, see: rapidctl check --help")
+        with suppress(OSError):
+            print("RAPID UNKNOWN - the arguments cannot be used, see: rapidctl check --help")
     return check.CODES["UNKNOWN"]
+
+
+def _flush(code: int) -> int:
+    """Of help and usage the code holds, whether or not anybody can read them."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
+    return code
+
+
+def _open_standard_streams() -> None:
+    """Instead of those that the caller closed: none to read from, one that cannot be written, and one for nobody.
+
+    Their numbers are taken too, so that no socket gets them.
+    """
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
 
 
 def _never_fail_to_encode() -> None:

@@ -2,14 +2,14 @@
 
 Text is for people and is stripped of control characters, whoever wrote it. JSON is for programs: one document on
 one line, ``schema_version`` first, flushed at once. It knows no command and no message.
-What stdout does not take is an `OutputError`.
+What stdout does not take is an `OutputError`; what stderr does not take is lost.
 """
 
 import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 import msgspec
@@ -131,13 +131,19 @@ class Out:
     def _say(self, text: str) -> None:
         if self._between:
             self.text("", end="")
-        print(safe_text(text), file=self._stderr, flush=True)
+        say(text, self._stderr)
 
     def style(self, text: str, *names: str) -> str:
         """The text in bold, dim, good, warn or bad, when the terminal shows styles."""
         if not self._styled:
             return text
         return f"\x1b[{';'.join(_STYLES[name] for name in names)}m{text}\x1b[0m"
+
+
+def say(text: str, stderr: TextIO) -> None:
+    """A line beside the data. Where it cannot be written nobody reads it, and the command goes on as it would have."""
+    with suppress(OSError):
+        print(safe_text(text), file=stderr, flush=True)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,6 +268,12 @@ def spawn(*words: str, **how: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, text=True, timeout=60, check=False, **{"capture_output": True, **how})
 
 
+def redirect(*words: str, redirected: str) -> subprocess.CompletedProcess[str]:
+    """With the streams as a shell redirects them."""
+    shell = ["bash", "-c", f"{shlex.join([sys.executable, '-m', 'rapidctl.cli', *words])} {redirected}"]
+    return subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_command_loads_no_console_and_no_torch(peer: Peer) -> None:
     code = (
         "import sys; from rapidctl.cli import main; assert main(['status', '--json']) == 0; "
@@ -289,6 +297,48 @@ def test_a_full_disk_is_said_in_one_line(command: list[str], peer: Peer) -> None
     with Path("/dev/full").open("w") as full:
         ran = spawn(*command, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert (ran.returncode, ran.stderr) == (1, "rapidctl: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["check", "nosuch"]], ids=words_of)
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-"])
+def test_a_verdict_that_cannot_be_written_is_unknown(command: list[str], redirected: str, peer: Peer) -> None:
+    """A monitor reads a code of 0 as OK and of 1 as WARNING, whatever the verdict was that nobody could read: a full
+    disk gave 1, and so did a closed output."""
+    assert redirect(*command, redirected=redirected).returncode == 3
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "nosuch"]], ids=words_of)
+def test_a_verdict_that_nobody_reads_is_unknown(command: list[str], peer: Peer) -> None:
+    """It was OK, whatever it was."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = spawn(*command, stdout=writer, stderr=subprocess.PIPE, capture_output=False)
+    os.close(writer)
+    assert ran.returncode == 3
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "2> >(true)"])
+def test_what_goes_beside_the_data_decides_neither_the_code_nor_the_data(redirected: str, peer: Peer) -> None:
+    """Where stderr was full or closed, `status -v` ended with 1 and `status` without a daemon, too; a line for stderr
+    came with the data on stdout."""
+    ran = redirect("status", "--json", "-v", redirected=redirected)
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["state"] == "serving"
+    ran = redirect("status", "--endpoint", "ipc:///nowhere/request.sock", redirected=redirected)
+    assert (ran.returncode, ran.stdout) == (3, "")
+
+
+def test_what_the_caller_closed_is_no_bug_of_ours(peer: Peer) -> None:
+    """Each of these was a traceback: no prompt, nobody to ask, no terminal, an output that cannot be written."""
+    assert redirect("run", redirected="<&-").stdout == "The\n"
+    assert peer.hear(Generate).messages == [wire.ChatMessage("user", "")]
+    for command in (["partition", "set", "--mode", "shared"], ["top"]):
+        ran = redirect(*command, redirected="<&-")
+        assert ran.returncode == 2
+        assert "Traceback" not in ran.stderr
+    ran = redirect("status", redirected=">&-")
+    assert (ran.returncode, ran.stderr) == (1, "rapidctl: cannot write the output: Bad file descriptor\n")
+    assert redirect("--help", redirected=">&-").stderr == ""
 
 
 def test_a_prompt_may_come_from_a_pipe(peer: Peer) -> None:

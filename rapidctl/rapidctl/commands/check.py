@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from rapidctl.book import kv_used, latency_window
 from rapidctl.commands import common
-from rapidctl.errors import RapidctlError, TimedOut, Unreachable, UsageError
+from rapidctl.errors import OutputError, RapidctlError, TimedOut, Unreachable, UsageError
 from rapidctl.out import Out, percent, seconds
 from rapidctl.wire import EndpointError, GetSnapshot, Snapshot
 
@@ -27,6 +27,12 @@ class Found(NamedTuple):
     level: Level
     text: str
     perfdata: dict[str, float | None]
+
+
+class Unsaid(OutputError):
+    """The verdict could not be printed: to a monitor, which reads it, that is UNKNOWN, whatever it was."""
+
+    exit_code = CODES["UNKNOWN"]
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -56,13 +62,21 @@ def run(args: Namespace, out: Out) -> int:
         found = Found("CRITICAL", error.message, {})
     except (RapidctlError, EndpointError) as error:
         found = Found("UNKNOWN", str(error), {})
+    try:
+        _say(found, args.subject or "serving", out)
+    except BrokenPipeError as error:
+        raise Unsaid("cannot write the output: nobody reads it") from error
+    except OutputError as error:
+        raise Unsaid(error.message) from error
+    return CODES[found.level]
+
+
+def _say(found: Found, subject: str, out: Out) -> None:
     if out.json:
-        out.document({"subject": args.subject or "serving", "level": found.level, "text": found.text,
-                      "perfdata": found.perfdata})  # fmt: skip
+        out.document({"subject": subject, "level": found.level, "text": found.text, "perfdata": found.perfdata})
     else:
         data = " ".join(f"{name}={value:g}" for name, value in found.perfdata.items() if value is not None)
         out.text(f"RAPID {found.level} - {found.text}" + (f" | {data}" if data else ""))
-    return CODES[found.level]
 
 
 def _check_limits(subject: str | None, warning: float | None, critical: float | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rapidctl.client import DEFAULT_TIMEOUT_S, Client
 from rapidctl.errors import Refused, TimedOut, Unreachable, UsageError
-from rapidctl.out import Out, safe_line
+from rapidctl.out import Out, safe_line, say
 from rapidctl.wire import check_client_endpoint
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class _Telling(Client):
         welcome = super().connect()
         rights = "operator's rights" if welcome.control else "read-only"
         who = f"rapidd {welcome.version}, protocol {welcome.protocol}, front boot {welcome.front_boot_id}, {rights}"
-        print(safe_line(f"rapidctl: {self.endpoint}: {who}"), file=sys.stderr, flush=True)
+        say(safe_line(f"rapidctl: {self.endpoint}: {who}"), sys.stderr)
         return welcome
 
 
