@@ -109,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EndpointError as error:
         out.error(str(error))
         return EXIT_USAGE
+    except UnicodeEncodeError:  # only what the caller wrote can be such text
+        out.error("an argument or the environment is not valid UTF-8")
+        return EXIT_USAGE
     except Exception:
         sys.excepthook(*sys.exc_info())
         out.error("this is a bug in rapidctl; please report it with the lines above")

@@ -205,13 +205,13 @@ def test_an_interrupt_is_130(rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
         ["nonsense"],
         ["status", "--bogus"],
         ["status", "--endpoint", "tcp://127.0.0.1:1"],
+        ["status", "--endpoint", "tcp://*:5"],
         ["status", "--timeout", "soon"],
         ["status", "--timeout", "0s"],
         ["wait", "forever"],
         ["run", "x", "--seed", "1e3"],
         ["run", "x", "--seed", str(2**64)],
         ["run", "x", "--no-chat", "--system", "y"],
-        ["run", "\udcff"],
         ["bench"],
         ["partition", "--probe"],
         ["partition", "set", "--mode", "sideways", "--yes"],
@@ -229,6 +229,28 @@ def test_a_wrong_command_line_is_2_and_sends_nothing(command: list[str], peer: P
     assert (ran.code, ran.stdout) == (2, "")
     assert ran.stderr
     assert peer.heard.empty()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["run", "\udcff"], 2),
+        (["requests", "show", "\udcff"], 2),
+        (["policy", "set", "\udcff"], 2),
+        (["partition", "set", "--mode", "shared", "--yes", "--reason", "\udcff"], 2),
+        (["status", "--endpoint", "ipc:///\udcff"], 2),
+        (["status", "--endpoint", "tcp://\udcff:5"], 2),
+        (["check", "--endpoint", "ipc:///\udcff"], 3),
+    ],
+    ids=lambda value: ascii(value),
+)
+def test_what_is_no_text_is_no_bug(command: list[str], code: int, peer: Peer, rapidctl: Rapidctl) -> None:
+    """Arguments may be any bytes. All but a prompt ended with a traceback, exit code 70 and a bug to report."""
+    ran = rapidctl(*command)
+    assert ran.code == code
+    assert "Traceback" not in ran.stderr
+    heard = [peer.heard.get() for _ in range(peer.heard.qsize())]
+    assert all(isinstance(message, wire.Hello | wire.GetPartition) for message in heard)
 
 
 def test_help_names_every_command(rapidctl: Rapidctl) -> None:

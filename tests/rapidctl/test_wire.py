@@ -234,6 +234,15 @@ def test_only_local_sockets_are_endpoints(endpoint: str) -> None:
         wire.check_endpoint(endpoint)
 
 
+@pytest.mark.parametrize("host", ["*", "no such host", "a;b", "a#b", "\udcff", ""])
+def test_only_hosts_can_be_connected_to(host: str) -> None:
+    """The first ended in a traceback of libzmq's, and a key trusted for the second was gone with the next one."""
+    with pytest.raises(wire.EndpointError):
+        wire.check_client_endpoint(f"tcp://{host}:5")
+    for good in ("127.0.0.1", "gpu-1.lab_a", "[fe80::1%eth0]"):
+        assert wire.check_client_endpoint(f"tcp://{good}:5") == f"tcp://{good}:5"
+
+
 def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPIDCTL_ENDPOINT", "ipc:///tmp/mine.sock")
     assert wire.default_endpoint() == "ipc:///tmp/mine.sock"

@@ -87,8 +87,6 @@ def run(args: Namespace, out: Out) -> int:
 
 def _request(args: Namespace) -> Generate:
     prompt = prompt_text(args)
-    for text in (prompt, args.system or "", args.id or "", *args.stop):
-        _check_utf8(text)
     given = {name: getattr(args, name) for name in (option[2:].replace("-", "_") for option, *_ in _SAMPLING)}
     sampling = Sampling(
         **{name: value for name, value in given.items() if value is not None},
@@ -132,13 +130,6 @@ def prompt_text(args: Namespace) -> str:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"the prompt on stdin is not valid UTF-8: {error}") from error
-
-
-def _check_utf8(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("an argument is not valid UTF-8") from error
 
 
 class Silence:

@@ -1,6 +1,7 @@
 """Names of sockets: which one a client takes by default, and which can be bound or connected."""
 
 import os
+import re
 
 from rapidctl.wire.protocol import MAX_ENDPOINT_BYTES
 
@@ -28,6 +29,10 @@ def check_endpoint(endpoint: str) -> str:
             f"{endpoint!r} is no ipc endpoint: use ipc:///path/request.sock "
             "(a daemon listens on tcp beside it: tcp.listen)"
         )
+    try:
+        endpoint.encode()
+    except UnicodeEncodeError as error:
+        raise EndpointError(f"{endpoint!r} is not valid UTF-8, which sockets' names have to be") from error
     length = len(os.fsencode(endpoint.removeprefix("ipc://")))
     if length > MAX_ENDPOINT_BYTES:
         raise EndpointError(
@@ -41,7 +46,8 @@ def check_client_endpoint(endpoint: str) -> str:
     if not endpoint.startswith("tcp://"):
         return check_endpoint(endpoint)
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65535:
+    is_host = re.fullmatch(r"[\w.:%\[\]-]+", host, re.ASCII)
+    if not is_host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65535:
         raise EndpointError(f"{endpoint!r} names no host and port: use tcp://HOST:PORT, with a port below 65535")
     return endpoint
 
