@@ -20,6 +20,8 @@ from rapidctl.wire import SCHEMA_VERSION
 UNKNOWN: Final = "—"
 _CONTROL: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 _UNSAFE_IN_TEXT: Final = {code: None for code in _CONTROL if code not in (0x09, 0x0A)}
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON allows in strings, and a terminal obeys."""
 _STYLES: Final = {"bold": "1", "dim": "2", "good": "32", "warn": "33", "bad": "31"}
 
 
@@ -72,7 +74,7 @@ class Out:
     def document(self, body: Mapping[str, object]) -> None:
         """One JSON document on one line."""
         encoded = msgspec.json.encode({"schema_version": SCHEMA_VERSION, **body})
-        self.write(encoded.decode() + "\n")
+        self.write(encoded.decode().translate(_ESCAPED) + "\n")
         self.flush()
 
     def text(self, text: str, end: str = "\n") -> None:
@@ -91,10 +93,11 @@ class Out:
             self._stdout.flush()
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Aligned names and values; values are made safe here."""
-        width = max(len(name) for name, _ in pairs)
-        for name, value in pairs:
-            self.text(f"{self.style(name.ljust(width), 'dim')}  {safe_line(value)}")
+        """Aligned names and values, which are made safe here."""
+        safe = [(safe_line(name), safe_line(value)) for name, value in pairs]
+        width = max(len(name) for name, _ in safe)
+        for name, value in safe:
+            self.text(f"{self.style(name.ljust(width), 'dim')}  {value}")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as their widest cell; a column whose header begins with ">" is aligned right."""
@@ -113,7 +116,7 @@ class Out:
 
         Who waits for it goes on looking at the one before.
         """
-        self._between = "\x1b[H\x1b[2J" if self._stdout.isatty() else "\n"
+        self._between = "\x1b[H\x1b[2J" if self._stdout.isatty() and not _is_dumb() else "\n"
 
     def _take_between(self) -> str:
         between, self._between = self._between, ""
@@ -165,7 +168,12 @@ def _wants_color(choice: str, stream: TextIO) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and not _is_dumb()
+
+
+def _is_dumb() -> bool:
+    """A terminal that shows escape sequences instead of obeying them."""
+    return os.environ.get("TERM") == "dumb"
 
 
 # --- numbers for people ---------------------------------------------------------------------------------------

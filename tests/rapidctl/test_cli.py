@@ -10,8 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -126,6 +127,38 @@ def test_text_has_no_control_characters(command: list[str], peer: Peer, rapidctl
     ran = rapidctl(*command)
     assert ran.code == 0
     assert not [char for char in ran.stdout if ord(char) < 0x20 and char != "\n"]
+
+
+HOSTILE = "\x1b]0;title\x07\x9b31m\x7f\r"
+
+
+def hostile(message: Any) -> Any:
+    """The message with `HOSTILE` behind every text of which the wire says nothing but that it is one."""
+    if not isinstance(message, msgspec.Struct):
+        return [hostile(item) for item in message] if isinstance(message, list) else message
+    kinds = get_type_hints(type(message))
+    changed: dict[str, Any] = {}
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        free = isinstance(value, str) and kinds[name] in (str, str | None)
+        changed[name] = value + HOSTILE if free else hostile(value)
+    return replace(message, **changed)
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("command", [*ASKING, ["check"]], ids=words_of)
+def test_nothing_that_a_daemon_says_drives_the_terminal(
+    command: list[str], more: tuple[str, ...], peer: Peer, rapidctl: Rapidctl
+) -> None:
+    """It repeats what its clients say: names, reasons, ids. `undo`, for one, printed the name that another operator
+    had given itself, escape sequences and all; a document held DEL and the controls above 0x7f as they are."""
+    for kind, answer in list(peer.script.items()):
+        if kind not in (wire.Hello, wire.Generate):
+            peer.script[kind] = lambda ask, answer=answer: [hostile(reply) for reply in answer(ask) or ()]
+    ran = rapidctl(*command, *more)
+    assert ran.code == 0
+    shown = ran.stdout + ran.stderr
+    assert not [char for char in shown if unicodedata.category(char) == "Cc" and char != "\n"]
 
 
 @pytest.mark.parametrize("command", [*ASKING[:-1], ["events", "-f"]], ids=words_of)

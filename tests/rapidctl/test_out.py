@@ -135,11 +135,16 @@ def test_what_stdout_does_not_take_is_an_error_of_its_own(
         shown.document({})
 
 
-@pytest.mark.parametrize(("terminal", "between"), [(True, "\x1b[H\x1b[2J"), (False, "\n")])
+@pytest.mark.parametrize(
+    ("terminal", "kind", "between"),
+    [(True, "xterm", "\x1b[H\x1b[2J"), (True, "dumb", "\n"), (False, "xterm", "\n")],
+)
 def test_a_picture_stays_until_the_next_one_is_there(
-    terminal: bool, between: str, monkeypatch: pytest.MonkeyPatch
+    terminal: bool, kind: str, between: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch cleared the screen before it asked: nothing was there while a daemon came back."""
+    """A watch cleared the screen before it asked: nothing was there while a daemon came back. Where TERM says that
+    escape sequences are shown and not obeyed, there are none."""
+    monkeypatch.setenv("TERM", kind)
     stream, errors = io.StringIO(), io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
     shown = Out(json=False, color="never", stdout=stream, stderr=errors)

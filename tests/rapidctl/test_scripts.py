@@ -70,6 +70,16 @@ def test_check_prints_one_line_and_its_code(peer: Peer, rapidctl: Rapidctl) -> N
     assert document["perfdata"] == {"waiting": 1, "decoding": 3}
 
 
+def test_check_prints_one_line_whatever_the_daemon_says(peer: Peer, rapidctl: Rapidctl) -> None:
+    """What stands behind the first | is performance data, and lines below the first are read as more of it."""
+    found = replace(samples.SNAPSHOT, state="engine_lost", detail="a | b\nc=9\x1b[2J")
+    peer.script[wire.GetSnapshot] = lambda ask: [wire.SnapshotReply(call=ask.call, snapshot=found)]
+    ran = rapidctl("check")
+    assert ran.code == CODES["CRITICAL"]
+    assert ran.stdout.startswith("RAPID CRITICAL - engine_lost: a / b c=9[2J | live=")
+    assert ran.stdout.count("\n") == 1
+
+
 def test_no_daemon_is_critical_and_a_strange_one_unknown(
     peer: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from rapidctl.book import kv_used, latency_window
 from rapidctl.commands import common
 from rapidctl.errors import OutputError, RapidctlError, TimedOut, Unreachable, UsageError
-from rapidctl.out import Out, percent, seconds
+from rapidctl.out import Out, percent, safe_line, seconds
 from rapidctl.wire import EndpointError, GetSnapshot, Snapshot
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _say(found: Found, subject: str, out: Out) -> None:
         out.document({"subject": subject, "level": found.level, "text": found.text, "perfdata": found.perfdata})
     else:
         data = " ".join(f"{name}={value:g}" for name, value in found.perfdata.items() if value is not None)
-        out.text(f"RAPID {found.level} - {found.text}" + (f" | {data}" if data else ""))
+        text = safe_line(found.text).replace("|", "/")  # what stands after the first one is read as data
+        out.text(f"RAPID {found.level} - {text}" + (f" | {data}" if data else ""))
 
 
 def _check_limits(subject: str | None, warning: float | None, critical: float | None) -> None:

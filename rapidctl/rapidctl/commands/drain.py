@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rapidctl.client import operator_name
 from rapidctl.commands import common
 from rapidctl.errors import TimedOut
-from rapidctl.out import Out
+from rapidctl.out import Out, safe_line
 from rapidctl.wire import Drain, GetStatus, Status
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(args: Namespace, out: Out) -> int:
     if out.json:
         out.document({"draining": not args.off, "epoch": reply.epoch, "text": reply.text})
     else:
-        out.text(reply.text)
+        out.text(safe_line(reply.text))
     return 0
 
 

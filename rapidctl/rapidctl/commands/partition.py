@@ -11,7 +11,7 @@ from rapidctl.commands import common
 from rapidctl.commands.events import event_row
 from rapidctl.commands.status import limit_pairs, plan_text
 from rapidctl.errors import TimedOut, UsageError
-from rapidctl.out import UNKNOWN, Out, duration, number, seconds
+from rapidctl.out import UNKNOWN, Out, duration, number, safe_line, seconds
 from rapidctl.placement import areas
 from rapidctl.wire import (
     MAX_TTL_S,
@@ -325,7 +325,7 @@ def run_undo(args: Namespace, out: Out) -> int:
     if out.json:
         out.document({"epoch": reply.epoch, "text": reply.text})
     else:
-        out.text(f"epoch {reply.epoch}: {reply.text}")
+        out.text(safe_line(f"epoch {reply.epoch}: {reply.text}"))
     return 0
 
 
@@ -336,7 +336,7 @@ def _change(args: Namespace, out: Out, client: Client, command: SetPartition | R
     if out.json:
         out.document({"epoch": reply.epoch, "text": reply.text, "applied": applied})
     else:
-        out.text(f"epoch {reply.epoch}: {applied.text if applied else reply.text}")
+        out.text(safe_line(f"epoch {reply.epoch}: {applied.text if applied else reply.text}"))
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rapidctl.client import operator_name
 from rapidctl.commands import common
-from rapidctl.out import Out
+from rapidctl.out import Out, safe_line
 from rapidctl.wire import GetPartition, SetPolicy
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ def run_set(args: Namespace, out: Out) -> int:
     if out.json:
         out.document({"policy": args.policy, "epoch": reply.epoch, "text": reply.text})
     else:
-        out.text(f"epoch {reply.epoch}: {reply.text}")
+        out.text(safe_line(f"epoch {reply.epoch}: {reply.text}"))
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rapidctl.client import Client, operator_name
 from rapidctl.commands import common
 from rapidctl.errors import Refused, TimedOut
-from rapidctl.out import Out
+from rapidctl.out import Out, safe_line
 from rapidctl.wire import Event, GetEvents, Reload
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(args: Namespace, out: Out) -> int:
     if out.json:
         out.document({"text": text})
     else:
-        out.text(text)
+        out.text(safe_line(text))
     return 0
 
 
