@@ -10,9 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,6 +22,7 @@ from rapidctl.commands import common
 from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.wire import Failed, Generate
 from support.command import Rapidctl
+from support.hostile import controls, hostile
 from support.peer import Peer
 
 READING = [
@@ -129,22 +129,6 @@ def test_text_has_no_control_characters(command: list[str], peer: Peer, rapidctl
     assert not [char for char in ran.stdout if ord(char) < 0x20 and char != "\n"]
 
 
-HOSTILE = "\x1b]0;title\x07\x9b31m\x7f\r"
-
-
-def hostile(message: Any) -> Any:
-    """The message with `HOSTILE` behind every text of which the wire says nothing but that it is one."""
-    if not isinstance(message, msgspec.Struct):
-        return [hostile(item) for item in message] if isinstance(message, list) else message
-    kinds = get_type_hints(type(message))
-    changed: dict[str, Any] = {}
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        free = isinstance(value, str) and kinds[name] in (str, str | None)
-        changed[name] = value + HOSTILE if free else hostile(value)
-    return replace(message, **changed)
-
-
 @pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
 @pytest.mark.parametrize("command", [*ASKING, ["check"]], ids=words_of)
 def test_nothing_that_a_daemon_says_drives_the_terminal(
@@ -157,8 +141,7 @@ def test_nothing_that_a_daemon_says_drives_the_terminal(
             peer.script[kind] = lambda ask, answer=answer: [hostile(reply) for reply in answer(ask) or ()]
     ran = rapidctl(*command, *more)
     assert ran.code == 0
-    shown = ran.stdout + ran.stderr
-    assert not [char for char in shown if unicodedata.category(char) == "Cc" and char != "\n"]
+    assert controls(ran.stdout + ran.stderr) == []
 
 
 @pytest.mark.parametrize("command", [*ASKING[:-1], ["events", "-f"]], ids=words_of)

@@ -37,6 +37,7 @@ from rapidctl.console.view import WINDOWS_S
 from rapidctl.console.widgets.choice import Choice
 from rapidctl.console.widgets.lines import Lines
 from rapidctl.export import write_csv
+from rapidctl.out import printable
 from rapidctl.settings import ConfigError, Settings
 from rapidctl.wire import PlanRequest
 
@@ -145,6 +146,7 @@ class Console(Controls, Travels):
         return self._copy(shlex.join(["rapidctl", "--endpoint", self.host.connection.endpoint, *command.split()]))
 
     def _copy(self, text: str) -> None:
+        text = printable(text)  # it may be pasted into a shell
         self.copy_to_clipboard(text)
         self.notify(f"copied: {text}")
 

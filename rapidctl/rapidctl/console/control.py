@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -91,9 +92,8 @@ class Controls(Core):
             if yes:
                 host.source.ask(Cancel(call=0, id=message.request_id), control=True)
 
-        self.push_screen(
-            Confirm(f"CANCEL {message.request_id}?", f"$ rapidctl requests cancel {message.request_id}"), answered
-        )
+        line = shlex.join(["rapidctl", "requests", "cancel", message.request_id])
+        self.push_screen(Confirm(f"CANCEL {message.request_id}?", f"$ {line}"), answered)
 
     def on_partition_predict_asked(self, message: Partition.PredictAsked) -> None:
         """Dry runs of every plan; they need no rights and change nothing."""

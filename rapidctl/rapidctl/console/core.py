@@ -19,6 +19,7 @@ from rapidctl.console import theme
 from rapidctl.console.ascii import ASCII
 from rapidctl.console.host import Host
 from rapidctl.console.operator import Operator
+from rapidctl.console.safe import SAFE
 from rapidctl.console.screens.base import Shows
 from rapidctl.console.view import WINDOWS_S, View
 from rapidctl.settings import Settings
@@ -66,9 +67,13 @@ class Core(App[int]):
         return theme.DARK.variables
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """With ``ascii``, whatever is drawn goes through one more filter."""
-        filters = super().get_line_filters()
+        """Whatever is drawn goes through `SAFE`, and with ``ascii`` through one more filter."""
+        filters = [*super().get_line_filters(), SAFE]
         return [*filters, ASCII] if self.settings.ascii else filters
+
+    def notify(self, message: str, *, markup: bool = False, **how: Any) -> None:
+        """As `App.notify`, of text as it is: names and paths with brackets in them are no markup."""
+        super().notify(message, markup=False, **how)
 
     def on_mount(self) -> None:
         """Start the sources and the timers."""

@@ -20,6 +20,16 @@ async def test_the_last_line_of_every_screen_says_how_to_get_help_and_out(size: 
             assert all(f" {pair} " in f"{last} " for pair in wanted), (key, last)
 
 
+@pytest.mark.parametrize("size", [(5, 60), (2, 2), (1, 1)], ids=str)
+async def test_no_terminal_is_too_small(size: tuple[int, int]) -> None:
+    """Lists that had no column left ended the console: a pane of a terminal multiplexer can be so narrow."""
+    async with desk(*size) as at:
+        for key in SCREENS:
+            await at.press(key)
+            await at.press("escape")
+        assert at.app.is_running
+
+
 @pytest.mark.parametrize("width", [60, 80])
 async def test_the_override_dialog_cuts_nothing(width: int) -> None:
     async with desk(width, 30, control=True, live=False) as at:

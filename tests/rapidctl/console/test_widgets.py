@@ -37,7 +37,11 @@ def text(lines: list[Content]) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_banner_is_exactly_as_wide_as_the_screen(width: int) -> None:
-    for shown in (view(snapshot()), view(snapshot(), age_s=7), EMPTY, view(snapshot(), unlocked_s=245.0)):
+    """A model's name in wide letters pushed the countdown of the operator's rights over the edge."""
+    wide = snapshot()
+    assert wide.model is not None
+    wide.model.name = "模型" * 9
+    for shown in (view(snapshot()), view(snapshot(), age_s=7), EMPTY, view(wide, unlocked_s=245.0)):
         assert banner(shown, width).cell_length == width
 
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
+
+from rapidctl.console.widgets.panel import label_border
 
 
 class Ask(ModalScreen[str]):
@@ -25,8 +26,7 @@ class Ask(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:  # noqa: D102
         with Vertical(classes="dialog") as box:
-            box.border_title = Content(self._title)
-            box.border_subtitle = Content("enter takes it, esc leaves")
+            label_border(box, self._title, "enter takes it, esc leaves")
             yield Label(self._question, markup=False)
             yield Input(self._value, id="asked", compact=True)
 

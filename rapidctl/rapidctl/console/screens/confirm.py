@@ -7,9 +7,10 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
+
+from rapidctl.console.widgets.panel import label_border
 
 
 class Confirm(ModalScreen[bool]):
@@ -28,7 +29,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:  # noqa: D102
         with Vertical(classes="dialog") as box:
-            box.border_title = Content(self._question)
+            label_border(box, self._question)
             yield Static(self._detail, markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no", compact=True)

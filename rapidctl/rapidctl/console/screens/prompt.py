@@ -75,12 +75,13 @@ class Prompt(Page):
     def __init__(self) -> None:
         super().__init__()
         self._drawn: list[tuple[object, ...]] = [(), ()]
+        self._title = "PROMPT"
         self._fitted_to: tuple[str, int] | None = None
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
         field = Input(placeholder="a prompt for the model", id="prompt")
-        field.border_title = "PROMPT"
+        label_border(field, self._title)
         yield field
         with Horizontal(id="settings"):
             for name, value, label, if_empty in FIELDS:
@@ -102,7 +103,10 @@ class Prompt(Page):
         self.set_class(view.prompts.side_by_side, "-comparing")
         model = None if view.snapshot is None else view.snapshot.model
         plain = "  no chat template: sent as it is" if model is not None and model.has_chat_template is False else ""
-        self.query_one("#prompt", Input).border_title = f"PROMPT  {'—' if model is None else model.name}{plain}"
+        title = f"PROMPT  {'—' if model is None else model.name}{plain}"
+        if title != self._title:
+            self._title = title
+            label_border(self.query_one("#prompt", Input), title)
         if model is not None:
             self._fit_to(model)
         if view.kind == "replay" and view.prompts.run is not None:
@@ -171,7 +175,7 @@ class Prompt(Page):
         try:
             self.post_message(kind(text, prompt_settings(values)))
         except FormError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self.notify(str(error), severity="error")
 
 
 def _output(run: Run | None) -> Content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from rapidctl.console.text import Part, clip, clock, decimal, line
@@ -20,16 +21,21 @@ class Banner(Panel):
 def banner(view: View, width: int) -> Content:
     """The line itself, exactly ``width`` cells."""
     parts = [*_left(view), *_lock(view)]
-    while sum(len(text) for _, (text, _) in parts) > width and len(parts) > 1:
+    while _width(parts) > width and len(parts) > 1:
         parts.remove(max(parts, key=lambda part: part[0]))
     left = [part for rank, part in parts if rank != _LOCK]
     right = [part for rank, part in parts if rank == _LOCK]
-    gap = max(0, width - sum(len(text) for _, (text, _) in parts))
-    return line(*left, " " * gap, *right)
+    return line(*left, " " * max(0, width - _width(parts)), *right)
 
 
 Ranked = tuple[int, tuple[str, str]]
 """A part and its rank: 0 is kept longest."""
+
+
+def _width(parts: list[Ranked]) -> int:
+    return sum(cell_len(text) for _, (text, _) in parts)
+
+
 _LOCK = 3
 
 

@@ -105,7 +105,7 @@ class Lines(ScrollView, can_focus=True):
 
     def _draw(self, content: Content, width: int, style: Style) -> Strip:
         strips = Visual.to_strips(self, content.truncate(width, ellipsis=True), width, 1, self.visual_style + style)
-        return strips[0].crop_extend(0, width, self.rich_style)
+        return strips[0].crop_extend(0, width, self.rich_style) if strips else Strip.blank(width)
 
 
 def _same(new: Sequence[Line], old: Sequence[Line]) -> bool:

@@ -7,11 +7,12 @@ from textual.geometry import Region
 from textual.widget import Widget
 
 from rapidctl.console.view import View
+from rapidctl.out import printable
 
 
 def label_border(widget: Widget, title: str, keys: str = "") -> None:
     """Write plain text into a border. Setting a title repaints the widget even if it is the same: call on change."""
-    widget.border_title = Content(title)
+    widget.border_title = Content(printable(title))
     widget.border_subtitle = Content(keys)
 
 
