@@ -7,10 +7,11 @@ commands do the work.
 
 import argparse
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Final
 
@@ -86,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Out(json=args.json, color=args.color, quiet=args.quiet)
     started = time.monotonic()
     try:
-        code = args.run(args, out)
+        with _ended_as_interrupted():
+            code = args.run(args, out)
         out.flush()
         if args.verbose:
             out.note(f"rapidctl: exit code {code} after {seconds(time.monotonic() - started)}")
@@ -116,6 +118,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.excepthook(*sys.exc_info())
         out.error("this is a bug in rapidctl; please report it with the lines above")
         return EXIT_BUG
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """SIGTERM (of `timeout`, say) and SIGHUP (the terminal is gone) end a command as ^C does: what it was to keep is
+    kept, and what it changed for a while is put back. Who ignores one of them, as under `nohup`, goes on to."""
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _unknown(words: Sequence[str]) -> int:

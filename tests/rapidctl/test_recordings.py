@@ -56,16 +56,18 @@ def publishing(peer: Peer) -> Iterator[Peer]:
     publisher.join()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_published_is_recorded_until_it_is_interrupted(
-    publishing: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, publishing: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SIGTERM, as `timeout` sends it, lost the last seconds, and of a short recording all."""
     path = tmp_path / "a.tape"
     add = Recorder.add
 
     def spy(recorder: Recorder, record: Record) -> None:
         add(recorder, record)
         if recorder.snapshots == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(Recorder, "add", spy)
     ran = rapidctl("record", "-o", str(path), "--json")

@@ -6,6 +6,8 @@ Widgets never touch sockets; a source's thread never touches widgets.
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -25,6 +27,7 @@ from rapidctl.console.view import WINDOWS_S, View
 from rapidctl.settings import Settings
 from rapidctl.source import Answer
 
+EXIT_INTERRUPTED: Final = 130
 STREAM_TICK_S: Final = 1 / 12
 """While something streams or plays: text comes in readable pieces, not token by token."""
 RATES_HZ: Final = (0.5, 1.0, 2.0, 4.0, 10.0)
@@ -76,7 +79,10 @@ class Core(App[int]):
         super().notify(message, markup=False, **how)
 
     def on_mount(self) -> None:
-        """Start the sources and the timers."""
+        """Start the sources and the timers. Signals that end a program end the console as a key does."""
+        if not self.is_headless:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, EXIT_INTERRUPTED)
         for host in self.hosts:
             host.source.start()
         if self.current_mode != self._first_screen:

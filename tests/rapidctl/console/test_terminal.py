@@ -1,5 +1,7 @@
 """The console in a real terminal: a pseudo-terminal, the real command, a scripted daemon that dies and returns."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,4 +34,14 @@ def test_it_shows_the_daemon_says_stale_recovers_and_leaves_the_terminal_as_it_w
         terminal.until(lambda text: "● LIVE" in text, publish)
         terminal.press(b"q")
         assert terminal.end() == 0
+        assert terminal.restored
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it_as_a_key_does(number: signal.Signals) -> None:
+    """The terminal was left without its echo and on the console's screen, or the signal was a bug to report."""
+    with Terminal(sys.executable, "-P", "-m", "rapidctl.cli", "top", "--demo") as terminal:
+        terminal.until(lambda text: "● LIVE" in text)
+        os.kill(terminal.pid, number)
+        assert terminal.end() == 130
         assert terminal.restored
