@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rapidctl.book import kv_used, lane, latency_window
-from rapidctl.tape import Record, TapeError, new_file
+from rapidctl.tape import Record, TapeError, close_file, new_file
 from rapidctl.wire import LatencyWindow, Snapshot
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class CsvRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        close_file(self._file, self.path)
 
     @property
     def snapshots(self) -> int:

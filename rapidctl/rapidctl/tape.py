@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Literal, NamedTuple, Self
+from typing import BinaryIO, Final, Literal, NamedTuple, Self, TextIO
 
 import msgspec
 
@@ -334,9 +334,11 @@ class Recorder:
         """Write what is left. May be called again."""
         if self._file.closed:
             return
-        if self._open.packed:
-            self._write()
-        self._file.close()
+        try:
+            if self._open.packed:
+                self._write()
+        finally:
+            close_file(self._file, self.path)
 
     def _write(self) -> None:
         head, body = _head_encoder.encode(self._open.head), self._open.seal()
@@ -344,7 +346,7 @@ class Recorder:
             self._file.write(_LENGTHS.pack(len(head), len(body)) + head + body)
             self._file.flush()
         except OSError as error:
-            raise TapeError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise _unwritten(self.path, error) from error
         self._open = Builder()
 
 
@@ -355,7 +357,19 @@ def new_file(path: Path) -> BinaryIO:
     except FileExistsError:
         raise TapeError(f"{path} exists already", "name another file, or remove it") from None
     except OSError as error:
-        raise TapeError(f"{path} cannot be written: {error.strerror}") from error
+        raise _unwritten(path, error) from error
+
+
+def close_file(file: BinaryIO | TextIO, path: Path) -> None:
+    """Write what it still holds. Raises `TapeError`."""
+    try:
+        file.close()
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> TapeError:
+    return TapeError(f"{path} cannot be written: {error.strerror}")
 
 
 def _unreadable(path: Path, error: Exception) -> TapeError:

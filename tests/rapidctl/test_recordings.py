@@ -21,6 +21,7 @@ from rapidctl.tape import Exchange, FileTape, Record, Recorder
 from rapidctl.wire import Accepted, Failed, Generate, Snapshot
 from support import samples
 from support.command import Rapidctl
+from support.hostile import full_disk
 from support.peer import Peer
 from support.snapshots import event, snapshot
 
@@ -208,6 +209,18 @@ def test_a_table_for_a_full_disk_is_an_error_of_one_line(tape: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (1, "rapidctl: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--csv",)], ids=["tape", "table"])
+def test_a_recording_on_a_full_disk_is_an_error_of_one_line(
+    more: tuple[str, ...], publishing: Peer, rapidctl: Rapidctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table it was a traceback and a bug to report."""
+    for module in ("tape", "export"):
+        monkeypatch.setattr(f"rapidctl.{module}.new_file", full_disk)
+    path = tmp_path / "a"
+    ran = rapidctl("record", "-o", str(path), "--for", "300ms", *more)
+    assert (ran.code, ran.stderr) == (1, f"rapidctl: {path} cannot be written: No space left on device\n")
 
 
 def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Rapidctl) -> None:

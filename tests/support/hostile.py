@@ -1,7 +1,8 @@
-"""What a daemon may repeat of clients that mean ill: messages with text in them that drives a terminal."""
+"""What means ill: messages with text in them that drives a terminal, and a disk that is full."""
 
 import unicodedata
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, BinaryIO, get_type_hints
 
 import msgspec
 from msgspec.structs import replace
@@ -26,3 +27,8 @@ def hostile(message: Any) -> Any:
 def controls(text: str) -> list[str]:
     """What in it drives a terminal, line breaks aside."""
     return [char for char in text if unicodedata.category(char) == "Cc" and char != "\n"]
+
+
+def full_disk(path: Path) -> BinaryIO:
+    """In the place of `rapidctl.tape.new_file`."""
+    return Path("/dev/full").open("wb")

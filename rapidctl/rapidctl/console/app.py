@@ -39,6 +39,7 @@ from rapidctl.console.widgets.lines import Lines
 from rapidctl.export import write_csv
 from rapidctl.out import printable
 from rapidctl.settings import ConfigError, Settings
+from rapidctl.tape import TapeError
 from rapidctl.wire import PlanRequest
 
 HIDDEN_VERBS = ("app.quit_anywhere",)
@@ -169,6 +170,8 @@ class Console(Controls, Travels):
             write(path)
         except OSError as error:
             self.notify(f"{path} cannot be written: {error.strerror}", severity="error")
+        except TapeError as error:
+            self.notify(f"{path} ends early: {error.message}", severity="error")
         else:
             self.notify(f"wrote {path}")
 
@@ -268,12 +271,14 @@ def verb(binding: Binding) -> str:
 def run_console(hosts: list[Host], settings: Settings, *, screen: str = "overview") -> int:
     """Show the daemons, whether or not they are there yet; returns the exit code.
 
-    Raises `ConfigError` for keys of bindings that do not exist, and `RuntimeError` after a crash, which Textual has
-    printed.
+    Raises `ConfigError` for keys of bindings that do not exist, `TapeError` where the end of a recording could not be
+    written, and `RuntimeError` after a crash, which Textual has printed.
     """
     check_keys(settings.keys)
     app = Console(hosts, settings, first_screen=screen)
     code = app.run(mouse=settings.mouse)
+    if app.problem is not None:
+        raise app.problem
     if code is None:
         raise RuntimeError("the console ended by itself; what went wrong is printed above")
     return code

@@ -26,6 +26,7 @@ from rapidctl.console.screens.base import Shows
 from rapidctl.console.view import WINDOWS_S, View
 from rapidctl.settings import Settings
 from rapidctl.source import Answer
+from rapidctl.tape import TapeError
 
 EXIT_INTERRUPTED: Final = 130
 STREAM_TICK_S: Final = 1 / 12
@@ -62,6 +63,8 @@ class Core(App[int]):
         self._shown: tuple[object, ...] = ()
         for known in theme.THEMES.values():
             self.register_theme(known)
+        self.problem: TapeError | None = None
+        """Why the last of a recording could not be written when the console ended."""
         self.theme = theme.THEMES[settings.theme].name
         self.set_keymap(settings.keys)
 
@@ -93,7 +96,10 @@ class Core(App[int]):
     def on_unmount(self) -> None:
         """End the sources' threads, and the recordings."""
         for host in self.hosts:
-            host.close()
+            try:
+                host.close()
+            except TapeError as error:
+                self.problem = error
 
     # --- what is shown ------------------------------------------------------------------------------------------
 

@@ -74,10 +74,9 @@ class Host:
             self.player = Player(tape, start, clock(), playing=True)
 
     def close(self) -> None:
-        """End its thread and its recording."""
+        """End its thread and its recording. Raises `TapeError`."""
         self.source.close()
-        if self.recorder is not None:
-            self.recorder.close()
+        self.end_recording()
 
     # --- taking in ----------------------------------------------------------------------------------------------
 
@@ -179,6 +178,13 @@ class Host:
     def record(self, path: Path) -> None:
         """Write what comes from now on to a file. Raises `TapeError`."""
         self.recorder = Recorder(path)
+
+    def end_recording(self) -> Recorder | None:
+        """Write what is left of it, and give it back; null: there was none. Raises `TapeError`."""
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            recorder.close()
+        return recorder
 
     # --- showing ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from rapidctl.console.core import Core
 from rapidctl.console.screens.ask import Ask
 from rapidctl.errors import RapidctlError
 from rapidctl.player import Player
+from rapidctl.tape import TapeError
 
 
 class Travels(Core):
@@ -84,14 +85,21 @@ class Travels(Core):
         if host.kind == "replay":
             self.notify("this is a recording already")
         elif host.recorder is not None:
-            host.recorder.close()
-            self.notify(f"recorded {host.recorder.snapshots} snapshots to {host.recorder.path}")
-            host.recorder = None
+            self._end_recording()
         else:
             name = time.strftime("rapid-%Y%m%d-%H%M%S.tape", time.localtime(self._wall()))
             text = "prompts sent from here, and answers, too" if host.with_text else "it holds no prompt and no answer"
             self.push_screen(Ask("RECORD TO", f"a new file; {text}", name), self._record)
         self.draw(force=True)
+
+    def _end_recording(self) -> None:
+        try:
+            recorder = self.host.end_recording()
+        except TapeError as error:
+            self.notify(error.message, severity="error")
+        else:
+            assert recorder is not None
+            self.notify(f"recorded {recorder.snapshots} snapshots to {recorder.path}")
 
     def _record(self, text: str | None) -> None:
         if not text:

@@ -18,6 +18,7 @@ from rapidctl.replay import ReplaySource
 from rapidctl.tape import FileTape, Record, Recorder
 from rapidctl.wire import Snapshot
 from support.console import Clock, Desk, desk, view, wall
+from support.hostile import full_disk
 from support.run import streamed
 from support.snapshots import ENDPOINT, EPOCH_UNIX_S, event, moved, partition, snapshot
 
@@ -167,6 +168,22 @@ async def test_a_file_that_exists_is_not_recorded_over(tmp_path: Path) -> None:
         assert "exists already" in next(iter(at.app._notifications)).message
 
 
+async def test_a_recording_that_a_full_disk_ends_ends_no_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`R` to end it, and `q` while it ran, ended in a traceback."""
+    monkeypatch.setattr("rapidctl.tape.new_file", full_disk)
+    async with desk() as at:
+        await at.press("R", "enter")
+        await at.show(snapshot(240))
+        await at.press("R")
+        assert at.app.host.recorder is None
+        assert "No space left on device" in list(at.app._notifications)[-1].message
+        await at.press("R", "enter")
+        await at.show(snapshot(241))
+        await at.press("q")
+    assert at.app.problem is not None
+    assert "No space left on device" in at.app.problem.message
+
+
 # --- recordings -----------------------------------------------------------------------------------------------------
 
 
@@ -217,7 +234,10 @@ async def test_a_recording_is_seen_through_the_same_screens(recording: Path) -> 
             assert "REPLAY" in at.text
 
 
-async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(recording: Path) -> None:
+async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`E` ended the console: the table can hold what comes before the damage."""
     whole = bytearray(recording.read_bytes())
     middle = len(whole) // 2
     whole[middle : middle + 40] = bytes(40)
@@ -236,6 +256,9 @@ async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(record
         assert shown[-1]
         assert not all(shown[10:45])
         assert any("damaged at byte" in entry.text for entry in at.app.book.log)
+        monkeypatch.chdir(recording.parent)
+        await at.press("E")
+        assert "damaged at byte" in list(at.app._notifications)[-1].message
 
 
 @pytest.mark.parametrize(
