@@ -36,6 +36,7 @@ from rapidctl.console.travel import Travels
 from rapidctl.console.view import WINDOWS_S
 from rapidctl.console.widgets.choice import Choice
 from rapidctl.console.widgets.lines import Lines
+from rapidctl.console.widgets.rows import Rows
 from rapidctl.export import write_csv
 from rapidctl.out import printable
 from rapidctl.settings import ConfigError, Settings
@@ -96,8 +97,7 @@ class Console(Controls, Travels):
 
     def on_fleet_screen_chosen(self, message: FleetScreen.Chosen) -> None:
         """A line of the fleet table."""
-        names = [host.name or "default" for host in self.hosts]
-        self._show_host(names.index(message.name))
+        self._show_host(message.index)
         self.go("overview")
 
     def _show_host(self, index: int) -> None:
@@ -139,12 +139,22 @@ class Console(Controls, Travels):
 
     def action_copy(self) -> None:
         """To the clipboard of the terminal."""
-        for lines in self.screen.query(Lines):
-            if lines.selected is not None:
-                return self._copy(lines.selected)
+        for rows in self.screen.query(Rows):
+            if rows.selected is not None:
+                return self._copy(rows.selected)
+        return self._copy(shlex.join(["rapidctl", *self._command()]))
+
+    def _command(self) -> list[str]:
+        """Words of the command line that shows what this screen does."""
+        endpoint = self.host.connection.endpoint
+        if self.host.kind == "replay":
+            return ["replay", endpoint]
+        if self.host.kind == "demo":
+            return ["top", "--demo"]
+        if self.current_mode == "hosts":
+            return ["hosts"] if len(self.hosts) > 1 else ["--endpoint", endpoint, "hosts"]
         mode = {"overview": "status", "requests": "requests ls", "log": "events", "device": "stats device"}
-        command = mode.get(self.current_mode, "partition show")
-        return self._copy(shlex.join(["rapidctl", "--endpoint", self.host.connection.endpoint, *command.split()]))
+        return ["--endpoint", endpoint, *mode.get(self.current_mode, "partition show").split()]
 
     def _copy(self, text: str) -> None:
         text = printable(text)  # it may be pasted into a shell

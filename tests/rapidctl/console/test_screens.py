@@ -235,6 +235,22 @@ async def test_every_daemon_has_its_own_liveness_and_one_can_be_looked_at() -> N
         assert "lab ● LIVE" in at.text
 
 
+async def test_daemons_of_one_name_are_told_apart() -> None:
+    """What a variable names is called default, and so may a context be: keys never came past the first of the two, and
+    to choose the second looked at the first."""
+    clock = Clock()
+    first, second = ScriptedSource(clock), ScriptedSource(clock)
+    app = Console([host_of(first, name="default"), host_of(second, name="default")], clock=clock, wall=wall)
+    async with app.run_test(size=(120, 36)) as pilot:
+        at = Desk(app, first, clock, pilot)
+        await at.press("7", "j", "j", "enter")
+        assert app.host.source is second
+        await at.press("7", "k", "enter")
+        assert app.host.source is first
+        await at.press("7", "y")
+        assert app.clipboard == "rapidctl hosts"
+
+
 @pytest.mark.parametrize("width", [12, 36, 56, 76, 116, 156])
 def test_the_fleet_table_keeps_what_fits_and_says_most_with_least(width: int) -> None:
     columns = fitting(width)

@@ -232,6 +232,8 @@ async def test_a_recording_is_seen_through_the_same_screens(recording: Path) -> 
         for key in "2356":
             await at.press(key)
             assert "REPLAY" in at.text
+        await at.press("y")
+        assert at.app.clipboard == f"rapidctl replay {recording}", "the file's name went as a daemon's address"
 
 
 async def test_a_damaged_recording_is_shown_up_to_the_damage_and_after_it(

@@ -53,9 +53,9 @@ class FleetScreen(Page):
     class Chosen(Message):
         """Look at this daemon."""
 
-        def __init__(self, name: str) -> None:
+        def __init__(self, index: int) -> None:
             super().__init__()
-            self.name = name
+            self.index = index
 
     def compose(self) -> ComposeResult:  # noqa: D102
         yield Banner(id="banner")
@@ -69,15 +69,15 @@ class FleetScreen(Page):
         columns = fitting(width)
         head = " ".join(cell(column, column.title) for column in columns)
         table.put(
-            [Line(found.name, fleet_line(found, view.window_s, columns)) for found in view.fleet],
+            [Line(str(index), fleet_line(found, view.window_s, columns)) for index, found in enumerate(view.fleet)],
             line((" " * _MARK_WIDTH + head, "$label")),
         )
         label_border(table, f"HOSTS {len(view.fleet)}  latency of the last {view.window_s:.0f} s")
 
     def action_choose(self) -> None:
         """Enter."""
-        if (name := self.query_one(Lines).selected) is not None:
-            self.post_message(self.Chosen(name))
+        if (index := self.query_one(Lines).selected) is not None:
+            self.post_message(self.Chosen(int(index)))
 
 
 def fitting(width: int) -> list[Column]:
