@@ -14,7 +14,7 @@ RapidctlError
 import re
 from typing import ClassVar, Final
 
-from rapidctl.wire import ErrorCode, Failed
+from rapidctl.wire import ErrorCode, Failed, WireError
 
 _OF_GPU: Final = re.compile(r"ipc:///run/rapidd-(\d+)/request\.sock")
 """Where the unit ``rapidd@.service`` lets a GPU's own daemon listen."""
@@ -90,6 +90,11 @@ def refusal(failed: Failed, output_ids: list[list[int]] | None = None) -> Refuse
     """The exception for a `Failed` message."""
     kind = NotPermitted if failed.code == "not_permitted" else Refused
     return kind(failed.code, failed.message, failed.hint, failed.retry_after_s, output_ids)
+
+
+def unreadable(error: WireError) -> ProtocolMismatch:
+    """The exception for a daemon's message that cannot be read."""
+    return ProtocolMismatch(str(error), "use the rapidctl that came with this daemon")
 
 
 def nobody_at(endpoint: str) -> Unreachable:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from rapidctl import keys, wire
-from rapidctl.errors import ProtocolMismatch, RapidctlError
+from rapidctl.errors import ProtocolMismatch, RapidctlError, unreadable
 from rapidctl.wire import HEARTBEAT_MS, Event, GetEvents, Snapshot
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Feed:
 
     ``client`` serves replays: without one, holes are only counted. ``since``: replay from this event on; null
     starts with the next one published. ``gap_s``: after a snapshot none is taken for so long, and then the newest.
-    Unreadable frames raise `rapidctl.wire.WireError`.
+    Unreadable frames raise `ProtocolMismatch`.
     """
 
     def __init__(
@@ -114,6 +114,12 @@ class Feed:
         poller.poll(round(timeout_s * 1000))
 
     def _receive(self) -> bool:
+        try:
+            return self._receive_all()
+        except wire.WireError as error:
+            raise unreadable(error) from error
+
+    def _receive_all(self) -> bool:
         arrived = False
         if self.held_s == 0 and (frame := _receive_now(self._snapshot_socket)) is not None:
             self.snapshot = wire.decode_snapshot(frame)

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 import zmq
 
 from rapidctl import keys, wire
-from rapidctl.errors import ProtocolMismatch, UsageError
+from rapidctl.errors import UsageError, unreadable
 from rapidctl.feed import RECONNECT_MS
 
 MAX_MESSAGES_A_POLL: Final = 1000
@@ -135,4 +135,4 @@ class Link:
             try:
                 yield wire.decode_reply(frame)
             except wire.WireError as error:
-                raise ProtocolMismatch(str(error), "use the rapidctl that came with this daemon") from error
+                raise unreadable(error) from error

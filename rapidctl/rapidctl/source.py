@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from rapidctl.client import Call, Change, Client, Feed, Reply, Stream, StreamEvent, wait
 from rapidctl.errors import ProtocolMismatch, RapidctlError
 from rapidctl.tape import Exchange
-from rapidctl.wire import Event, Generate, Snapshot, WireError
+from rapidctl.wire import Event, Generate, Snapshot
 
 NAP_S: Final = 1.0
 """Longest sleep of the thread: leases are renewed every 2 s, and messages wake it at once."""
@@ -213,7 +213,7 @@ class LiveSource:
                         link.sleep(self._wake_fd)
                         self._serve(link)
                         link.pump()
-            except (ProtocolMismatch, WireError) as error:
+            except ProtocolMismatch as error:
                 self._updates.put(Connection(self.endpoint, connected=False, problem=str(error)))
                 wait(timeout_s=MEND_S, fds=[self._wake_fd])
 

@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from rapidctl import cli, wire
 from rapidctl.commands import common
 from rapidctl.commands.schema import DOCUMENTS, document_type
 from rapidctl.wire import Failed, Generate
+from support import samples
 from support.command import Rapidctl
 from support.hostile import controls, hostile
 from support.peer import Peer
@@ -327,6 +329,21 @@ def test_a_reader_that_goes_away_is_no_error(peer: Peer) -> None:
     ran = spawn("status", stdout=writer, stderr=subprocess.PIPE, capture_output=False)
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_who_follows_events_is_told_of_a_daemon_that_goes_and_comes_back(peer: Peer) -> None:
+    """Nothing was said: no event and no daemon looked alike."""
+    command = [sys.executable, "-m", "rapidctl.cli", "events", "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert samples.EVENT.text in follower.stdout.readline()
+        peer.stop()
+        assert follower.stderr.readline() == "rapidctl: the daemon is away, still trying\n"
+        peer.start()
+        assert follower.stderr.readline() == "rapidctl: the daemon is back\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(60) == 130
 
 
 @pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["run", "Hello"]], ids=words_of)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from rapidctl import wire
 from rapidctl.client import Client, Feed
+from rapidctl.errors import ProtocolMismatch
 from rapidctl.wire import Event, Snapshot
 from support import samples
 from support.peer import Peer
@@ -49,6 +50,17 @@ def test_nothing_is_known_before_the_first_snapshot(tmp_path: Path) -> None:
         assert feed.snapshot is None
         assert feed.age_s is None
         assert feed.take_events() == []
+
+
+@pytest.mark.parametrize("topic", [wire.SNAPSHOT_TOPIC, wire.EVENT_TOPIC])
+def test_what_cannot_be_read_is_another_protocol(topic: bytes, peer: Peer) -> None:
+    """As on the other socket. It was an error that no command knew: a traceback, and a bug to report."""
+    with Feed(peer.endpoint) as feed:
+        peer.subscribed(2)
+        peer.publish_raw(topic + b"\xc1")
+        with pytest.raises(ProtocolMismatch) as caught:
+            feed.poll(10.0)
+        assert caught.value.hint == "use the rapidctl that came with this daemon"
 
 
 def test_after_a_stall_only_the_newest_snapshot_is_left(peer: Peer) -> None:

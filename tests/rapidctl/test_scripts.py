@@ -172,13 +172,13 @@ def levels(document: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def publishing(peer: Peer) -> Iterator[None]:
+def publishing(peer: Peer, frame: bytes = wire.SNAPSHOT_TOPIC + wire.encode(samples.SNAPSHOT)) -> Iterator[None]:
     """The peer's feed is alive meanwhile."""
     done = threading.Event()
 
     def publish() -> None:
         while not done.wait(0.02):
-            peer.publish(samples.SNAPSHOT)
+            peer.publish_raw(frame)
 
     publisher = threading.Thread(target=publish)
     publisher.start()
@@ -200,6 +200,9 @@ def test_doctor_goes_all_the_way_to_the_feed(peer: Peer, rapidctl: Rapidctl, mon
     assert ran.code == 0
     found = levels(ran.document("doctor"))
     assert (found["daemon"], found["feed"], found["clocks"]) == ("ok", "ok", "warn")
+    with publishing(peer, wire.SNAPSHOT_TOPIC + b"\xc1"):
+        ran = rapidctl("doctor", "--json")
+    assert (ran.code, levels(ran.document("doctor"))["feed"]) == (1, "fail"), "what it cannot read is no bug of its own"
 
 
 def test_doctor_looks_for_keys_and_for_no_file_of_a_daemon_on_tcp(

@@ -125,6 +125,9 @@ class Peer:
             topic = wire.SNAPSHOT_TOPIC if isinstance(message, wire.Snapshot) else wire.EVENT_TOPIC
             self._publisher.send(topic + wire.encode(message))
 
+    def publish_raw(self, frame: bytes) -> None:
+        self._publisher.send(frame)
+
     def _send(self, identity: bytes, messages: Sequence[wire.Reply]) -> None:
         for message in messages:
             self._router.send_multipart([identity, wire.encode(message)])

@@ -134,9 +134,13 @@ def _daemon(client: Client) -> Iterator[Finding]:
         yield Finding("versions", "warn", f"rapidd {welcome.version} and rapidctl {__version__} differ")
     state = snapshot.state.replace("_", " ") + (f": {snapshot.detail}" if snapshot.detail else "")
     yield Finding("state", "ok" if snapshot.state == "serving" else "warn", state)
-    with Feed(client.endpoint) as feed:
-        feed.poll(FEED_WAIT_S)
-        now, fresh = time.time(), feed.snapshot
+    try:
+        with Feed(client.endpoint) as feed:
+            feed.poll(FEED_WAIT_S)
+            now, fresh = time.time(), feed.snapshot
+    except RapidctlError as error:
+        yield Finding("feed", "fail", error.message, error.hint)
+        return
     metrics = wire.metrics_endpoint(client.endpoint)
     if fresh is None:
         yield Finding("feed", "fail", f"nothing came from {metrics} in {seconds(FEED_WAIT_S)}", "is its socket yours?")

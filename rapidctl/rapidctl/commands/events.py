@@ -37,10 +37,14 @@ def run(args: Namespace, out: Out) -> int:
 
 
 def _follow(args: Namespace, out: Out, client: Client) -> int:
-    lost = 0
+    lost, connected = 0, True
     with Feed(client.endpoint, client=client, since=max(0, args.since)) as feed:
         while True:
             feed.poll(1.0)
+            client.poll(0)
+            if client.connected != connected:
+                connected = client.connected
+                out.note(f"rapidctl: the daemon is {'back' if connected else 'away, still trying'}")
             if feed.lost_events > lost:
                 out.note(f"rapidctl: {feed.lost_events - lost} events are no longer kept")
                 lost = feed.lost_events
