@@ -7,10 +7,10 @@ What stdout does not take is an `OutputError`; what stderr does not take is lost
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TextIO
+from unicodedata import category, combining, east_asian_width
 
 import msgspec
 
@@ -46,9 +46,20 @@ def printable(text: str, *, lines: bool = False) -> str:
             kept.append(char)
         elif char in "\n\t\r":
             kept.append("    " if char == "\t" and lines else " " if char != "\r" else "")
-        elif unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        elif category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
             kept.append(char)
     return "".join(kept)
+
+
+def cells_of(text: str) -> int:
+    """How many cells of a terminal it takes: letters of East Asia two, accents that join a letter none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cells_of(text))
 
 
 class Out:
@@ -95,18 +106,18 @@ class Out:
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Aligned names and values, which are made safe here."""
         safe = [(safe_line(name), safe_line(value)) for name, value in pairs]
-        width = max(len(name) for name, _ in safe)
+        width = max(cells_of(name) for name, _ in safe)
         for name, value in safe:
-            self.text(f"{self.style(name.ljust(width), 'dim')}  {value}")
+            self.text(f"{self.style(_padded(name, width), 'dim')}  {value}")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as their widest cell; a column whose header begins with ">" is aligned right."""
         titles = [title.removeprefix(">") for title in header]
         cells = [[safe_line(cell) for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+        widths = [max(map(cells_of, column)) for column in zip(titles, *cells, strict=True)]
         for index, row in enumerate([titles, *cells]):
             line = "  ".join(
-                cell.rjust(width) if title.startswith(">") else cell.ljust(width)
+                " " * (width - cells_of(cell)) + cell if title.startswith(">") else _padded(cell, width)
                 for title, cell, width in zip(header, row, widths, strict=True)
             ).rstrip()
             self.text(self.style(line, "dim") if index == 0 else line)

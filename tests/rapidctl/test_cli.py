@@ -331,6 +331,21 @@ def test_a_reader_that_goes_away_is_no_error(peer: Peer) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_an_answer_that_is_interrupted_ends_its_line(peer: Peer) -> None:
+    """The shell's prompt came behind its last word."""
+    peer.script[Generate] = lambda ask: [
+        wire.Accepted(id=ask.id, prompt_tokens=1, seed=1),
+        wire.Deltas(items=[replace(samples.DELTA, id=ask.id)]),
+    ]
+    command = [sys.executable, "-m", "rapidctl.cli", "run", "Hello"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.read(len(samples.DELTA.text)) == samples.DELTA.text
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.read() == "\n"
+        assert running.wait(60) == 130
+
+
 def test_who_follows_events_is_told_of_a_daemon_that_goes_and_comes_back(peer: Peer) -> None:
     """Nothing was said: no event and no daemon looked alike."""
     command = [sys.executable, "-m", "rapidctl.cli", "events", "-f"]

@@ -43,6 +43,17 @@ def test_columns_line_up() -> None:
     assert stream.getvalue() == "ID       OUT\nr-1        7\nr-long  1234\n"
 
 
+def test_columns_line_up_behind_wide_letters_too() -> None:
+    """A model's or a client's name in letters of two cells, or with accents of none, moved the rest of its line."""
+    stream = io.StringIO()
+    shown = Out(json=False, color="never", stdout=stream)
+    shown.table(["NAME", ">OUT", "END"], [["模型", "7", "x"], ["cafe\u0301", "模", "x"], ["model-12", "1234", "x"]])
+    shown.pairs([("模", "x"), ("long", "x")])
+    for line in stream.getvalue().splitlines()[1:]:
+        at = line.index("x")
+        assert out.cells_of(line[:at]) == (16 if len(line) > 10 else 6)
+
+
 @pytest.mark.parametrize(
     ("color", "environment", "terminal", "styled"),
     [

@@ -82,6 +82,8 @@ def run(args: Namespace, out: Out) -> int:
         except Refused as error:
             printer.failed(error)
             raise
+        finally:
+            printer.close()
     return 0
 
 
@@ -173,22 +175,23 @@ class _Text:
 
     def show(self, event: Accepted | Delta | Finished) -> None:
         if isinstance(event, Delta) and self._live and event.text:
-            self._out.text(safe_text(event.text), end="")
             self.in_line = not event.text.endswith("\n")
+            self._out.text(safe_text(event.text), end="")
         elif isinstance(event, Finished):
             if not self._live:
                 for choice in event.choices:
                     self._out.text(f"--- choice {choice.index} ({choice.finish_reason})\n{safe_text(choice.text)}")
-            self._close()
+            self.close()
             self._out.note(summary(event))
 
     def failed(self, error: Refused) -> None:
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The next line begins on the left, whatever ended the answer."""
         if self.in_line:
-            self._out.text("")
             self.in_line = False
+            self._out.text("")
 
 
 def summary(finished: Finished) -> str:
@@ -211,6 +214,9 @@ class _Lines:
 
     def __init__(self, out: Out) -> None:
         self._out = out
+
+    def close(self) -> None:
+        """Every line is whole."""
 
     def show(self, event: Accepted | Delta | Finished) -> None:
         match event:
