@@ -3,8 +3,10 @@
 import pytest
 
 from rapidctl.settings import Settings, ThemeName
+from rapidctl.wire import Accepted
 from support.console import desk
-from support.snapshots import snapshot
+from support.run import streamed
+from support.snapshots import event, snapshot
 
 SCREENS = ("1", "2", "3", "5", "6", "7", "n")
 
@@ -18,6 +20,22 @@ async def test_the_last_line_of_every_screen_says_how_to_get_help_and_out(size: 
             last = at.text.splitlines()[-1]
             wanted = ("enter send", "esc stop, back", "^q quit") if key == "n" else ("? help", "q quit")
             assert all(f" {pair} " in f"{last} " for pair in wanted), (key, last)
+
+
+@pytest.mark.parametrize("size", [(60, 12), (20, 5)], ids=str)
+async def test_a_small_terminal_shows_what_a_screen_is_for(size: tuple[int, int]) -> None:
+    """The answer had no line left beside its times, nor had a daemon or an event between the edges of its box."""
+    async with desk(*size) as at:
+        at.source.put(event(1, "override", "ana: split 160"))
+        await at.press("5")
+        assert "overr" in at.text
+        await at.press("7")
+        assert "● live" in at.text or "▸ default" in at.text
+        await at.press("n", *"why", "enter")
+        [asked] = at.source.generated
+        at.source.stream(asked.id, Accepted(id=asked.id, prompt_tokens=3, seed=1), *streamed(asked, [11, 12])[:-1])
+        await at.settle()
+        assert "11 12" in at.text
 
 
 @pytest.mark.parametrize("size", [(5, 60), (2, 2), (1, 1)], ids=str)
