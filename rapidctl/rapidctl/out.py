@@ -127,7 +127,7 @@ class Out:
 
         Who waits for it goes on looking at the one before.
         """
-        self._between = "\x1b[H\x1b[2J" if self._stdout.isatty() and not _is_dumb() else "\n"
+        self._between = "\x1b[H\x1b[2J" if self._stdout.isatty() and not is_dumb() else "\n"
 
     def _take_between(self) -> str:
         between, self._between = self._between, ""
@@ -179,10 +179,10 @@ def _wants_color(choice: str, stream: TextIO) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return stream.isatty() and not _is_dumb()
+    return stream.isatty() and not is_dumb()
 
 
-def _is_dumb() -> bool:
+def is_dumb() -> bool:
     """A terminal that shows escape sequences instead of obeying them."""
     return os.environ.get("TERM") == "dumb"
 

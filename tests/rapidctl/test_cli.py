@@ -331,6 +331,18 @@ def test_a_reader_that_goes_away_is_no_error(peer: Peer) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_the_console_draws_on_no_terminal_that_shows_escape_sequences() -> None:
+    """It filled the buffer of an editor's shell with them."""
+    person, terminal = pty.openpty()
+    ran = spawn(
+        "top", "--demo", stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, capture_output=False,
+        env={**os.environ, "TERM": "dumb"},
+    )  # fmt: skip
+    os.close(person)
+    os.close(terminal)
+    assert (ran.returncode, "TERM says dumb" in ran.stderr) == (2, True)
+
+
 def test_an_answer_that_is_interrupted_ends_its_line(peer: Peer) -> None:
     """The shell's prompt came behind its last word."""
     peer.script[Generate] = lambda ask: [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rapidctl import settings
 from rapidctl.commands import common
 from rapidctl.errors import UsageError
+from rapidctl.out import is_dumb
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -46,6 +47,8 @@ def run(args: Namespace, out: Out) -> int:
     """Open it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the console needs a terminal", "without one, use: rapidctl status")
+    if is_dumb():
+        raise UsageError("the console needs a terminal to draw on, and TERM says dumb", "use: rapidctl status --watch")
     chosen = with_flags(settings.load().settings, args)
     hosts = _hosts(args, chosen)
     from rapidctl.console.app import run_console
