@@ -1,5 +1,6 @@
 """What single commands promise: their keys, what they send, and what they say."""
 
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -7,6 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from rapidctl import wire
+from rapidctl.client import DEFAULT_TIMEOUT_S
+from rapidctl.commands import common
 from support import samples
 from support.command import Rapidctl
 from support.peer import Peer
@@ -328,6 +331,21 @@ def test_wait_idle_waits_for_the_last_request(peer: Peer, rapidctl: Rapidctl) ->
 
 def test_wait_gives_up_with_4(peer: Peer, rapidctl: Rapidctl) -> None:
     assert rapidctl("wait", "epoch=6", "--timeout", "50ms").code == 4
+
+
+def test_no_answer_is_waited_for_longer_than_for_the_outcome() -> None:
+    """A daemon that fell silent just before the time was over had as long again, twice `--timeout` in all."""
+    left: list[float] = []
+
+    def attempt(timeout_s: float) -> bool:
+        left.append(timeout_s)
+        return len(left) == 3
+
+    now = time.monotonic()
+    assert common.try_until(now + 3600, attempt)
+    assert not common.try_until(now - 1, lambda timeout_s: timeout_s > common.LEAST_WAIT_S)
+    assert not common.try_until(now + 0.2, lambda timeout_s: timeout_s > 0.2)
+    assert left == [DEFAULT_TIMEOUT_S] * 3
 
 
 @pytest.mark.parametrize(("level", "code"), [("info", 0), ("error", 1)])

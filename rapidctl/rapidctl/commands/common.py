@@ -25,6 +25,8 @@ PASSING: Final = frozenset({"starting", "engine_lost"})
 """Refusals of a daemon whose engine is on its way: the same question is answered later."""
 OUTCOME_TIMEOUT_S: Final = 60.0
 """How long commands that wait for an outcome wait unless told."""
+LEAST_WAIT_S: Final = 0.05
+"""For an answer, however little time is left."""
 VALUE_OPTIONS: Final = ("--endpoint", "-c", "--context", "--gpu", "--timeout", "--color")
 """Common options whose value is the next word."""
 RUNTIME: Final = Path("/run")
@@ -226,6 +228,11 @@ def outcome_deadline_s(args: argparse.Namespace) -> float:
     return time.monotonic() + (args.timeout or OUTCOME_TIMEOUT_S)
 
 
+def left_s(deadline_s: float) -> float:
+    """How long one answer may take, where no outcome is waited for after the deadline."""
+    return max(LEAST_WAIT_S, min(DEFAULT_TIMEOUT_S, deadline_s - time.monotonic()))
+
+
 def watch(args: argparse.Namespace, out: Out, client: Client | None, show: Callable[[], int]) -> int:
     """Show once, or again and again under ``--watch``; then a daemon that went away, or its engine, is waited for.
 
@@ -258,11 +265,14 @@ def pause(client: Client, duration: float) -> None:
         client.poll(left)
 
 
-def try_until(deadline_s: float, attempt: Callable[[], bool]) -> bool:
-    """Repeat until it is so; a daemon that is away is a no. False when the deadline passed before."""
+def try_until(deadline_s: float, attempt: Callable[[float], bool]) -> bool:
+    """Repeat until it is so; a daemon that is away is a no. False when the deadline passed before.
+
+    ``attempt`` is told how long it may wait for its answer (`left_s`).
+    """
     while True:
         try:
-            if attempt():
+            if attempt(left_s(deadline_s)):
                 return True
         except (Unreachable, TimedOut):
             pass

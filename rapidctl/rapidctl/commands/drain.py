@@ -27,7 +27,7 @@ def run(args: Namespace, out: Out) -> int:
         reply = client.call(Drain(call=0, on=not args.off, by=operator_name()))
         if args.wait and not args.off:
             deadline = common.outcome_deadline_s(args)
-            if not common.try_until(deadline, lambda: live(client.call(GetStatus(call=0))) == 0):
+            if not common.try_until(deadline, lambda timeout_s: live(client.call(GetStatus(call=0), timeout_s)) == 0):
                 raise TimedOut("draining, but requests were still running when the time was over")
     if out.json:
         out.document({"draining": not args.off, "epoch": reply.epoch, "text": reply.text})

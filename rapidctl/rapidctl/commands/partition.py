@@ -344,8 +344,8 @@ def _wait_applied(args: Namespace, client: Client, reply: ControlReply, seen: in
     """The ``applied`` event of this epoch, or of a later one that replaced it. Raises `TimedOut`."""
     found: list[Event] = []
 
-    def look() -> bool:
-        events = client.call(GetEvents(call=0, from_seq=seen)).events
+    def look(timeout_s: float) -> bool:
+        events = client.call(GetEvents(call=0, from_seq=seen), timeout_s).events
         found.extend(event for event in events if event.kind == "applied" and (event.epoch or 0) >= reply.epoch)
         return bool(found)
 

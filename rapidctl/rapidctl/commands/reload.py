@@ -44,7 +44,7 @@ def run(args: Namespace, out: Out) -> int:
 def _outcome(client: Client, from_seq: int, deadline_s: float) -> Event:
     """The event that tells what became of it. Raises `TimedOut`."""
     while time.monotonic() < deadline_s:
-        news = client.call(GetEvents(call=0, from_seq=from_seq))
+        news = client.call(GetEvents(call=0, from_seq=from_seq), common.left_s(deadline_s))
         for event in news.events:
             if event.kind == "config":
                 return event

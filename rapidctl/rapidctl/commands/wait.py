@@ -41,8 +41,8 @@ def run(args: Namespace, out: Out) -> int:
     latest: list[Status] = []
     client = common.connect(args)
 
-    def attempt() -> bool:
-        latest[:] = [client.call(GetStatus(call=0))]
+    def attempt(timeout_s: float) -> bool:
+        latest[:] = [client.call(GetStatus(call=0), timeout_s)]
         return _holds(args.condition, latest[0])
 
     try:
