@@ -130,6 +130,25 @@ async def test_help_lists_every_key_and_the_figures() -> None:
         assert isinstance(at.app.screen, Overview)
 
 
+async def test_the_log_is_opened_at_its_newest_line_and_follows() -> None:
+    """Events that had come before it was opened for the first time left it at the oldest, and so did every newer one;
+    after a filter it followed no more."""
+    async with desk(110, 24) as at:
+        at.source.put(*(event(index, "decision", f"number {index}") for index in range(100)))
+        await at.settle()
+        await at.press("5")
+        assert "number 99" in at.text
+        await at.press("slash", *"number", "enter", "slash", "escape")
+        at.source.put(event(100, "decision", "number 100"))
+        await at.settle()
+        assert "number 100" in at.text
+        await at.press("g")
+        at.source.put(event(101, "decision", "number 101"))
+        await at.settle()
+        assert "connected" in at.text, "who reads stays where he is"
+        assert "number 101" not in at.text
+
+
 async def test_the_log_shows_events_and_what_the_console_noticed() -> None:
     async with desk() as at:
         at.source.put(event(4, "warning", "placement overlap 4 CU"), event(6))

@@ -64,7 +64,7 @@ class Log(Page):
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        at_end = log.is_vertical_scroll_end
+        at_end = log.scroll_offset.y >= log.max_scroll_y - 1  # the filter's field takes a line while it is there
         kept = list(choose(entries, self._words, grave=self._grave))
         log.put([Line("", part) for entry in kept for part in log_lines(entry, width)])
         lost = f"  {view.book.lost_events} lost" if view.book.lost_events else ""

@@ -57,7 +57,7 @@ class Lines(ScrollView, can_focus=True):
 
     def to_end(self) -> None:
         """Scroll to the newest line unless the reader scrolled away from it."""
-        self.scroll_end(animate=False)
+        self.scroll_end(animate=False, force=True)
 
     def bring_into_sight(self, row: int) -> None:
         """Scroll as far as needed for a row to be seen."""
