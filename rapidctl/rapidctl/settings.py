@@ -143,7 +143,8 @@ def add_context(name: str, endpoint: str) -> Path:
         raise ConfigError(f"there is a context {name!r} already", f"edit {loaded.path}")
     text = loaded.path.read_text() if loaded.path.exists() else ""
     gap = "\n" if text and not text.endswith("\n") else ""
-    _write(loaded.path, f'{text}{gap}[contexts.{name}]\nendpoint = "{endpoint}"\n')
+    quoted = msgspec.json.encode(endpoint).decode()  # TOML has JSON's escapes
+    _write(loaded.path, f"{text}{gap}[contexts.{name}]\nendpoint = {quoted}\n")
     return loaded.path
 
 
@@ -157,13 +158,14 @@ def init() -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, after checking that what it says is TOML."""
+    """Replace the file in one step, after checking that what it says is TOML; of a link, the file that it leads to."""
     try:
         tomllib.loads(text)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
+        file = path.resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".new")
         fresh.write_text(text)
-        fresh.replace(path)
+        fresh.replace(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be changed: {error}", "edit it by hand") from error
 

@@ -88,6 +88,24 @@ def test_adding_and_choosing_contexts_keeps_what_else_the_file_says(file: Path) 
     assert "# mine" in file.read_text()
 
 
+@pytest.mark.parametrize("endpoint", [r"ipc:///a\tb", 'ipc:///a"b', "ipc:///ä"])
+def test_an_endpoint_is_kept_as_it_was_typed(endpoint: str, file: Path) -> None:
+    """A backslash began one of TOML's escapes: the context led to another socket."""
+    settings.add_context("lab", endpoint)
+    assert settings.load().settings.contexts == {"lab": Context(endpoint)}
+
+
+def test_a_file_that_is_a_link_stays_one(file: Path, tmp_path: Path) -> None:
+    """It was replaced, and what it led to, where settings are kept for several machines, did not change."""
+    kept = tmp_path / "kept.toml"
+    kept.write_text("# mine\n")
+    file.parent.mkdir()
+    file.symlink_to(kept)
+    settings.add_context("lab", LAB)
+    assert file.is_symlink()
+    assert "[contexts.lab]" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "endpoint", "words"),
     [("a b", LAB, "no name"), ("a", "tcp://x", "no host and port"), ("lab", LAB, "already")],
