@@ -21,6 +21,9 @@ LOOKAHEAD = 2
 """Batches of one request that may be in flight: the running one and the one enqueued before its tokens are seen."""
 RESERVED_STEPS = 2
 """Decode steps whose blocks a prefill must leave to the rows that are decoding."""
+TOKENS_A_STEP = 64
+"""Of a prompt, computed beside a decode step, for what rows will have grown by until its first token: few, as beside
+many rows."""
 HASHED_A_TURN = 1 << 16
 """Tokens of waiting prompts that are hashed in a turn to judge who gives way, about 1 ms: the rest in a later one."""
 
@@ -55,6 +58,8 @@ class Residents:
         self._prompts = Prompts(self._spared)
         self._may_hash = 0
         """Tokens, in this turn."""
+        self._now_ns = 0
+        """Of the last turn, as told to `give_way`."""
         self._num_decoding = 0
         self._decode_tokens = 0
         """Both counted along; `check` compares."""
@@ -124,7 +129,7 @@ class Residents:
 
     def give_way(self, now_ns: int, for_ns: int, time: PromptTime | None = None) -> None:
         """See `Prompts.give_way`."""
-        self._may_hash = HASHED_A_TURN
+        self._may_hash, self._now_ns = HASHED_A_TURN, now_ns
         self._prompts.give_way(now_ns, for_ns, time)
 
     def _in_turn(self, by_deadline: bool) -> Iterator[Request]:
@@ -191,6 +196,20 @@ class Residents:
     def _num_usable(self, request: Request) -> int:
         """Blocks that the prefix cache may give: at least one token is computed, its logits give the next one."""
         return (request.prefill_target - 1) // self.pool.block_tokens
+
+    def _lacks_room(self, request: Request) -> bool:
+        """Whether a prompt that is longer than rows are on average leaves the blocks there are to shorter ones.
+
+        That is, until they hold all of it, and what rows grow by until its first token: it would take each block that
+        becomes free, and those who need few of them would wait. Not who is alone in line, nor who outranks a running
+        request, nor who gave way and is late again.
+        """
+        rows, tokens = self._num_decoding, request.prefill_target + 1 - request.spared
+        if tokens * rows <= self._decode_tokens or len(self._prompts.ordered) == 1:
+            return False
+        if (request.gave_way and request.due_ns <= self._now_ns) or request.priority > self.running[-1].priority:
+            return False
+        return self.pool.available < self.pool.blocks_for(tokens + rows * (tokens // TOKENS_A_STEP))
 
     def _start(self, request: Request) -> bool:
         """Move a waiting request to the running ones, with a slot and what the prefix cache has of it."""

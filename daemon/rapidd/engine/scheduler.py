@@ -9,6 +9,7 @@ object runs under the engine, the simulator and the tests.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -240,14 +241,19 @@ class Scheduler(Residents):
         rows: list[Row] = []
         if not self._prompts.ordered:
             return rows
-        left, taken, may_start = 1.0, 0, True
+        left, taken, may_start, least = 1.0, 0, True, -math.inf
         for request in self._in_turn(plan.by_deadline):
             if left <= 0.0 or (one_prompt and rows):
                 break
             if not request.slot:
                 if plan.chunk == 0 or (one_prompt and any(r.is_prefill for r in self.running)):
                     break
-                if not may_start or self._waits_for_prefix(request):
+                if not may_start or request.priority < least:
+                    continue
+                if plan.by_deadline and self._lacks_room(request):
+                    least = max(least, request.priority)
+                    continue
+                if self._waits_for_prefix(request):
                     continue
                 if not self._start(request):
                     may_start = False  # those behind it must not take what it waits for

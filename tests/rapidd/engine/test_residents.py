@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.storm.machine import BLOCK_TOKENS, HYBRID, SHARED, Machine, expected_output, make_request
+from bench.storm.machine import BLOCK_TOKENS, DUE, HYBRID, SHARED, Machine, expected_output, make_request
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.request import LANES
 from rapidd.errors import RequestError, is_out_of_memory
 from rapidd.policy.plan import Plan
-from support.machine import busy_machine
+from support.machine import busy_machine, first_rows
 
 
 def test_a_request_that_can_never_fit_is_refused() -> None:
@@ -29,6 +29,47 @@ def test_a_prompt_leaves_the_blocks_that_running_rows_need_for_two_steps() -> No
     assert machine.scheduler.pool.available >= machine.scheduler._reserved()
     machine.drain(SHARED)
     assert machine.scheduler.num_preempted == 0
+
+
+def crowded(kv_blocks: int = 14, *, running: int = 0, long: int = 0) -> Machine:
+    """A row holds 4 of 13 blocks; a prompt that needs 11 is due first, one that needs a single one later."""
+    machine = Machine(kv_blocks, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 15, 12, running))
+    while not machine.scheduler.num_decoding:
+        machine.launch(DUE)
+        machine.complete("decode")
+    assert machine.scheduler.pool.available == kv_blocks - 5
+    machine.scheduler.add(make_request(2, [2] * 40, 3, long, due_ns=100))
+    machine.scheduler.add(make_request(3, [3] * 3, 1, due_ns=200))
+    return machine
+
+
+def test_a_long_prompt_leaves_blocks_to_shorter_ones_until_they_hold_all_of_it() -> None:
+    """It took each block that became free, for as long as its output lasted, and those who need few waited for it:
+    with a looser ITL objective more long prompts got on, and fewer requests met theirs."""
+    machine = crowded()
+    assert first_rows(machine, DUE) == [3]
+    machine.drain(DUE)
+    assert machine.outputs[2] == expected_output([2] * 40, 3)
+    assert first_rows(crowded(17), DUE) == [2], "they hold all of it"
+
+
+def test_a_prompt_that_may_have_what_is_free_takes_it_though_its_blocks_are_not_all_there() -> None:
+    by_arrival, alone, above, late = crowded(), crowded(), crowded(long=1), crowded()
+    assert first_rows(by_arrival, HYBRID) == [2]
+    alone.scheduler.abort(3)
+    assert first_rows(alone, DUE) == [2]
+    assert first_rows(above, DUE) == [2], "it outranks the row"
+    late.scheduler.give_way(101, 1000)
+    assert late.scheduler.prompts[0].rid == 3
+    late.scheduler.abort(3)
+    late.scheduler.add(make_request(4, [4] * 3, 1, due_ns=2000))
+    late.scheduler.give_way(1101, 1000)
+    assert first_rows(late, DUE) == [2], "nobody waits for ever"
+
+
+def test_blocks_left_to_shorter_prompts_are_not_for_those_of_lower_priority() -> None:
+    assert first_rows(crowded(running=1, long=1), DUE) == []
 
 
 def test_higher_priority_preempts_and_the_preempted_request_resumes() -> None:
