@@ -189,8 +189,11 @@ class Server:
         mine = self._subscribed.setdefault(sock, set())
         for _ in self._messages(sock):
             frame = sock.recv(zmq.NOBLOCK)
-            (mine.add if frame[:1] == b"\1" else mine.discard)(frame[1:])
-            if frame[:1] == b"\1" or not any(frame[1:] in topics for topics in self._subscribed.values()):
+            kind, topic = frame[:1], frame[1:]
+            if kind not in (b"\0", b"\1"):
+                continue  # no subscription, but something that a subscriber says
+            (mine.add if kind == b"\1" else mine.discard)(topic)
+            if kind == b"\1" or not any(topic in topics for topics in self._subscribed.values()):
                 self.front.subscription(frame)
 
     def _read_requests(self) -> None:

@@ -132,6 +132,23 @@ def test_nothing_is_published_while_nobody_subscribes_and_who_comes_is_served_at
     assert published == []
 
 
+@pytest.mark.parametrize("said", [[b"\x02"], [b"x"], [b""], [b"x", b"\x00"], [b"x", b"\x00", b"\x00"], [b"\x00"]])
+def test_nothing_that_one_subscriber_says_ends_the_snapshots_of_another(
+    rig: Rig, subscriber: Subscriber, said: list[bytes]
+) -> None:
+    """Whoever could reach the metrics socket ended everybody's, until somebody new came: a message that was neither the
+    beginning nor the end of a subscription counted as the end of the last one."""
+    rig.ready()
+    with rig.context.socket(zmq.XSUB) as other:
+        other.set(zmq.LINGER, 0)
+        other.connect(rig.runtime.metrics_endpoint)
+        other.send_multipart(said)
+        other.send(b"\x01" + wire.EVENT_TOPIC)
+        rig.until(lambda: wire.EVENT_TOPIC in rig.front.publisher._topics)
+        subscriber.snapshots.clear()
+        rig.until(lambda: len(subscriber.snapshots) > 1, subscriber, meanwhile=lambda: rig.pass_time(1))
+
+
 def test_a_snapshot_tells_requests_without_their_text(rig: Rig) -> None:
     peer, engine = rig.ready()
     peer.generate("secret", prompt="top secret", n=2)
