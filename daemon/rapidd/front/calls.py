@@ -224,11 +224,11 @@ class Calls:
             return access.Usage(mine, mine, 0)
         user = client.peer.user
         theirs = {other.identity for other in self._clients if other.peer is not None and other.peer.user == user}
-        encoding = sum(encoding.client in theirs for encoding in self.encoding.values())
+        encoded = [encoding.request.n for encoding in self.encoding.values() if encoding.client in theirs]
         live = [choice for choice in self._serving.journal.live() if choice.stream.client in theirs]
         requests = len({choice.stream.id for choice in live})
         waiting = sum(choice.phase == "waiting" for choice in live)
-        return access.Usage(mine, requests + encoding, waiting + encoding)
+        return access.Usage(mine, requests + len(encoded), waiting + sum(encoded))
 
     def encoded(self, stream_id: str, outcome: list[int] | RequestError) -> None:
         """What became of a prompt that was encoded beside the loop."""

@@ -28,6 +28,7 @@ from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, LogConfig
 from rapidd.front import access
 from rapidd.front.access import Peer, Usage, may_control, peer_of
+from rapidd.front.admission import LONG_CHARS
 from rapidd.front.clients import FULL_NS
 from support.front import Peer as Client
 from support.front import Rig
@@ -130,6 +131,21 @@ def test_a_user_has_a_share_of_the_queue_and_choices_count(rig: Rig) -> None:
     peer.send(Generate(id="b", prompt="hi", n=2))
     assert "max-queue-share" in peer.fails().hint
     peer.generate("c")
+
+
+def test_every_choice_of_a_prompt_that_is_encoded_counts_for_its_users_share(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a request counted as one, whatever its ``n``: long prompts took more of the queue than a user's share."""
+    rig.config = replace(rig.config, server=replace(rig.config.server, max_waiting_requests=8))
+    limit(rig, max_queue_share=0.5)
+    peer, _ = rig.ready()
+    monkeypatch.setattr(rig.front.calls, "_encode", lambda request, capacity: None)  # it takes its time
+    peer.send(Generate(id="a", prompt="x" * (LONG_CHARS + 1), n=3))
+    peer.send(Generate(id="b", prompt="hi", n=2))
+    refused = peer.fails()
+    assert (refused.code, refused.id) == ("quota_exceeded", "b")
+    assert "5 waiting requests" in refused.message
 
 
 @pytest.mark.parametrize("usage", [Usage(0, 0, 0), Usage(4095, 10_000, 10_000)])
