@@ -39,6 +39,11 @@ class Peer(Struct, frozen=True):
         return str(self.uid) if self.name is None else f"key:{self.name}"
 
 
+def is_same_user(peer: Peer | None, other: Peer | None) -> bool:
+    """Whether two peers may know of each other whatever they know."""
+    return peer == other or (peer is not None and other is not None and peer.user == other.user)
+
+
 def peer_of(address: str | None) -> Peer | None:
     """From libzmq's "Peer-Address" of an ipc connection, "localhost:uid:gid:pid"."""
     parts = (address or "").split(":")

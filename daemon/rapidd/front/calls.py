@@ -106,9 +106,7 @@ class Calls:
 
     def take(self, identity: bytes, frames: list[bytes], peer: Peer | None) -> None:
         """One message on the request socket, without its identity frame."""
-        client = self._clients.get(identity)
-        if client is not None:
-            client.last_seen_ns = self._clock()
+        client = self._clients.heard(identity, peer)
         stream_id: str | None = None
         call: int | None = None
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal, Protocol
 
 from rapidctl import wire
-from rapidd.front.access import Peer
+from rapidd.front.access import Peer, is_same_user
 
 Clock = Callable[[], int]
 """Nanoseconds of the monotonic clock."""
@@ -71,6 +71,20 @@ class Clients:
     def get(self, identity: bytes) -> Client | None:
         """The client behind a connection, null before its `Hello`."""
         return self._by_identity.get(identity)
+
+    def heard(self, identity: bytes, peer: Peer | None) -> Client | None:
+        """The client that a message is from, null before its `Hello`.
+
+        One whose connection is another user's now is gone: clients may choose its name, and any that is free.
+        """
+        client = self._by_identity.get(identity)
+        if client is None:
+            return None
+        if not is_same_user(client.peer, peer):
+            self.lost.append((self._by_identity.pop(identity), "gone"))
+            return None
+        client.last_seen_ns = self._clock()
+        return client
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._by_identity.values())

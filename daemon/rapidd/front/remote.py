@@ -20,8 +20,8 @@ from rapidd.paths import credential
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 ZAP_DOMAIN: Final = b"rapidd"
 MARK: Final = b"\0remote"
-"""Before identities of remote connections: no local one begins so. libzmq's have four bytes after a zero, and clients
-may not choose one that begins with a zero."""
+"""Before identities of remote connections. libzmq's own have four bytes after a zero; a local client that chose one
+that begins so is not heard."""
 _FRAMES: Final = 7
 
 

@@ -199,8 +199,10 @@ class Server:
     def _read_requests(self) -> None:
         for _ in self._messages(self._requests):
             frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
-            peer = access.peer_of(_peer_address(frames[-1]))
-            self.front.client_frame(frames[0].bytes, [frame.bytes for frame in frames[1:]], peer)
+            identity = frames[0].bytes
+            if not identity.startswith(MARK):  # else its answers would go to a remote client
+                peer = access.peer_of(_peer_address(frames[-1]))
+                self.front.client_frame(identity, [frame.bytes for frame in frames[1:]], peer)
 
     def _read_handshakes(self, remote: Remote) -> None:
         for _ in self._messages(remote.handler):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 from msgspec.structs import replace
 
 from rapidctl.wire import (
@@ -23,6 +24,7 @@ from rapidctl.wire import (
     PartitionInfo,
     Sampling,
     Welcome,
+    encode,
 )
 from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, LogConfig
@@ -146,6 +148,34 @@ def test_every_choice_of_a_prompt_that_is_encoded_counts_for_its_users_share(
     refused = peer.fails()
     assert (refused.code, refused.id) == ("quota_exceeded", "b")
     assert "5 waiting requests" in refused.message
+
+
+class NamedClient(Client):
+    """Chooses the name of its connection."""
+
+    def connect(self) -> None:
+        self.socket.set(zmq.ROUTING_ID, b"console")
+        super().connect()
+
+
+def test_who_takes_over_the_name_of_another_users_connection_has_nothing_of_it(rig: Rig, lines: "LogLines") -> None:
+    """Clients may choose that name, and any that is free. Who took an operator's before the front missed the operator
+    had the rights, without a Hello, and the audit log named the operator; the streams went on to the stranger."""
+    _, engine = rig.ready()
+    client = NamedClient(rig)
+    client.hello()
+    client.generate("secret")
+    engine.submitted()
+    log.start(LogConfig(format="json"), "front")
+    stranger = Peer(4_000_000_000, 4_000_000_000, 1)
+    rig.front.client_frame(b"console", [encode(Drain(call=1))], stranger)
+    assert client.fails().code == "hello_required"
+    assert not rig.front.calls.draining
+    assert not [line for line in lines.read() if line.get("event") == "audit"]
+    assert not rig.front.serving.journal.streams
+    rig.front.client_frame(b"console", [encode(Hello(control=True))], stranger)
+    assert not client.expect(Welcome).control
+    rig.serves()
 
 
 @pytest.mark.parametrize("usage", [Usage(0, 0, 0), Usage(4095, 10_000, 10_000)])

@@ -11,6 +11,7 @@ from rapidctl import keys, wire
 from rapidctl.wire import ControlReply, Drain
 from rapidd.config import TcpConfig
 from rapidd.errors import ConfigError
+from rapidd.front.remote import MARK
 from rapidd.settings import load
 from support.front import Peer, Rig
 from support.net import free_ports
@@ -94,6 +95,41 @@ def test_who_may_not_command_over_tcp_is_told_how_a_key_gets_the_right(remote: t
         assert ("rapidctl keys authorize KEY alice --operator" in hint) == (not is_operator)
         assert ("Hello with control = true" in hint) == is_operator
         assert "root" not in hint
+
+
+class Pretender(Peer):
+    """A local client that calls itself as the front calls a remote one."""
+
+    def connect(self) -> None:
+        self.socket.set(zmq.ROUTING_ID, MARK + b"console")
+        super().connect()
+
+
+class NamedPeer(RemotePeer):
+    """A remote client that chooses the name of its connection."""
+
+    def connect(self) -> None:
+        self.socket.set(zmq.ROUTING_ID, b"console")
+        super().connect()
+
+
+def test_no_local_client_can_pass_for_a_remote_one(remote: tuple[Rig, TcpConfig]) -> None:
+    """ZeroMQ lets a client begin its name with a zero: with the front's mark before it a local one was the remote one
+    of that name, and commanded with its key's rights."""
+    rig, config = remote
+    _, engine = rig.ready()
+    bob = NamedPeer(rig, config, authorized(config, "bob", operator=True))
+    bob.hello()
+    bob.generate("far")
+    engine.submitted()
+    pretender = Pretender(rig)
+    for message in (Drain(call=1), wire.Hello(client="bob", control=True), wire.Cancel(call=2, id="far")):
+        pretender.send(message)
+    rig.serves("local")
+    assert bob.ask(wire.Ping(call=7), wire.Pong).call == 7
+    assert bob.inbox == []
+    assert not rig.front.calls.draining
+    assert "far" in rig.front.serving.journal.streams
 
 
 def knock(stranger: RemotePeer) -> None:
