@@ -95,7 +95,7 @@ def authorize(path: Path, key: str, name: str, *, operator: bool) -> None:
     """Let a key in, instead of what the file says of it. Raises `UsageError`."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name: letters, digits and . _ @ -")
-    known = read_authorized(path) if path.exists() else {}
+    known = read_authorized(path) if is_there(path) else {}
     known[check(key)] = Authorized(name, operator)
     _replace(path, (f"{key} {of.name}{f' {OPERATOR}' if of.operator else ''}" for key, of in known.items()))
 
@@ -131,9 +131,17 @@ def encode(key: str) -> bytes:
     return z85.encode(bytes.fromhex(key))
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file to read. Of one that may not even be looked at, reading tells why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def _servers(path: Path) -> dict[str, str]:
     """Public key by endpoint."""
-    if not path.exists():
+    if not is_there(path):
         return {}
     return {words[1]: words[0] for _, words in _lines(path) if len(words) == 2 and _HEX.fullmatch(words[0])}
 

@@ -70,6 +70,17 @@ def test_what_is_no_key_or_no_name_is_refused(words: list[str], tmp_path: Path) 
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("words", [["authorize", "0" * 64, "alice", "--file", f"/{'x' * 300}"], ["show"]])
+def test_a_file_that_may_not_even_be_looked_at_is_no_bug(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who authorized a key without the right to open the daemon's folder was told to report a bug, with status 70. A
+    name that is too long stands for it here, since nothing is forbidden to root."""
+    monkeypatch.setenv("RAPIDCTL_KEYS", f"/{'x' * 300}")
+    assert cli.main(["keys", *words]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["abc alice", "0" * 64, f"{'0' * 64} alice boss", f"{'0' * 64} alice operator x"])
 def test_a_line_that_is_wrong_lets_nobody_in(line: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_text(f"# the team\n{'1' * 64} bob\n{line}\n")

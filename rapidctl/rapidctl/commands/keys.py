@@ -37,7 +37,7 @@ def _show(args: Namespace, out: Out) -> int:
     from rapidctl import keys
 
     path = keys.folder() / keys.CLIENT_KEY
-    public = keys.read(path).public if path.exists() else None
+    public = keys.read(path).public if keys.is_there(path) else None
     servers = keys.trusted()
     if out.json:
         out.document({"file": str(path), "public": public, "servers": servers})
