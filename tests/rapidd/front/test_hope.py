@@ -105,6 +105,6 @@ def test_who_is_late_takes_no_hope_while_it_gives_way(tmp_path: Path) -> None:
         peer.generate("before", prompt="x" * 5)
         rig.clock.advance(4.0)  # the late one's turn is now 2 s away, as is that of who comes now
         peer.send(wire.Generate(id="behind again", prompt="x" * 5))
-        assert peer.fails().code == "queue_full"
+        assert peer.expect(wire.Failed).code == "queue_full"
     finally:
         rig.close()
