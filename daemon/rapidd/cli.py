@@ -199,7 +199,12 @@ def _load(arguments: argparse.Namespace) -> settings.Loaded:
 def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
-    return serve(_load(arguments).config, load=lambda: _load(arguments).config)
+    def load() -> Config:
+        config = _load(arguments).config
+        settings.check_keys(config.tcp)
+        return config
+
+    return serve(load(), load=load)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
@@ -264,10 +269,18 @@ def _config_check(arguments: argparse.Namespace) -> int:
 
 
 def _problems_of_files(config: Config) -> list[str]:
-    """What the files that a valid configuration names would stop `serve` or `http` with. Opens no device."""
+    """What the files that a valid configuration names would stop `serve` or `http` with. Opens no device.
+
+    Credentials by their name are there for the unit alone.
+    """
     problems: list[str] = []
     try:
         http_keys.of_server(config.http)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        if "CREDENTIALS_DIRECTORY" in os.environ or "/" in config.tcp.key + config.tcp.authorized_keys:
+            settings.check_keys(config.tcp)
     except ConfigError as error:
         problems += error.problems
     if config.model.path != "default" or config.model.weights == "random":

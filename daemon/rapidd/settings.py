@@ -116,6 +116,17 @@ def load(
     return Loaded(config, origins)
 
 
+def check_keys(config: TcpConfig) -> None:
+    """Raise `ConfigError` when a file is missing that a daemon on tcp needs. Others need none, and may read none."""
+    if config.listen is None:
+        return
+    for name, value in (("key", config.key), ("authorized-keys", config.authorized_keys)):
+        if not os.access(credential(value), os.R_OK):
+            raise ConfigError(
+                [f"tcp.{name}: tcp needs keys, and {credential(value)} cannot be read: see rapidctl keys --help"]
+            )
+
+
 def values_of(config: Config) -> Iterator[tuple[str, object]]:
     """Every "section.key" and its value, in the order of the structs."""
     for section in SECTIONS:
@@ -270,7 +281,7 @@ def _operators_exist(config: Config) -> str | None:
     return None
 
 
-def _tcp_has_keys(config: Config) -> str | None:
+def _tcp_is_tcp(config: Config) -> str | None:
     if config.tcp.listen is None:
         return None
     try:
@@ -279,9 +290,6 @@ def _tcp_has_keys(config: Config) -> str | None:
         check_client_endpoint(config.tcp.listen)
     except EndpointError as error:
         return str(error)
-    for name, value in (("key", config.tcp.key), ("authorized-keys", config.tcp.authorized_keys)):
-        if not credential(value).is_file():
-            return f"tcp needs keys, and {credential(value)} (tcp.{name}) is not there: see rapidctl keys --help"
     return None
 
 
@@ -301,7 +309,7 @@ _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...
     (("server.listen",), _endpoint_fits),
     (("access.operators",), _operators_exist),
     (("faults.points",), _faults_parse),
-    (("tcp.listen", "tcp.key", "tcp.authorized-keys"), _tcp_has_keys),
+    (("tcp.listen",), _tcp_is_tcp),
     (("policy.profile",), _profile_reads),
 )
 """What single values cannot tell: (keys it looks at, the one to blame first; problem or null)."""

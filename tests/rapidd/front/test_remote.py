@@ -12,7 +12,7 @@ from rapidctl.wire import ControlReply, Drain
 from rapidd.config import TcpConfig
 from rapidd.errors import ConfigError
 from rapidd.front.remote import MARK
-from rapidd.settings import load
+from rapidd.settings import check_keys
 from support.front import Peer, Rig
 from support.net import free_ports
 
@@ -182,22 +182,19 @@ def _no_list(config: TcpConfig) -> TcpConfig:
 
 @pytest.mark.parametrize("spoil", [_no_key, _no_list])
 def test_tcp_without_keys_is_refused_before_anything_is_bound(
-    spoil: Callable[[TcpConfig], TcpConfig], config: TcpConfig, tmp_path: Path
+    spoil: Callable[[TcpConfig], TcpConfig], config: TcpConfig
 ) -> None:
+    check_keys(config)
     spoil(config)
-    path = tmp_path / "rapidd.toml"
-    path.write_text(
-        f'[tcp]\nlisten = "{config.listen}"\nkey = "{config.key}"\nauthorized-keys = "{config.authorized_keys}"\n'
-    )
     with pytest.raises(ConfigError, match="tcp needs keys"):
-        load(path, {})
+        check_keys(config)
 
 
 def test_a_credential_of_the_service_manager_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for name in ("curve.key", "authorized-keys"):
         (tmp_path / name).touch()
-    assert load(None, {"RAPIDD__TCP__LISTEN": "tcp://0.0.0.0:7071"}).config.tcp.listen == "tcp://0.0.0.0:7071"
+    check_keys(TcpConfig(listen="tcp://0.0.0.0:7071"))
     (tmp_path / "curve.key").unlink()
     with pytest.raises(ConfigError, match=r"curve\.key"):
-        load(None, {"RAPIDD__TCP__LISTEN": "tcp://0.0.0.0:7071"})
+        check_keys(TcpConfig(listen="tcp://0.0.0.0:7071"))
