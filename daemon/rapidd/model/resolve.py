@@ -58,6 +58,14 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
 
 def load_model(config: ModelConfig) -> LoadedModel:
     """Settings to files and shape. Raises `ModelError`."""
+    try:
+        return _load_model(config)
+    except OSError as error:  # from looking whether something is there
+        hint = "the user that serves needs the right to read it; the systemd unit sees no home directories"
+        raise ModelError(f"{error.filename}: {error.strerror}", hint) from error
+
+
+def _load_model(config: ModelConfig) -> LoadedModel:
     if config.shape is not None and config.weights != "random":
         raise ModelError("--shape describes random weights only", "add --weights random, or leave --shape out")
     text = None if config.tokenizer is None else resolve_tokenizer(config.tokenizer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from msgspec.structs import replace
 
 from rapidctl.wire import ChatMessage
 from rapidd.config import ModelConfig
@@ -65,6 +66,14 @@ def test_a_folder_a_file_or_the_default(bare: Path, stories: Path) -> None:
     assert resolve.resolve("default") == ModelFiles("gguf", expected)
     assert resolve.resolve(str(expected)) == ModelFiles("gguf", expected)
     assert resolve.resolve(str(stories)) == ModelFiles("hf", stories)
+
+
+@pytest.mark.parametrize("field", ["path", "tokenizer"])
+def test_a_path_that_may_not_even_be_looked_at_is_no_bug(field: str) -> None:
+    """A model in a folder that the service's user may not open, as all homes are to the unit, was a crash that systemd
+    repeated, no configuration to be mended. A name that is too long stands for it: nothing is forbidden to root."""
+    with pytest.raises(ModelError, match="File name too long"):
+        load_model(replace(ModelConfig(), **{field: f"/{'x' * 300}"}))
 
 
 def test_unusable_paths_say_what_to_do(tmp_path: Path) -> None:
