@@ -19,6 +19,8 @@ from rapidd.config import LogConfig
 
 _LOGGER: Final = logging.getLogger("rapidd")
 _UNHANDLED: Final = "an exception that nobody handled"
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+"""What JSON may hold as it is but a line may not: it moves a terminal's cursor, or ends a line for some readers."""
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -136,7 +138,7 @@ class _JsonLines(logging.Formatter):
             "process": self._process,
             "message": record.getMessage(),
         }
-        return json.dumps({**_fields(record), **head}, ensure_ascii=False, default=str)
+        return json.dumps({**_fields(record), **head}, ensure_ascii=False, default=str).translate(_ESCAPED)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -34,6 +34,18 @@ def test_a_json_line_has_its_head_and_what_was_given_but_nulls(capsys: pytest.Ca
     }
 
 
+def test_a_json_line_drives_no_terminal_whoever_wrote_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """`journalctl -o cat` gave clients' texts to the terminal with their DEL and C1 codes, of which U+009B begins an
+    escape sequence as ESC [ does; JSON escapes only those below a space."""
+    log.start(LogConfig(format="json"), "front")
+    text = "\x1b[2J \x7f \x85 \x9b2J \u2028 café 🙂"
+    log.info("a", client=text)
+    line = capsys.readouterr().err.removesuffix("\n")
+    assert not {char for char in line if not char.isprintable()}
+    assert "café 🙂" in line
+    assert json.loads(line)["client"] == text
+
+
 def test_text_is_one_printable_line_whoever_wrote_it(capsys: pytest.CaptureFixture[str]) -> None:
     log.start(LogConfig(format="text"), "front")
     log.error("two\nlines, \x1b[31mred", request_id="r-1")
