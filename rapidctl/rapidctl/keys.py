@@ -121,9 +121,15 @@ def secure(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
         raise UsageError(
             f"the key of {endpoint} is not known", f"ask its operator, then: rapidctl keys trust {endpoint} KEY"
         )
+    allow_ipv6(socket, endpoint)
     socket.curve_serverkey = encode(server)
     socket.curve_publickey = encode(pair.public)
     socket.curve_secretkey = encode(pair.secret)
+
+
+def allow_ipv6(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    """Prepare a socket of either side for an address in brackets; a name is that of an IPv4 address."""
+    socket.ipv6 = endpoint.startswith("tcp://[")
 
 
 def encode(key: str) -> bytes:

@@ -35,6 +35,7 @@ class Remote:
         bind: Callable[[int, str, Callable[["zmq.Socket[bytes]"], None]], "zmq.Socket[bytes]"],
     ) -> None:
         assert config.listen is not None
+        self._listen = config.listen
         self._authorized = credential(config.authorized_keys)
         try:
             self._pair = keys.read(credential(config.key))
@@ -60,6 +61,7 @@ class Remote:
         return [self.handler, self.requests, self.metrics]
 
     def _secure(self, socket: "zmq.Socket[bytes]") -> None:
+        keys.allow_ipv6(socket, self._listen)
         socket.curve_server = True
         socket.curve_publickey = keys.encode(self._pair.public)
         socket.curve_secretkey = keys.encode(self._pair.secret)

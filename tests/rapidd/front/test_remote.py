@@ -26,6 +26,7 @@ class RemotePeer(Peer):
 
     def connect(self) -> None:
         assert self.config.listen is not None
+        keys.allow_ipv6(self.socket, self.config.listen)
         if self.pair is not None:
             self.socket.curve_serverkey = keys.encode(keys.read(Path(self.config.key)).public)
             self.socket.curve_publickey = keys.encode(self.pair.public)
@@ -35,10 +36,16 @@ class RemotePeer(Peer):
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> TcpConfig:
+def address() -> str:
+    """Where the server listens."""
+    return "127.0.0.1"
+
+
+@pytest.fixture
+def config(tmp_path: Path, address: str) -> TcpConfig:
     """The server has a key; nobody is authorized yet."""
     config = TcpConfig(
-        listen=f"tcp://127.0.0.1:{free_ports(2)}",
+        listen=f"tcp://{address}:{free_ports(2)}",
         key=str(tmp_path / "key"),
         authorized_keys=str(tmp_path / "authorized"),
     )
@@ -157,6 +164,15 @@ def test_strangers_are_not_let_in_and_others_are_served_meanwhile(remote: tuple[
         stranger.read()
         assert stranger.inbox == []
     assert len(rig.front.clients) == 3  # ready's, alice's, and that of `serves` until it is reaped
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="needs IPv6")
+@pytest.mark.parametrize("address", ["[::1]"])
+def test_an_ipv6_address_is_listened_on(remote: tuple[Rig, TcpConfig], address: str) -> None:
+    """It was a valid setting that the daemon then refused with "No such device"; clients never got through to one."""
+    rig, config = remote
+    rig.ready()
+    RemotePeer(rig, config, authorized(config, "alice")).hello()
 
 
 def test_snapshots_and_events_go_to_remote_subscribers_too(remote: tuple[Rig, TcpConfig]) -> None:
