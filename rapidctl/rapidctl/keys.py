@@ -6,7 +6,7 @@ key and words (an authorized client's name, perhaps ``operator``; or a server's 
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -95,15 +95,14 @@ def authorize(path: Path, key: str, name: str, *, operator: bool) -> None:
     """Let a key in, instead of what the file says of it. Raises `UsageError`."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name: letters, digits and . _ @ -")
-    known = read_authorized(path) if is_there(path) else {}
-    known[check(key)] = Authorized(name, operator)
-    _replace(path, (f"{key} {of.name}{f' {OPERATOR}' if of.operator else ''}" for key, of in known.items()))
+    if is_there(path):
+        read_authorized(path)
+    _set_line(path, 0, check(key), f"{key} {name}{f' {OPERATOR}' if operator else ''}")
 
 
 def trust(path: Path, endpoint: str, key: str) -> None:
     """Remember a server's public key. Raises `UsageError`."""
-    known = _servers(path) | {endpoint: check(key)}
-    _replace(path, (f"{key} {endpoint}" for endpoint, key in known.items()))
+    _set_line(path, 1, endpoint, f"{check(key)} {endpoint}")
 
 
 def trusted() -> dict[str, str]:
@@ -154,17 +153,30 @@ def _servers(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Numbered lines as words, without comments."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
-        raise UsageError(f"{path}: {reason}", "make a key with: rapidctl keys make") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if words := line.partition("#")[0].split():
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if words := _words(line):
             yield number, words
 
 
-def _replace(path: Path, lines: Iterator[str]) -> None:
+def _words(line: str) -> list[str]:
+    return line.partition("#")[0].split()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise UsageError(f"{path}: {reason}", "make a key with: rapidctl keys make") from error
+
+
+def _set_line(path: Path, position: int, word: str, line: str) -> None:
+    """Put ``line`` at the end, instead of those that have ``word`` at ``position``; all others stay as they are."""
+    lines = _read(path).splitlines() if is_there(path) else []
+    _replace(path, [*(old for old in lines if _words(old)[position : position + 1] != [word]), line])
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
     """Write a file in one step: who reads it meanwhile sees the old one or the new one."""
     temporary = path.with_name(f"{path.name}.new")
     try:

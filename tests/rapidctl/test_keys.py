@@ -64,6 +64,22 @@ def test_authorize_adds_and_changes_a_client(tmp_path: Path, capsys: pytest.Capt
     assert "may connect" in json.loads(capsys.readouterr().out.splitlines()[0])["text"]
 
 
+def test_what_people_wrote_beside_the_keys_stays(tmp_path: Path, own_folder: Path) -> None:
+    """Both files may have comments, and a key that is let in or trusted later swept them away."""
+    alice, bob, carol = (keys.make().public for _ in range(3))
+    path = tmp_path / "authorized"
+    path.write_text(f"# the team\n{alice} alice # until May\n\n# left: {bob} bob\n{carol} carol\n{alice} again\n")
+    keys.authorize(path, alice, "alice", operator=True)
+    keys.authorize(path, bob, "bob", operator=False)
+    told = f"# the team\n\n# left: {bob} bob\n{carol} carol\n{alice} alice operator\n{bob} bob\n"
+    assert path.read_text() == told
+    own_folder.mkdir()
+    servers = own_folder / keys.SERVERS
+    servers.write_text(f"# the lab\n{alice} tcp://gpu1:7071\n{bob} tcp://gpu2:7071\n")
+    keys.trust(servers, "tcp://gpu1:7071", carol)
+    assert servers.read_text() == f"# the lab\n{bob} tcp://gpu2:7071\n{carol} tcp://gpu1:7071\n"
+
+
 @pytest.mark.parametrize("words", [["abc", "alice"], ["A" * 64, "alice"], ["0" * 64, "two words"], ["0" * 64, ""]])
 def test_what_is_no_key_or_no_name_is_refused(words: list[str], tmp_path: Path) -> None:
     assert cli.main(["keys", "authorize", *words, "--file", str(tmp_path / "a")]) == 2
