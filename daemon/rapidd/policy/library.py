@@ -42,7 +42,7 @@ def find_profile(key: ProfileKey, named: Path | None, state: Path, shipped: Path
             return Found(chosen, "file")
         warnings.append(_refused(named, mismatch))
     own = state / key.file_name
-    if own.exists() and (kept := _load(own, warnings)) is not None:
+    if _is_there(own) and (kept := _load(own, warnings)) is not None:
         if (mismatch := kept.mismatch(key)) is None:
             return Found(kept, "state", tuple(warnings))
         warnings.append(_refused(own, mismatch))
@@ -58,6 +58,14 @@ def find_profile(key: ProfileKey, named: Path | None, state: Path, shipped: Path
             return Found(candidate, "shipped", tuple(warnings))
         warnings.append(_refused(path, mismatch))
     return Found(None, None, tuple(warnings))
+
+
+def _is_there(path: Path) -> bool:
+    """Of a file that may not even be looked at, loading tells why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _load(path: Path, warnings: list[str]) -> Profile | None:

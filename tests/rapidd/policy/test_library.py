@@ -84,6 +84,14 @@ def test_a_file_that_is_missing_or_corrupt_stops_nothing(tmp_path: Path, state: 
     ] * 3
 
 
+def test_a_state_directory_that_may_not_be_opened_stops_nothing(shipped: Path) -> None:
+    """The engine never started beside one that root had made for itself, by calibrating for the service with a umask of
+    077. A name that is too long stands for it: nothing is forbidden to root."""
+    found = find_profile(KEY, None, Path(f"/{'x' * 300}"), shipped)
+    assert found.profile is None
+    assert "File name too long" in found.warnings[0]
+
+
 def test_a_shipped_profile_holds_with_another_driver_and_says_so(state: Path, shipped: Path) -> None:
     keep(shipped, OTHER_DRIVER)
     found = find_profile(KEY, None, state, shipped)
