@@ -27,6 +27,8 @@ from rapidd.http.guard import BoundedProtocol
 
 BACKLOG: Final = 1024
 KEEP_ALIVE_S: Final = 60
+STOP_GRACE_S: Final = 5
+"""What the service manager gives beyond the drain timeout."""
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of each connection in the kernel, which would let it grow to megabytes for a client that does not read."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -51,7 +53,8 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
-        sdnotify.notify("STOPPING=1")
+        drain_s = self.config.timeout_graceful_shutdown or 0
+        sdnotify.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={(drain_s + STOP_GRACE_S) * 1_000_000}")
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rapidd.http.guard import MAX_HEAD_BYTES
 from support.daemon import PROMPTS, WAIT_S, Daemon
 from support.http import NAME, HttpServer, events, http_server
 from support.process import ROOT, python_module, run
+from support.supervised import Manager
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -193,6 +195,16 @@ def test_a_signal_lets_answers_finish_and_ends_with_0(chatty: Daemon) -> None:
             assert len(list(found)) == 199
         assert server.process.wait(WAIT_S) == 0
     chatty.until_idle()
+
+
+def test_the_service_manager_waits_as_long_as_answers_may_take(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It cut them after its own 60 s, however long `http.drain-timeout-s` was."""
+    manager = Manager(tmp_path_factory.mktemp("m"))
+    told = {"NOTIFY_SOCKET": manager.path, "RAPIDD__HTTP__DRAIN_TIMEOUT_S": "120"}
+    with closing(manager.socket), http_server("ipc:///nonexistent/request.sock", **told) as server:
+        assert server.get("/health/live").status == 200
+        assert server.stop() == 0
+        assert manager.until("STOPPING=1") == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=125000000"]
 
 
 def test_a_unix_socket_takes_the_place_of_the_address(chatty: Daemon, tmp_path: Path) -> None:
