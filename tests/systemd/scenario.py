@@ -224,6 +224,9 @@ def remote() -> None:
     run("systemctl", "daemon-reload")
     see("restarted with keys", run("systemctl", "restart", UNIT).returncode)
     see("over tcp", status(endpoint=REMOTE).get("state"))
+    see("checked beside tcp", run("/opt/rapid-serve/bin/rapidd", "config", "check").returncode)
+    see("http beside tcp", run("systemctl", "start", "rapidd-http").returncode)
+    run("systemctl", "stop", "rapidd-http")
 
 
 def end() -> None:
@@ -241,6 +244,10 @@ def end() -> None:
     see("bad configuration", run("systemctl", "start", UNIT).returncode != 0)
     see("exit status", show("ExecMainStatus"))
     see("state after a bad configuration", [show("ActiveState"), show("SubState")])  # else activating, auto-restart
+    run("systemctl", "reset-failed", UNIT)
+    CONFIG.write_text(SETTINGS.replace("/opt/src/tests/data", "/home"))
+    see("started from a home", run("systemctl", "start", UNIT).returncode == 0)
+    see("exit status of a model in a home", show("ExecMainStatus"))
 
 
 def instances() -> None:

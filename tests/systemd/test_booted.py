@@ -103,6 +103,14 @@ def test_keys_of_other_machines_are_credentials_too(seen: dict[str, Any]) -> Non
     assert (seen["authorized"], seen["restarted with keys"], seen["over tcp"]) == (0, 0, "serving")
 
 
+def test_nobody_but_the_daemon_looks_for_its_credentials(seen: dict[str, Any]) -> None:
+    assert (seen["checked beside tcp"], seen["http beside tcp"]) == (0, 0)
+
+
+def test_a_model_that_the_unit_does_not_see_is_a_bad_configuration(seen: dict[str, Any]) -> None:
+    assert (seen["started from a home"], seen["exit status of a model in a home"]) == (False, "78")
+
+
 def test_stop_lets_a_stream_finish(seen: dict[str, Any]) -> None:
     assert (seen["the stream began"], seen["status of the stream"]) == (True, 0)
 
