@@ -5,6 +5,7 @@ Exit status: 0 ok, 1 refused or failed, 2 usage, 70 bug, 77 the device must be r
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -37,6 +38,8 @@ from rapidd.telemetry.latency import resolve_slo
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
 
+DAEMON_PACKAGES: Final = ("torch", "numpy", "tokenizers", "jinja2", "psutil")
+"""Of the extra `daemon`, those that serve every model."""
 SERVE_OPTIONS: Final = {
     "--model": ("model.path", "PATH", "Hugging Face folder, .gguf file, or 'default' (SmolLM2-135M-Instruct)"),
     "--listen": ("server.listen", "ENDPOINT", "request socket, ipc:///PATH/request.sock"),
@@ -196,6 +199,13 @@ def _load(arguments: argparse.Namespace) -> settings.Loaded:
     return settings.load(arguments.config, options=options)
 
 
+def _need_packages() -> None:
+    """Raise `ConfigError` where only the operator's side is installed."""
+    missing = [name for name in DAEMON_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError([f"not installed: {', '.join(missing)}: install the extra daemon, rapid-serve[daemon]"])
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from rapidd.supervisor import serve
 
@@ -204,6 +214,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         settings.check_keys(config.tcp)
         return config
 
+    _need_packages()
     return serve(load(), load=load)
 
 
@@ -215,6 +226,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     config = _load(arguments).config
+    _need_packages()
     from rapidd.calibrate.command import calibrate, summary  # imports torch: after the settings were checked
 
     try:
@@ -284,10 +296,13 @@ def _problems_of_files(config: Config) -> list[str]:
     except ConfigError as error:
         problems += error.problems
     if config.model.path != "default" or config.model.weights == "random":
-        from rapidd.model.resolve import load_model  # imports what reads models
-
         try:
+            _need_packages()
+            from rapidd.model.resolve import load_model  # imports what reads models
+
             load_model(config.model)
+        except ConfigError as error:
+            problems += error.problems
         except ModelError as error:
             problems.append(f"model: {error} ({error.hint})" if error.hint else f"model: {error}")
     return problems

@@ -23,7 +23,10 @@ from rapidd.errors import RapiddError
 from rapidd.partition.look import GpuView, TorchView
 from rapidd.paths import RuntimeDir
 
-PACKAGES: Final = ("rapid-serve", "torch", "numpy", "pyzmq", "msgspec", "tokenizers", "safetensors", "gguf", "jinja2")
+PACKAGES: Final = (
+    *("rapid-serve", "torch", "numpy", "pyzmq", "msgspec"),
+    *("tokenizers", "safetensors", "gguf", "jinja2", "psutil"),
+)
 MIN_FREE_BYTES: Final = 1024 * 1024
 """Of the runtime directory: sockets, a lock and a small file."""
 PROBE_TIMEOUT_S: Final = 120.0

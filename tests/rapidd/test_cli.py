@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,30 @@ def test_config_check_looks_at_the_files_that_are_named(tmp_path: Path) -> None:
         assert (answer.returncode, answer.stdout) == (78, "")
         assert answer.stderr.startswith(f"rapidd: {said}")
         assert len(answer.stderr.splitlines()) == 1
+
+
+OPERATORS_SIDE = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "numpy", "tokenizers", "jinja2", "psutil")))
+from rapidd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_where_only_the_operators_side_is_installed_the_daemon_says_what_it_lacks(empty: str, tmp_path: Path) -> None:
+    """`rapidd doctor`, which is there to say so, was the first to crash; `serve` tried six times, and systemd again."""
+    other = tmp_path / "other.toml"
+    other.write_text('[model]\npath = "/nonexistent"\n')
+    for words, file in (("serve", empty), ("calibrate", empty), ("config check", str(other))):
+        answer = run([sys.executable, "-P", "-c", OPERATORS_SIDE, *words.split(), "--config", file])
+        assert (answer.returncode, answer.stderr) == (
+            78,
+            "rapidd: not installed: torch, numpy, tokenizers, jinja2, psutil: "
+            "install the extra daemon, rapid-serve[daemon]\n",
+        )
+    answer = run([sys.executable, "-P", "-c", OPERATORS_SIDE, "doctor", "--config", empty])
+    assert (answer.returncode, answer.stderr) == (1, "")
+    assert "cannot read models" in answer.stdout
 
 
 def test_keys_for_tcp_are_wanted_of_the_daemon_and_of_a_check_that_can_find_them(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ its streams included, and loads nothing. It is a process of its own, because imp
 crash on a broken driver, and because an opened GPU holds memory until its process ends.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +20,9 @@ from rapidd.partition.cuda import CudaPartitions
 from rapidd.partition.hip import HipStreams, describe, hip_table
 from rapidd.partition.hip_runtime import HipRuntime
 from rapidd.partition.table import PartitionTable
-from rapidd.telemetry.watch import ORDINAL, Kind, sensors_for
+
+if TYPE_CHECKING:
+    from rapidd.telemetry.watch import Kind
 
 
 class GpuView(Struct, kw_only=True):
@@ -57,6 +61,8 @@ def find_gpu() -> tuple[bool, str]:
 
 def look_at_gpu(kind: Kind, compute_units: int | None, driver: Any = None) -> GpuView:
     """Open it. ``driver``: a stand-in for `cuda.bindings.driver` or for `HipRuntime`."""
+    from rapidd.telemetry.watch import ORDINAL, sensors_for  # needs psutil, which the doctor may find missing
+
     try:
         if kind == "cuda":
             partitions = CudaPartitions(ORDINAL, compute_units, driver)
