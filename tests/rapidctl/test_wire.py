@@ -2,6 +2,7 @@
 
 import ast
 import math
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -247,6 +248,28 @@ def test_the_environment_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAPIDCTL_ENDPOINT", "ipc:///tmp/mine.sock")
     assert wire.default_endpoint() == "ipc:///tmp/mine.sock"
     assert wire.metrics_endpoint("ipc:///tmp/mine.sock") == "ipc:///tmp/mine-metrics.sock"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders away")
+def test_a_folder_that_somebody_else_made_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without XDG_RUNTIME_DIR it is in /tmp: whoever made it before the user's daemon did, or put a link there, got the
+    prompts of `rapidctl run`."""
+    user, other = 3_000_000_001, 3_000_000_002
+    folder = Path(f"/tmp/rapidd-{user}")
+    for name in ("RAPIDCTL_ENDPOINT", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: user)
+    own = f"ipc://{folder}/rapidd/request.sock"
+    assert wire.default_endpoint() == own
+    try:
+        folder.symlink_to("/")
+        os.lchown(folder, other, other)
+        with pytest.raises(wire.EndpointError, match=f"belongs to uid {other}"):
+            wire.default_endpoint()
+        os.lchown(folder, user, user)
+        assert wire.default_endpoint() == own
+    finally:
+        folder.unlink(missing_ok=True)
 
 
 # --- the package --------------------------------------------------------------------------------------------------

@@ -11,15 +11,26 @@ class EndpointError(ValueError):
 
 
 def default_endpoint() -> str:
-    """RAPIDCTL_ENDPOINT, else the system daemon's socket if it exists, else the user's own."""
+    """RAPIDCTL_ENDPOINT, else the system daemon's socket if it exists, else the user's own. Raises `EndpointError`."""
     chosen = os.environ.get("RAPIDCTL_ENDPOINT")
     if chosen:
         return check_client_endpoint(chosen)
     system = "/run/rapidd/request.sock"
     if os.path.exists(system):  # noqa: PTH110 - loading pathlib takes longer than the rest of this module
         return f"ipc://{system}"
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/rapidd-{os.getuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or _own_folder(f"/tmp/rapidd-{os.getuid()}")
     return check_endpoint(f"ipc://{runtime}/rapidd/request.sock")
+
+
+def _own_folder(path: str) -> str:
+    """The folder, unless another user made it first, to listen there in our daemon's place: `EndpointError`."""
+    try:
+        owner = os.lstat(path).st_uid
+    except FileNotFoundError:
+        return path
+    if owner not in (0, os.getuid()):
+        raise EndpointError(f"{path} belongs to uid {owner}: set XDG_RUNTIME_DIR, or name another socket")
+    return path
 
 
 def check_endpoint(endpoint: str) -> str:
