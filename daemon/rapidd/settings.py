@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo
 
+from rapidctl.settings import expand
 from rapidctl.wire import EndpointError, check_client_endpoint
 from rapidd import faults
 from rapidd.config import (
@@ -265,7 +266,7 @@ def _profile_reads(config: Config) -> str | None:
     if config.policy.profile is None:
         return None
     try:
-        load_profile(Path(config.policy.profile).expanduser())
+        load_profile(expand(config.policy.profile))
     except ProfileError as error:
         return f"{error} ({error.hint})"
     return None

@@ -15,6 +15,7 @@ from msgspec import Struct
 from zmq.utils import z85
 
 from rapidctl.errors import UsageError
+from rapidctl.settings import config_home
 
 OPERATOR: Final = "operator"
 CLIENT_KEY: Final = "client.key"
@@ -54,8 +55,7 @@ def folder() -> Path:
     """Where this user's keys are: RAPIDCTL_KEYS, else under XDG_CONFIG_HOME, else under ~/.config."""
     if chosen := os.environ.get("RAPIDCTL_KEYS"):
         return Path(chosen)
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "rapidctl/keys"
+    return config_home() / "rapidctl/keys"
 
 
 def write(path: Path, pair: Pair) -> None:

@@ -65,8 +65,20 @@ def config_path() -> Path:
     """The file, whether or not it exists."""
     if named := os.environ.get("RAPIDCTL_CONFIG"):
         return Path(named)
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(home) / "rapid" / "ctl.toml"
+    return config_home() / "rapid" / "ctl.toml"
+
+
+def config_home() -> Path:
+    """Where this user's settings are: XDG_CONFIG_HOME, else ~/.config."""
+    return expand(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+
+
+def expand(path: str) -> Path:
+    """With a home for a leading ``~``; of a user that has none, or is none, a path where nothing is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path("/nonexistent", path)
 
 
 def load() -> Loaded:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidctl import settings
+from rapidctl import keys, settings
 from rapidctl.settings import ConfigError, Context
 
 LAB = "ipc:///run/lab/request.sock"
@@ -26,6 +26,17 @@ def write(file: Path, text: str) -> None:
 def test_without_a_file_all_is_default(file: Path) -> None:
     loaded = settings.load()
     assert (loaded.settings, loaded.origin) == (settings.Settings(), {})
+
+
+def test_a_user_without_a_home_has_no_file_and_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command ended as a bug of rapidctl for a user that is in no list and has no HOME, as in a container."""
+    uid = 3_000_000_001
+    for name in ("HOME", "XDG_CONFIG_HOME", "RAPIDCTL_CONFIG", "RAPIDCTL_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: uid)
+    assert settings.load().settings == settings.Settings()
+    assert keys.trusted() == {}
+    assert not settings.expand("~nobody-of-that-name/model").exists()
 
 
 def test_the_environment_comes_before_the_file_and_the_origin_is_told(

@@ -12,13 +12,13 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
 from msgspec.structs import replace
 
 from rapidctl import __version__
+from rapidctl.settings import expand
 from rapidctl.wire import ModelInfo
 from rapidd import ipc
 from rapidd.config import Config
@@ -112,7 +112,7 @@ def build(config: Config, directory: RuntimeDir, channel: ipc.Channel, report: R
         raise ConfigError([f"engine.policy: {error}"]) from error
     parts = assemble(config, backend, report, with_peaks=True)
     named = config.policy.profile
-    found = find_profile(parts.key, Path(named).expanduser() if named else None, profile_dir())
+    found = find_profile(parts.key, expand(named) if named else None, profile_dir())
     calibration = Calibration(found)
     if (predictor := calibration.predictor()) is not None:
         control.know(predictor)

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from rapidctl.settings import expand
 from rapidd.config import ModelConfig
 from rapidd.errors import ModelError
 from rapidd.model import gguf, gguf_tokenizer, hf
@@ -124,7 +125,7 @@ def resolve(path: str) -> ModelFiles:
     """What ``path`` (a folder, a .gguf file or "default") holds. Raises `ModelError`."""
     if path == "default":
         return ModelFiles("gguf", find_default())
-    found = Path(path).expanduser()
+    found = expand(path)
     if found.is_dir():
         if (found / "adapter_config.json").exists() and not (found / "config.json").exists():
             raise ModelError(f"{found} is a LoRA adapter, not a model", "merge it into its base model first")
@@ -144,7 +145,7 @@ def resolve(path: str) -> ModelFiles:
 
 def resolve_tokenizer(path: str) -> ModelFiles:
     """Where --tokenizer points: a folder with tokenizer.json, or a .gguf file. Raises `ModelError`."""
-    found = Path(path).expanduser()
+    found = expand(path)
     if found.is_dir() and (found / "tokenizer.json").exists():
         return ModelFiles("hf", found)
     if found.is_file():
@@ -167,8 +168,7 @@ def _default_folders() -> Iterator[Path]:
         yield from map(Path, package.submodule_search_locations or ())
     checkout = Path(__file__).resolve().parents[3]
     yield checkout / ".models" / DEFAULT_PACKAGE
-    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    yield Path(data_home) / "rapid-serve" / "models"
+    yield expand(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "rapid-serve" / "models"
 
 
 def _shape(shape: str) -> ModelSpec:

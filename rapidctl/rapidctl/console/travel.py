@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from textual.binding import Binding, BindingType
@@ -12,6 +11,7 @@ from rapidctl.console.core import Core
 from rapidctl.console.screens.ask import Ask
 from rapidctl.errors import RapidctlError
 from rapidctl.player import Player
+from rapidctl.settings import expand
 from rapidctl.tape import TapeError
 
 
@@ -105,7 +105,7 @@ class Travels(Core):
         if not text:
             return
         try:
-            self.host.record(Path(text).expanduser())
+            self.host.record(expand(text))
         except RapidctlError as error:
             self.notify(f"{error.message}: {error.hint}", severity="error")
         self.draw(force=True)

@@ -76,6 +76,12 @@ def test_a_path_that_may_not_even_be_looked_at_is_no_bug(field: str) -> None:
         load_model(replace(ModelConfig(), **{field: f"/{'x' * 300}"}))
 
 
+def test_the_home_of_a_user_that_there_is_not_is_no_bug() -> None:
+    """The daemon's configuration was checked, and served, with a traceback then."""
+    with pytest.raises(ModelError, match="no model at /nonexistent/~nobody-of-that-name/m"):
+        load_model(ModelConfig(path="~nobody-of-that-name/m"))
+
+
 def test_unusable_paths_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model at"):
         resolve.resolve(str(tmp_path / "absent"))
