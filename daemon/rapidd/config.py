@@ -91,10 +91,10 @@ class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    uds: str | None = None
+    uds: Annotated[str, Meta(min_length=1)] | None = None
     served_model_name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     """What clients call the model; null: its path as configured, or its name."""
-    api_keys: str | None = None
+    api_keys: Annotated[str, Meta(min_length=1)] | None = None
     """File of hashed keys; null: no keys, and then only this machine may connect."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=268_435_456)] = 16_777_216
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0

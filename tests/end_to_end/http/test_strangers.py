@@ -76,6 +76,15 @@ def test_without_keys_only_this_machine_may_come(chatty: Daemon, server: HttpSer
     assert server.get("/version", host="localhost").status == 200
 
 
+@pytest.mark.parametrize("options", [("--host", "0.0.0.0", "--uds", ""), ("--api-keys", "")])
+def test_a_name_that_is_empty_lets_nobody_in(options: tuple[str, ...]) -> None:
+    """As of a variable that was not set: an empty socket stood for no address that others reach, and then the address
+    was listened on, for everybody and without keys; an empty file of keys was none."""
+    refused = rapidd_http("--endpoint", "ipc:///nowhere/x.sock", "--port", "0", *options)
+    assert refused.returncode == EXIT_CONFIG
+    assert "of length >= 1" in refused.stderr
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "sk-rapid-not-a-hash\n", None])
 def test_a_file_without_a_hash_is_a_bad_configuration(tmp_path: Path, text: str | None) -> None:
     file = tmp_path / "keys"
