@@ -5,7 +5,7 @@ their requests wait in ``encoding`` until `Calls.encoded` hears what became of t
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -22,6 +22,9 @@ from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
+
+COMING_BACK_NS: Final = 60_000_000_000
+"""From the first engine's hello: for so long a request may have been accepted by the front before."""
 
 
 class Encoding(Struct):
@@ -60,6 +63,8 @@ class Calls:
     ) -> None:
         self.capacity: Capacity | None = None
         """Null until the first engine said hello."""
+        self._began_ns: int | None = None
+        """When it did."""
         self.encoding: dict[str, Encoding] = {}
         self.draining = False
         """An operator stopped admission."""
@@ -98,6 +103,12 @@ class Calls:
             wire.Drain: self._drain,
             wire.Reload: self._reload,
         }
+
+    def serve(self, capacity: Capacity) -> None:
+        """An engine said hello."""
+        self.capacity = capacity
+        if self._began_ns is None:
+            self._began_ns = self._clock()
 
     def configure(self, config: ServerConfig, access: AccessConfig) -> None:
         """Bounds and rights from now on; who is served already stays."""
@@ -192,7 +203,7 @@ class Calls:
             self._serving.check_same(client, request, encoding.client, admission.digest(encoding.request))
             encoding.client, encoding.request = client.identity, request
             return
-        was_let_in = request.resume_ids is not None  # by a front that is no more
+        was_let_in = request.resume_ids is not None and self._is_new()  # by a front that is no more
         if self.stopping or (self.draining and not was_let_in):
             raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
         if self.capacity is None:
@@ -213,6 +224,10 @@ class Calls:
         else:
             prompt_ids = admission.encode(request, self._text, self.capacity)
             self._serving.open(client, request, prompt_ids, self._text, self.capacity, self._clock())
+
+    def _is_new(self) -> bool:
+        """Whether requests of the front before may still come back. Always, and who says so passed every full queue."""
+        return self._began_ns is None or self._clock() - self._began_ns < COMING_BACK_NS
 
     def _usage(self, client: Client) -> access.Usage:
         """What this client and its user have. A user's are looked for only where they are bounded."""

@@ -366,7 +366,7 @@ class Front:
 
     def _know_engine(self, hello: ipc.EngineHello) -> None:
         """What depends on the engine and on settings alike."""
-        self.calls.capacity = Capacity.of(hello, self._config.server.max_output_tokens)
+        self.calls.serve(Capacity.of(hello, self._config.server.max_output_tokens))
         self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
 
     def _engine_message(self, message: ipc.EngineMessage) -> None:

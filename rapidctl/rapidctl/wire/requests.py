@@ -77,8 +77,8 @@ class Generate(_Request, omit_defaults=True):
     ``id`` is the client's and idempotent: sending the same request again under a running id re-attaches, it
     never starts a second one. ``resume_ids`` holds, for each choice, the output ids the client already has
     (after a front restart); they count as output and are not sent again. Not null, it says that the request was
-    accepted before: no drain and no full queue refuses it. ``age_s`` is how long ago it was sent first: it keeps its
-    place in line and its deadline.
+    accepted before: no drain and no full queue of a front that is new, for a minute, refuses it. ``age_s`` is how long
+    ago it was sent first: it keeps its place in line and its deadline.
     The last five fields are known only so that they are refused as ``unsupported`` and not overlooked.
     """
 

@@ -97,6 +97,26 @@ def test_a_client_that_says_what_it_has_gets_the_rest_also_under_its_old_name(ri
     assert (rest.index, wire.unpack_ids(rest.token_ids)) == (2, list(b"cd"))
 
 
+def test_who_says_that_he_was_let_in_before_passes_the_queue_of_a_new_front_only(rig: Rig) -> None:
+    """Whoever sent `resume_ids` was refused by no full queue and no drain, for ever."""
+    rig.server.close()
+    rig.config = replace(rig.config, server=ServerConfig(max_waiting_requests=1))
+    rig.start()
+    engine_of(rig)
+    peer = Peer(rig)
+    peer.hello()
+    for number in range(3):
+        peer.generate(f"early {number}", resume_ids=[b""])
+    for _ in range(60):
+        rig.pass_time(1)
+        peer.ask(wire.Ping(), wire.Pong)
+    peer.send(wire.Generate(id="late", prompt="hello", resume_ids=[b""]))
+    assert peer.fails().code == "queue_full"
+    peer.ask(wire.Drain(call=1), wire.ControlReply)
+    peer.send(wire.Generate(id="later", prompt="hello", resume_ids=[b""]))
+    assert peer.fails().code == "draining"
+
+
 def test_logprobs_are_replayed_behind_ids_that_came_back_without_them(rig: Rig) -> None:
     """Ids of before a front's death have no logprobs, and were counted as if they had."""
     engine = engine_of(rig)
