@@ -3,13 +3,15 @@
 Replays windows of traces against daemons of its own, one a GPU, each arm with the same arrivals; policies are changed
 while a daemon serves. An arm is a policy: `auto`, `hybrid:512`, `shared`, `split:24`. With several GPUs the arms of a
 cell (trace, scale, repeat) run side by side, and change GPUs from cell to cell. What does not fit the time is left out
-and named. FILE is written after every run, so whatever ends this leaves all that was measured. What follows ``--``
-replaces the daemons' options. The load generator is `rapidctl.bench`; definitions are in docs/bench.md.
+and named. FILE is written after every run, so whatever ends this leaves all that was measured; with several GPUs
+FILE.gpuN.json is, and FILE is made of them at the end, whatever that is. What follows ``--`` replaces the daemons'
+options. The load generator is `rapidctl.bench`; definitions are in docs/bench.md.
 """
 
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bench.figures import SCHEMA_VERSION
-from bench.processes import daemon
+from bench.processes import daemon, exit_on_sigterm
 from bench.progress import say
 from rapidctl.bench.compare import order
 from rapidctl.bench.daemon import set_policy, wait_until_idle
@@ -38,6 +40,8 @@ SERVE = ("--device", "cuda", "--weights", "random", "--shape", "llama-3.1-8b", "
 ARMS = ("auto", "hybrid:512", "shared", "split:24", "split:32")
 WARM_REQUESTS = 4
 """Of the first trace, for each arm before anything is measured."""
+NOT_TOLD = ("end_s", "out", "trace", "visible")
+"""Of the options, what the file does not keep."""
 MARGIN_S = 10.0
 """Between a run's longest end and the end of the time."""
 
@@ -54,22 +58,51 @@ class Job(msgspec.Struct, frozen=True):
 def main() -> int:
     """Measure, print a table and write the file."""
     arguments = _options()
-    if arguments.gpus == 1:
-        documents = [work(arguments, 0, None)]
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        workers = [spawn.Process(target=work, args=(arguments, gpu, str(gpu))) for gpu in range(arguments.gpus)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        parts = [_part(arguments.out, gpu) for gpu in range(arguments.gpus)]
-        documents = [msgspec.json.decode(part.read_bytes()) for part in parts if part.exists()]
-        _write(arguments.out, _merged(documents))
+    documents = [work(arguments, 0, None)] if arguments.gpus == 1 else _side_by_side(arguments)
     failed = [document["failure"] for document in documents if document["failure"]]
     for failure in failed:
         say(failure)
     return 1 if failed or len(documents) < arguments.gpus else 0
+
+
+def _side_by_side(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A worker a GPU. However this ends, they end with it, and FILE is made of what they have left."""
+    parts = [_part(arguments.out, gpu) for gpu in range(arguments.gpus)]
+    for part in parts:  # of an earlier run
+        part.unlink(missing_ok=True)
+    documents: list[dict[str, Any]] = []
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_work_alone, args=(arguments, gpu)) for gpu in range(arguments.gpus)]
+    with exit_on_sigterm():
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        finally:
+            alive = [worker for worker in workers if worker.is_alive()]
+            for worker in alive:
+                worker.terminate()
+            for worker in alive:
+                worker.join()
+            documents += [msgspec.json.decode(part.read_bytes()) for part in parts if part.exists()]
+            _write(arguments.out, _merged(documents))
+    return documents
+
+
+def _work_alone(arguments: argparse.Namespace, gpu: int) -> None:
+    """In a process of its own, which its parent ends by SIGTERM; Ctrl-C would reach it in the middle of that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work(arguments, gpu, arguments.visible[gpu])
+
+
+def visible_gpus(gpus: int) -> list[str]:
+    """`CUDA_VISIBLE_DEVICES` of each worker: one of those that this process may use. Raises ValueError: too few."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(gpu) for gpu in range(gpus)] if allowed is None else [name for name in allowed.split(",") if name]
+    if len(names) < gpus:
+        raise ValueError(f"--gpus {gpus}: CUDA_VISIBLE_DEVICES={allowed} leaves {len(names)}")
+    return names[:gpus]
 
 
 def _options() -> argparse.Namespace:
@@ -102,6 +135,11 @@ def _options() -> argparse.Namespace:
     arguments.end_s = time.monotonic() + arguments.time  # one clock for all processes of a machine
     if not arguments.trace and not arguments.shape:
         parser.error("no trace: --trace FILE or --shape 20000/200@0.8")
+    if arguments.gpus > 1:
+        try:
+            arguments.visible = visible_gpus(arguments.gpus)
+        except ValueError as error:
+            parser.error(str(error))
     return arguments
 
 
@@ -148,7 +186,7 @@ def work(arguments: argparse.Namespace, gpu: int, visible: str | None) -> dict[s
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "options": {name: value for name, value in vars(arguments).items() if name not in ("end_s", "out", "trace")},
+        "options": {name: value for name, value in vars(arguments).items() if name not in NOT_TOLD},
         "traces": [trace.name for trace in traces],
         "runs": [],
         "refused": {},
@@ -253,10 +291,10 @@ def _part(out: Path, gpu: int) -> Path:
 
 
 def _merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One document of all GPUs' ones: the first's head, everybody's runs."""
+    """One document of all GPUs' ones: the head of the first whose daemon was there, everybody's runs."""
     if not documents:
         return {"schema_version": SCHEMA_VERSION, "runs": [], "failure": "no worker left a document"}
-    merged = dict(documents[0])
+    merged = dict(next((document for document in documents if "server" in document), documents[0]))
     for name in ("runs", "left_out"):
         merged[name] = [item for document in documents for item in document[name]]
     merged["refused"] = {arm: why for document in documents for arm, why in document["refused"].items()}

@@ -71,7 +71,7 @@ def daemon(*options: str) -> Iterator[Daemon]:
     Meanwhile SIGTERM ends this process as `sys.exit` does, so that whoever stops a benchmark leaves no daemon behind.
     """
     with (
-        _exit_on_sigterm(),
+        exit_on_sigterm(),
         tempfile.TemporaryDirectory(prefix="rapidd-bench-") as folder,
         (Path(folder) / "log").open("wb+") as log,
     ):
@@ -100,7 +100,8 @@ def daemon(*options: str) -> Iterator[Daemon]:
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
+    """Meanwhile SIGTERM ends this process as `sys.exit` does: contexts end what they started."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return

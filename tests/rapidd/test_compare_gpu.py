@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.compare_gpu import Job, _merged, _scale, _trace_file, _write, jobs_of
+from bench.compare_gpu import Job, _merged, _scale, _trace_file, _write, jobs_of, visible_gpus
+from support.process import WAIT_S, environment, python_module, run, wait_for_end
 
 
 def options(arms: int, gpus: int, repeats: int, traces: int, scales: int) -> argparse.Namespace:
@@ -59,6 +63,72 @@ def test_one_document_is_made_of_all_gpus() -> None:
     assert merged["refused"] == {"arm0": "why", "arm1": "why"}
     assert merged["failure"] == "gpu 1: gone"
     assert _merged([])["failure"]
+
+
+def test_the_head_is_of_a_gpu_whose_daemon_was_there() -> None:
+    """The daemon of GPU 0 did not start: the merged file lacked the model that GPU 1 served, and no reader took it."""
+    gone = {"runs": [], "left_out": [], "refused": {}, "failure": "gpu 0: gone"}
+    served = {**gone, "server": {"model": "m"}, "runs": [1], "failure": None}
+    assert _merged([gone, served]) == {**served, "failure": "gpu 0: gone"}
+
+
+def test_what_an_earlier_run_left_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """The workers could not even read the trace: the parts of the day before were merged, with exit status 0."""
+    for gpu in range(2):
+        (tmp_path / f"out.gpu{gpu}.json").write_text('{"runs":["old"],"left_out":[],"refused":{},"failure":null}')
+    words = ("--gpus", "2", "--trace", "/nonexistent", "--out", str(tmp_path / "out.json"))
+    assert run(python_module("bench.compare_gpu", *words)).returncode == 1
+    assert json.loads((tmp_path / "out.json").read_text())["runs"] == []
+
+
+ENDLESS = """
+import argparse, os, pathlib, signal, sys
+from bench import compare_gpu
+
+def endless(arguments, gpu):
+    arguments.out.with_suffix(f".gpu{gpu}.json").write_text('{"runs":[1],"left_out":[],"refused":{},"failure":null}')
+    os.write(1, b"%d\\n" % os.getpid())
+    signal.pause()
+
+if __name__ == "__main__":
+    compare_gpu._work_alone = endless
+    compare_gpu._side_by_side(argparse.Namespace(gpus=2, out=pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_workers_end_with_their_parent_and_what_they_had_is_kept(tmp_path: Path) -> None:
+    """SIGTERM ended the parent alone: two workers went on with their daemons, each on a GPU, and FILE was not there."""
+    script, out = tmp_path / "endless.py", tmp_path / "out.json"
+    script.write_text(ENDLESS)
+    command = [sys.executable, "-P", str(script), str(out)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
+        parent.terminate()
+        assert all(map(wait_for_end, workers))
+        parent.wait(WAIT_S)
+    assert json.loads(out.read_text())["runs"] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "visible"),
+    [(None, ["0", "1"]), ("2,5", ["2", "5"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"])],
+)
+def test_daemons_run_on_gpus_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, allowed: str | None, visible: list[str]
+) -> None:
+    """With ``CUDA_VISIBLE_DEVICES=2,5`` they went to GPUs 0 and 1, which somebody else had."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    assert visible_gpus(2) == visible
+
+
+@pytest.mark.parametrize("allowed", ["3", ""])
+def test_more_gpus_than_this_process_may_use_are_refused(monkeypatch: pytest.MonkeyPatch, allowed: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    with pytest.raises(ValueError, match="--gpus 2"):
+        visible_gpus(2)
 
 
 def test_what_is_written_replaces_what_was_there(tmp_path: Path) -> None:
