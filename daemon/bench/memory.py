@@ -32,13 +32,16 @@ from bench.processes import Daemon, daemon
 from bench.served import http_server
 from rapidctl import wire
 from rapidctl.client import Client, Stream, new_id
+from rapidctl.errors import RapidctlError
 from rapidctl.wire import Failed, Generate, GetStatus, Sampling, pack_ids
 
 MODEL: Final = Path(__file__).resolve().parents[2] / "tests/data/stories260K_hf"
 LIMIT_MIB_PER_HOUR: Final = 1.0
 WARM_UP: Final = 0.25
 """Share of the time that is not looked at: rings and histograms fill, and allocators find their size."""
+LEAST_MINUTES: Final = 0.1
 LOOK_S: Final = 10.0
+LEAST_LOOKS: Final = 20
 FLOOR_S: Final = 60.0
 """What grows is what a process holds when it holds least: an idle engine gives memory back every ten seconds."""
 FEWEST_WINDOWS: Final = 5
@@ -60,15 +63,24 @@ class Seen:
     threads: list[int] = field(default_factory=list)
 
     def look(self, at_s: float) -> None:
-        """Read /proc. Raises OSError when the process is gone."""
-        status = dict(
-            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines()
-        )
-        kib = sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap"))
+        """Read /proc; nothing once the process has ended."""
+        try:
+            text = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+            status = dict(line.split(":", 1) for line in text.splitlines())
+            kib = sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap"))
+            fds = len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208
+        except (FileNotFoundError, ProcessLookupError, KeyError):  # one that nobody has waited for yet has no memory
+            return
         self.at_s.append(at_s)
         self.mib.append(kib / 1024)
-        self.fds.append(len(os.listdir(f"/proc/{self.pid}/fd")))  # noqa: PTH208
+        self.fds.append(fds)
         self.threads.append(int(status["Threads"]))
+
+    def lives(self) -> bool:
+        """Whether the process has not ended."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        return False
 
     def summary(self, from_s: float) -> dict[str, Any]:
         """Of the looks since ``from_s``; and some looks of all."""
@@ -109,7 +121,13 @@ class Load:
         """With the number of tokens after which each is cancelled."""
 
     def one(self, client: Client, raw: "zmq.Socket[bytes]") -> None:
-        """The next request, whatever it is."""
+        """The next request, whatever it is. One that nobody takes is a problem, not the end of the run."""
+        try:
+            self._one(client, raw)
+        except (OSError, http.client.HTTPException, RapidctlError) as error:
+            self.problems.append(repr(error))
+
+    def _one(self, client: Client, raw: "zmq.Socket[bytes]") -> None:
         draw = self._draw
         by_http, kind = draw.random() < BY_HTTP, draw.random()
         if kind < BAD:
@@ -194,6 +212,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON")
     arguments = parser.parse_args()
+    if arguments.minutes < LEAST_MINUTES:
+        parser.error(f"--minutes must be at least {LEAST_MINUTES:g}")
     document = measure(60 * arguments.minutes, arguments.rate, arguments.seed)
     print(table(document))
     print(json.dumps(document), flush=True)
@@ -209,11 +229,12 @@ def measure(load_s: float, rate: float, seed: int = 0, look_s: float = LOOK_S) -
     with daemon(*options) as server, _http(server) as (url, http_pid):
         load = Load(server.endpoint, url, seed)
         seen = {name: Seen(pid) for name, pid in _processes(server, http_pid).items()}
-        _drive(server, load, list(seen.values()), load_s, rate, look_s)
-        replaced = {name: pid for name, pid in _processes(server, http_pid).items() if pid != seen[name].pid}
+        _drive(server, load, list(seen.values()), load_s, rate, min(look_s, load_s / LEAST_LOOKS))
+        now = _processes(server, http_pid)
+        replaced = [name for name, one in seen.items() if now[name] != one.pid or not one.lives()]
         cpu_s = server.cpu_s()
-    processes = {name: one.summary(WARM_UP * load_s) for name, one in seen.items()}
-    failures = [f"{name} was replaced" for name in replaced] + judge(processes) + load.problems[:20]
+    processes = {name: one.summary(WARM_UP * load_s) for name, one in seen.items() if name not in replaced}
+    failures = [f"{name} ended, or was replaced" for name in replaced] + judge(processes) + load.problems[:20]
     return {
         "schema_version": SCHEMA_VERSION,
         "started": started,
