@@ -4,7 +4,8 @@ Random weights, greedy streams of random prompts, through the product's own clie
 each section the JSON is written, so that a run that is cut short leaves what it had. A step's *GPU time* is by device
 events; its *cadence* is the median gap between two tokens that a stream sees. What the device waits between steps is
 read from the lane's busy share of one second, because a step gets longer with the context while it is measured. Shares
-are of what the daemon measured of the device at its start: a plain read, a large matrix product.
+are of what the daemon measured of the device at its start: a plain read, a large matrix product. The exit status is 1
+when a section failed; the JSON's ``failed`` says why.
 """
 
 import argparse
@@ -39,6 +40,8 @@ SERVED: dict[str, Callable[[Setup], Iterable[Figure]]] = {
 """Sections that one daemon serves, in this order; the last one ends it. "start" comes before them, and transformers'
 half of "peer" after them."""
 READY_S = 40.0
+PEER_SHAPE = "llama-3.1-8b"
+"""The only one that `bench.peer_gpu` has."""
 
 
 class Results:
@@ -47,7 +50,8 @@ class Results:
     def __init__(self, out: Path | None, head: dict[str, Any]) -> None:
         self.figures: list[Figure] = []
         self._out = out
-        self._document = {"schema_version": SCHEMA_VERSION, **head, "sections_s": {}, "failed": {}}
+        self.failed: dict[str, str] = {}
+        self._document = {"schema_version": SCHEMA_VERSION, **head, "sections_s": {}, "failed": self.failed}
 
     def run(self, section: str, measure: Callable[[], Iterable[Figure]]) -> None:
         """Measure one section. What goes wrong is kept beside the figures it gave before, and the next one goes on."""
@@ -59,7 +63,7 @@ class Results:
                 figures.append(figure)  # noqa: PERF402 (what came before an error stays)
         except Exception as error:
             traceback.print_exc()
-            self._document["failed"][section] = repr(error)
+            self.failed[section] = repr(error)
         self.figures += figures
         self._document["sections_s"][section] = round(time.monotonic() - begin, 1)
         if figures:
@@ -99,10 +103,12 @@ def main() -> int:
                     setup.client = client
                     results.run(section, partial(measure, setup))
     if "peer" in arguments.only:
-        results.run("transformers", lambda: _peer(results.figures, sizes))
+        results.run("transformers", lambda: _peer(results.figures, sizes, arguments.shape))
     print("\n" + table(results.figures))
+    for section, why in results.failed.items():
+        say(f"{section} failed: {why}")
     print(json.dumps(results.document()), flush=True)
-    return 0
+    return 1 if results.failed else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,7 +116,7 @@ def _arguments() -> argparse.Namespace:
     sections = ("start", *SERVED)
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help="%(choices)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, samples included")
-    parser.add_argument("--shape", default="llama-3.1-8b")
+    parser.add_argument("--shape", default=PEER_SHAPE)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     return parser.parse_args()
@@ -122,14 +128,14 @@ def _first_start(options: Sequence[str]) -> list[Figure]:
         return [Figure("daemon ready, first start", [server.ready_s], "s")]
 
 
-def _peer(figures: Sequence[Figure], sizes: Sizes) -> list[Figure]:
-    """The same of transformers' continuous batching, in a process of its own; nothing where it is not installed."""
+def _peer(figures: Sequence[Figure], sizes: Sizes, shape: str) -> list[Figure]:
+    """The same of transformers' continuous batching, in a process of its own. Raises CalledProcessError."""
     ours = next((figure for figure in figures if figure.name.endswith("all at once")), None)
-    command = [sys.executable, "-P", "-m", "bench.peer_gpu", *map(str, sizes.bulk)]
-    peer = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if peer.returncode != 0 or ours is None:
-        say("transformers could not be measured: see above")
+    if ours is None or shape != PEER_SHAPE:
+        say(f"transformers is not measured: there is nothing of {PEER_SHAPE} to compare it with")
         return []
+    command = [sys.executable, "-P", "-m", "bench.peer_gpu", *map(str, sizes.bulk)]
+    peer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     theirs = json.loads(peer.stdout.splitlines()[-1])
     say(f"transformers {theirs['transformers']}: {theirs}")
     return [

@@ -111,7 +111,7 @@ def hybrid(setup: Setup) -> list[Figure]:
         setup.wait(runs, STATE_S)
         used = spent(before, setup.snapshot(), "mixed")
         steps.append(used.ms)
-        tokens.append(sizes.hybrid_chunk * sizes.hybrid_arrivals / max(used.batches, 1))
+        tokens.append(sizes.hybrid_chunk * sizes.hybrid_arrivals / used.batches)
     setup.end(runs)
     name = f"hybrid step, {sizes.hybrid.rows} x {sizes.hybrid.prompt} + {sizes.hybrid_chunk}"
     return [

@@ -1,5 +1,6 @@
 """What the parts of `bench.gpu` have in common: a daemon to talk to, its plan, its counters, and streams on it."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from bench.gpu_sizes import Decode, Sharing, Sizes
 from bench.load import Prompts, Run, pump, start
 from bench.processes import Daemon
 from rapidctl.client import Client
+from rapidctl.errors import Refused
 from rapidctl.wire import GetSnapshot, LaneStats, PlanRequest, SetPartition, Snapshot
 
 CONTROL_SPACING_S = 2.1
@@ -33,8 +35,10 @@ class Spent(NamedTuple):
 
     @property
     def ms(self) -> float:
-        """Of a batch."""
-        return 1e3 * self.seconds / max(self.batches, 1)
+        """Of a batch. Raises RuntimeError: there was none, so counters are too old or another phase computed."""
+        if not self.batches:
+            raise RuntimeError("no batch was counted: nothing was measured")
+        return 1e3 * self.seconds / self.batches
 
 
 @dataclass(slots=True)
@@ -82,15 +86,26 @@ class Setup:
         pump(self.client, runs, lambda: time.monotonic() >= end)
 
     def window(self, runs: Sequence[Run]) -> None:
-        """Let streams run for a sample: `Sizes.window_s`, and a few tokens at least."""
+        """Let streams run for a sample: `Sizes.window_s`, and a few tokens at least.
+
+        Raises RuntimeError when one ended, as it had all its tokens: it would have no gaps.
+        """
         reach = [len(run.stamps_ns) + 4 for run in runs]
         self.wait(runs, self.sizes.window_s)
-        pump(self.client, runs, lambda: all(len(run.stamps_ns) >= end for run, end in zip(runs, reach, strict=True)))
+
+        def over() -> bool:
+            reached = all(len(run.stamps_ns) >= end for run, end in zip(runs, reach, strict=True))
+            return reached or any(run.finished for run in runs)
+
+        pump(self.client, runs, over)
+        if any(run.finished for run in runs):
+            raise RuntimeError("a stream ended while it was measured")
 
     def end(self, runs: Sequence[Run]) -> None:
         """Cancel streams, and wait until the engine let go of them."""
         for run in runs:
-            self.client.cancel(run.stream.id)
+            with contextlib.suppress(Refused):  # it has all its tokens
+                self.client.cancel(run.stream.id)
         pump(self.client, runs, lambda: all(run.finished for run in runs))
 
     def complete(self, prompts: Sequence[list[int]], beside: Sequence[Run] = ()) -> list[int]:

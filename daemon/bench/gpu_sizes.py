@@ -88,7 +88,6 @@ class Sizes:
 SMALL = Sizes(
     max_model_len=512,
     slots=8,
-    window_s=0.3,
     repeats=2,
     prefills=((32, None), (64, None)),
     decodes=(Decode(1, 16), Decode(3, 32)),

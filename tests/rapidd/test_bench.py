@@ -1,19 +1,27 @@
 """The benchmark's arithmetic: what a figure says about its samples, and what stamps say about streams."""
 
+import dataclasses
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import pytest
 from msgspec.structs import replace
 
+from bench import gpu
 from bench.figures import Figure, ratios, table
 from bench.gpu import Results
 from bench.gpu_alone import graphs
-from bench.gpu_setup import between, efficiency, gaps_ms, spent, steady_rate
+from bench.gpu_setup import Setup, Spent, between, efficiency, gaps_ms, spent, steady_rate
+from bench.gpu_sizes import SMALL
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
 from bench.policy import main as decisions
+from bench.processes import Daemon
+from rapidctl.client import Client
 from rapidctl.stream import Stream
 from rapidctl.wire import Generate, LaneStats, PhaseWork, Snapshot
 from rapidd.policy.policies import ADAPTIVE
@@ -109,6 +117,22 @@ def test_what_was_spent_between_two_snapshots_is_of_one_phase_on_both_lanes() ->
     assert spent(snapshot(1), snapshot(3), "mixed") == (2, 0.5, 16.0, 8.0)
 
 
+def test_a_sample_without_a_batch_is_no_time() -> None:
+    """Counters that were too old made a hybrid step of 0.0 ms on an H200, which met its bound of 17."""
+    with pytest.raises(RuntimeError, match="no batch"):
+        _ = Spent(0, 0.0, 0.0, 0.0).ms
+
+
+def test_a_stream_that_ends_while_it_is_measured_ends_the_section() -> None:
+    """It was waited for for ever: of its four more tokens none could come."""
+    ended = run(0, 10, 20)
+    ended.stream.ended = samples.FINISHED
+    client = cast(Client, SimpleNamespace(poll=lambda timeout_s: False))
+    setup = Setup(cast(Daemon, None), client, dataclasses.replace(SMALL, window_s=0.0))
+    with pytest.raises(RuntimeError, match="ended"):
+        setup.window([ended])
+
+
 def test_gaps_count_only_when_both_tokens_are_within_the_time() -> None:
     runs = [run(0, 10, 30, 60), run(5, 25, 65)]
     assert gaps_ms(runs, 5 * MS, 60 * MS) == [20, 30, 20]
@@ -164,6 +188,51 @@ def test_a_section_that_fails_late_keeps_the_figures_it_had(tmp_path: Path) -> N
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["failed"] == {"half": "RuntimeError('no gaps')"}
     assert [figure["name"] for figure in document["figures"]] == ["x"]
+
+
+@contextmanager
+def _daemon(*options: str) -> Iterator[SimpleNamespace]:
+    """One that says nothing but `samples.SNAPSHOT`."""
+
+    @contextmanager
+    def client() -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(call=lambda request: SimpleNamespace(snapshot=samples.SNAPSHOT))
+
+    yield SimpleNamespace(client=client, said=lambda: "", ready_s=1.0)
+
+
+def _fails(setup: Setup) -> list[Figure]:
+    raise RuntimeError("a stream failed")
+
+
+@pytest.mark.parametrize(("section", "status"), [(_fails, 1), (lambda setup: [Figure("x", [1.0], "s")], 0)])
+def test_a_gpu_benchmark_of_which_a_section_failed_does_not_succeed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], section: object, status: int
+) -> None:
+    """Its exit status was 0, its last table without a word of the section."""
+    monkeypatch.setattr(gpu, "daemon", _daemon)
+    monkeypatch.setattr(gpu, "SERVED", {"prefill": section})
+    monkeypatch.setattr(sys, "argv", ["bench.gpu", "--only", "prefill"])
+    assert gpu.main() == status
+    shown = capsys.readouterr()
+    assert ("prefill failed: RuntimeError('a stream failed')" in shown.err) == bool(status)
+    assert bool(json.loads(shown.out.splitlines()[-1])["failed"]) == bool(status)
+
+
+def test_transformers_is_compared_with_its_own_shape_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench.gpu --shape smollm2-135m` divided the tokens of that model by those of transformers' 8B one."""
+    monkeypatch.setattr("bench.gpu.subprocess.run", lambda *_, **__: pytest.fail("it was measured"))
+    ours = Figure("64 x 1024 in, 128 out, all at once", [1000.0], "tokens/s")
+    assert gpu._peer([ours], SMALL, "smollm2-135m") == []
+
+
+def test_transformers_that_fails_is_a_section_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a comparison that was asked for and could not be had the JSON said nothing."""
+    monkeypatch.setattr("bench.gpu.sys.executable", "false")
+    ours = Figure("64 x 1024 in, 128 out, all at once", [1000.0], "tokens/s")
+    results = Results(None, {})
+    results.run("transformers", lambda: gpu._peer([ours], SMALL, gpu.PEER_SHAPE))
+    assert "CalledProcessError" in results.failed["transformers"]
 
 
 def test_the_cost_of_a_decision_is_told_for_every_policy_that_looks_at_the_load(

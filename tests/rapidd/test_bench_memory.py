@@ -45,7 +45,7 @@ def _until_zombie(child: "subprocess.Popen[bytes]") -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError(), http.client.RemoteDisconnected()])
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), http.client.RemoteDisconnected("gone")])
 def test_a_request_that_nobody_takes_is_a_problem_and_the_load_goes_on(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
