@@ -3,6 +3,7 @@
 import re
 import statistics
 import time
+from collections.abc import Iterator
 
 from bench.figures import Figure
 from bench.gpu_setup import STATE_S, Setup, gaps_ms, lane_of, spent
@@ -39,10 +40,9 @@ def graphs(said: str) -> list[Figure]:
     ]
 
 
-def prefill(setup: Setup) -> list[Figure]:
+def prefill(setup: Setup) -> Iterator[Figure]:
     """One prompt on an idle device: time to first token, the lane's time, and the share of the peak it computed at."""
     setup.plan(PlanRequest(mode="hybrid"))
-    figures = []
     for length, at_most in setup.sizes.prefills:
         ttft, lane, mfu = [], [], []
         after = setup.settled()
@@ -55,16 +55,16 @@ def prefill(setup: Setup) -> list[Figure]:
             lane.append(1e3 * used.seconds)
             mfu.append(_share(used.flops, used.seconds, _peaks(after)[0]))
         name = f"prefill of {length}"
-        figures.append(Figure(f"{name}, time to first token", ttft[1:], "ms"))
-        figures.append(Figure(f"{name}, lane time", lane[1:], "ms", "at most", at_most))
-        figures += _known(f"{name}, MFU", mfu[1:], None)
-    return figures
+        yield Figure(f"{name}, time to first token", ttft[1:], "ms")
+        yield Figure(f"{name}, lane time", lane[1:], "ms", "at most", at_most)
+        yield from _known(f"{name}, MFU", mfu[1:], None)
 
 
-def decode(setup: Setup) -> list[Figure]:
+def decode(setup: Setup) -> Iterator[Figure]:
     """Only decode: GPU time a step, cadence, and what the host spends on a step."""
     setup.plan(PlanRequest(mode="hybrid"))
-    return [figure for load in setup.sizes.decodes for figure in _decode(setup, load)]
+    for load in setup.sizes.decodes:
+        yield from _decode(setup, load)
 
 
 def _decode(setup: Setup, load: Decode) -> list[Figure]:

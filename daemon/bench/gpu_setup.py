@@ -153,6 +153,16 @@ def gaps_ms(runs: Sequence[Run], begin_ns: int, end_ns: int) -> list[float]:
     ]
 
 
+def gaps_beside_ms(runs: Sequence[Run], begin_ns: int, end_ns: int) -> list[float]:
+    """Between two tokens of a stream, of the gaps that overlap the time: the longest may have begun before it."""
+    return [
+        (after - before) / 1e6
+        for run in runs
+        for before, after in pairwise(run.stamps_ns)
+        if after > begin_ns and before < end_ns
+    ]
+
+
 def steady_rate(stamps_ns: Sequence[int], tokens: int) -> tuple[float, int, int]:
     """Prompt tokens a millisecond between the second and the last of equal prompts that are computed one after another,
     and these two stamps: what begins and ends inside is neither the first one's way here nor the last one's way out."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from bench.figures import Figure
-from bench.gpu_setup import Setup, between, efficiency, gaps_ms, steady_rate
+from bench.gpu_setup import Setup, between, efficiency, gaps_beside_ms, gaps_ms, steady_rate
 from bench.gpu_sizes import Sharing
 from bench.load import Run, pump, start
 from bench.progress import say
@@ -114,26 +114,25 @@ def _beside(setup: Setup, arrivals: _Arrivals, runs: Sequence[Run]) -> tuple[flo
     return rate, statistics.mean(gaps_ms(runs, begin, end)), len(runs[0].stamps_ns)
 
 
-def loaded(setup: Setup) -> list[Figure]:
+def loaded(setup: Setup) -> Iterator[Figure]:
     """Streams decode and long prompts arrive at once, by mode: gaps of the streams, and the prompts' speed."""
     sizes = setup.sizes
     count, length = sizes.loaded_arrivals
-    figures = []
     for mode, plan in sizes.modes().items():
         setup.plan(plan)
         runs = setup.decoding(sizes.loaded)
         begin = time.monotonic_ns()
         stamps = setup.complete([setup.prompts(length) for _ in range(count)], runs)
-        gaps = sorted(gaps_ms(runs, begin, stamps[-1]))
+        pump(setup.client, runs, lambda runs=runs, end=stamps[-1]: all(run.stamps_ns[-1] > end for run in runs))  # type: ignore[misc]
+        gaps = sorted(gaps_beside_ms(runs, begin, stamps[-1]))
         setup.end(runs)
         name = f"{sizes.loaded.rows} x {sizes.loaded.prompt} + {count} x {length}, {mode}"
-        figures += [
+        yield from (
             Figure(f"{name}: gap, median", [statistics.median(gaps)], "ms"),
             Figure(f"{name}: gap, p95", [gaps[int(0.95 * len(gaps))]], "ms"),
             Figure(f"{name}: gap, longest", [gaps[-1]], "ms"),
             Figure(f"{name}: prompt tokens", [count * length * 1e6 / (stamps[-1] - begin)], "tokens/ms"),
-        ]
-    return figures
+        )
 
 
 def throughput(setup: Setup) -> list[Figure]:

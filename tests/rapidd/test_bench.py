@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from bench import gpu
 from bench.figures import Figure, ratios, table
 from bench.gpu import Results
-from bench.gpu_alone import graphs
-from bench.gpu_setup import Setup, Spent, between, efficiency, gaps_ms, spent, steady_rate
-from bench.gpu_sizes import SMALL
+from bench.gpu_alone import decode, graphs
+from bench.gpu_setup import Setup, Spent, between, efficiency, gaps_beside_ms, gaps_ms, spent, steady_rate
+from bench.gpu_sizes import SMALL, Decode
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
 from bench.policy import main as decisions
 from bench.processes import Daemon
@@ -138,6 +138,12 @@ def test_gaps_count_only_when_both_tokens_are_within_the_time() -> None:
     assert gaps_ms(runs, 5 * MS, 60 * MS) == [20, 30, 20]
 
 
+def test_beside_prompts_a_gap_counts_that_began_before_they_came() -> None:
+    """Prompts that come at 12 ms stop a stream until 510: its "longest gap" was of what was left, or of nothing."""
+    assert gaps_beside_ms([run(0, 10, 510, 520, 530)], 12 * MS, 515 * MS) == [500, 10]
+    assert gaps_beside_ms([run(0, 10, 510)], 12 * MS, 505 * MS) == [500]
+
+
 def test_a_steady_rate_begins_when_the_second_prompt_is_done() -> None:
     """The first one's way here is not counted: 500 ms for it change nothing."""
     rate, begin, end = steady_rate([500 * MS, 540 * MS, 580 * MS, 620 * MS], tokens=1000)
@@ -233,6 +239,22 @@ def test_transformers_that_fails_is_a_section_that_failed(monkeypatch: pytest.Mo
     results = Results(None, {})
     results.run("transformers", lambda: gpu._peer([ours], SMALL, gpu.PEER_SHAPE))
     assert "CalledProcessError" in results.failed["transformers"]
+
+
+def test_steps_that_cannot_be_measured_leave_the_ones_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fourth decode step failed, and the figures of the three before it went with it."""
+
+    def step(setup: Setup, load: Decode) -> list[Figure]:
+        if load is SMALL.decodes[-1]:
+            raise RuntimeError("no batch was counted")
+        return [Figure(load.name, [1.0], "ms")]
+
+    monkeypatch.setattr("bench.gpu_alone._decode", step)
+    setup = SimpleNamespace(sizes=SMALL, plan=lambda plan: None)
+    results = Results(None, {})
+    results.run("decode", lambda: decode(cast(Setup, setup)))
+    assert [figure.name for figure in results.figures] == ["decode 1 x 16"]
+    assert results.failed
 
 
 def test_the_cost_of_a_decision_is_told_for_every_policy_that_looks_at_the_load(
