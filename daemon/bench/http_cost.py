@@ -30,6 +30,8 @@ SHAPE: Final = {
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True,
 }  # fmt: skip
 MICRO: Final = 1e6
+CHUNK: Final = b"data: {"
+"""Each begins so."""
 
 
 def main() -> int:
@@ -80,6 +82,7 @@ def _stream(port: int, streams: int, tokens: int) -> int:
     head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     chunks = 0
+    tails: dict[socket.socket, bytes] = {}
     with selectors.DefaultSelector() as selector:
         for _ in range(streams):
             connection = socket.create_connection(("127.0.0.1", port))
@@ -88,13 +91,20 @@ def _stream(port: int, streams: int, tokens: int) -> int:
         while selector.get_map():
             for key, _ in selector.select():
                 data = key.data.recv(65_536)
-                chunks += data.count(b"data: {")
+                count, tails[key.data] = count_chunks(tails.get(key.data, b""), data)
+                chunks += count
                 if not data:
                     selector.unregister(key.data)
                     key.data.close()
     if chunks != streams * tokens:
         raise RuntimeError(f"{chunks} chunks came for {streams * tokens} tokens")
     return chunks
+
+
+def count_chunks(tail: bytes, data: bytes) -> tuple[int, bytes]:
+    """Chunks that begin in ``data``, or in ``tail``, the end of what came before it; the tail of both."""
+    seen = tail + data
+    return seen.count(CHUNK), seen[1 - len(CHUNK) :]
 
 
 def _front_cpu_s(client: Client) -> float:

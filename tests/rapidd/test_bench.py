@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Literal, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bench import gpu
@@ -18,6 +20,7 @@ from bench.gpu import Results
 from bench.gpu_alone import decode, graphs
 from bench.gpu_setup import Setup, Spent, between, efficiency, gaps_beside_ms, gaps_ms, spent, steady_rate
 from bench.gpu_sizes import SMALL, Decode
+from bench.http_cost import count_chunks
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
 from bench.policy import main as decisions
 from bench.processes import Daemon
@@ -255,6 +258,18 @@ def test_steps_that_cannot_be_measured_leave_the_ones_before_them(monkeypatch: p
     results.run("decode", lambda: decode(cast(Setup, setup)))
     assert [figure.name for figure in results.figures] == ["decode 1 x 16"]
     assert results.failed
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40).filter(lambda text: b"d" not in text), max_size=9), st.data())
+def test_chunks_are_counted_wherever_a_read_ends(texts: list[bytes], data: st.DataObject) -> None:
+    """One whose beginning lay in two reads was not, and `bench.http_cost` gave up: 1 chunks came for 2 tokens."""
+    sent = b"".join(b'data: {"' + text + b"\n\n" for text in texts) + b"data: [DONE]\n\n"
+    count, tail, at = 0, b"", 0
+    while at < len(sent):
+        end = data.draw(st.integers(at + 1, len(sent)))
+        more, tail = count_chunks(tail, sent[at:end])
+        count, at = count + more, end
+    assert count == len(texts)
 
 
 def test_the_cost_of_a_decision_is_told_for_every_policy_that_looks_at_the_load(
