@@ -51,6 +51,7 @@ class Publisher:
         self._daemon = DemoDaemon(time.time(), live=LIVE_REQUESTS)
         while self._daemon.now_s < 60.0:
             self._daemon.tick()
+        self._sent = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -80,7 +81,8 @@ class Publisher:
 
     def _next(self) -> wire.Snapshot:
         """The daemon's time goes by quarter seconds, whatever the rate: more messages are more of the same."""
-        if self._rate_hz <= 1 / TICK_S or self._daemon.snapshot().seq % round(self._rate_hz * TICK_S) == 0:
+        self._sent += 1
+        if self._sent % max(1, round(self._rate_hz * TICK_S)) == 0:
             self._daemon.tick()
         return self._daemon.snapshot()
 

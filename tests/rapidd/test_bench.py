@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bench import gpu
+from bench.console import FAST_HZ, SNAPSHOT_HZ, Publisher
 from bench.figures import Figure, ratios, table
 from bench.gpu import Results
 from bench.gpu_alone import decode, graphs
@@ -258,6 +259,17 @@ def test_steps_that_cannot_be_measured_leave_the_ones_before_them(monkeypatch: p
     results.run("decode", lambda: decode(cast(Setup, setup)))
     assert [figure.name for figure in results.figures] == ["decode 1 x 16"]
     assert results.failed
+
+
+@pytest.mark.parametrize("rate_hz", [SNAPSHOT_HZ, FAST_HZ])
+def test_a_feed_of_any_rate_takes_as_long_as_it_tells(rate_hz: float) -> None:
+    """At 200 messages a second the make-believe daemon stood still: keys were pressed on a console with nothing new."""
+    publisher = Publisher("ipc:///nowhere", rate_hz)
+    begin = publisher._next()
+    for _ in range(round(5 * rate_hz)):
+        end = publisher._next()
+    assert end.at_unix_s - begin.at_unix_s == pytest.approx(5.0)
+    assert end.seq - begin.seq == round(5 * rate_hz)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40).filter(lambda text: b"d" not in text), max_size=9), st.data())
