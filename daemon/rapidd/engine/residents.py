@@ -144,8 +144,6 @@ class Residents:
             return
         ordered = self._prompts.ordered
         first, owed = ordered[: self.slots.total], self._owed
-        if owed is not None and not owed.slot and not self.slots.available:
-            owed = None  # who runs needs the blocks sooner
         if owed is not None:
             yield owed
         yield from (request for request in first if request is not owed)
@@ -273,19 +271,16 @@ class Residents:
                 return False
             if prefill and victim.priority >= request.priority and (victim is request or self.num_decoding):
                 return False
-            if not prefill or victim is not request:
-                self._preempt(victim)
-                victim.gave_up = victim is request
-                if prefill and self._owed is None:
-                    self._owed = request
+            self._preempt(victim)
+            victim.gave_up = victim is request
+            if prefill and self._owed is None:
+                self._owed = request
             if victim is request:
                 return False
         return True
 
     def _reserved(self) -> int:
         """Blocks that decoding rows will need within the next steps."""
-        if not self._num_decoding:
-            return 0
         decoding = (r for r in self.running if not r.is_prefill)
         return sum(self.pool.blocks_for(r.scheduled + RESERVED_STEPS) - len(r.blocks) for r in decoding)
 
