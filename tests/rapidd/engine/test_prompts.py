@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.storm.machine import DUE, HYBRID, PAUSED, Machine, expected_output, make_request
+from bench.storm.machine import DUE, DUE_SPLIT, HYBRID, PAUSED, Machine, expected_output, make_request
 from rapidd.engine.observe import needed_tokens_per_s
-from rapidd.policy.order import BATCH_PATIENCE_NS
+from rapidd.policy.order import BATCH_PATIENCE_NS, PRIORITY_NS
 from rapidd.policy.plan import Plan, PromptTime
 from support.machine import busy_machine, first_rows, kinds
 
@@ -175,6 +175,66 @@ def test_a_prompt_that_lacks_blocks_has_them_before_those_that_gave_them_up() ->
     assert machine.outputs == {1: expected_output(first, 4), 2: expected_output(second, 4)}
 
 
+def step(machine: Machine) -> None:
+    """A turn that ends a chunk and a decode step, and begins the next step before that."""
+    batches = machine.launch(DUE_SPLIT)
+    machine.complete("prefill")
+    if len(machine.queues["decode"]) > 1 or not any(batch.lane == "decode" for batch in batches):
+        machine.complete("decode")
+
+
+def short_of_blocks() -> Machine:
+    """Request 1 decodes, 2 has all other blocks for a prompt that is due soon, and 3 may take them from it."""
+    machine = Machine(28, bound=8, max_model_len=128)
+    machine.scheduler.add(make_request(1, [1] * 3, 100))
+    machine.scheduler.add(make_request(2, [2] * 104, 3, due_ns=100))
+    for _ in range(20):
+        step(machine)
+    machine.scheduler.add(make_request(3, [3] * 12, 3, priority=1, due_ns=2 * PRIORITY_NS))
+    return machine
+
+
+def test_who_blocks_were_taken_for_has_them_first_while_rows_decode() -> None:
+    """They were free only when the step in flight had ended, and the prompt that is due sooner took them again."""
+    machine = short_of_blocks()
+    while 3 not in machine.finished:
+        step(machine)
+        assert 1 not in machine.finished, "it waited for the rows that decode"
+    assert in_line(machine) == [2]
+
+
+def test_when_it_is_aborted_before_it_has_them_the_others_go_on() -> None:
+    machine = short_of_blocks()
+    machine.launch(DUE_SPLIT)
+    assert [request.rid for request in machine.scheduler.waiting] == [3, 2]
+    machine.scheduler.abort(3)
+    machine.scheduler.check()
+    machine.drain(DUE_SPLIT)
+    assert machine.finished == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("gave_up", "other_tokens", "other_arrived_ns", "begins"),
+    [(True, 20, 1, False), (False, 20, 1, True), (True, 6, 1, True), (True, 20, 3, True)],
+    ids=["gave up", "gave nothing up", "the other one decodes", "the other one is younger"],
+)
+def test_with_too_few_blocks_who_gave_up_waits_for_an_older_prompt_that_runs_and_nobody_else_does(
+    gave_up: bool, other_tokens: int, other_arrived_ns: int, begins: bool
+) -> None:
+    machine = Machine(8, bound=6)
+    machine.scheduler.add(make_request(1, [1] * other_tokens, 4, due_ns=900, arrival_ns=other_arrived_ns))
+    assert first_rows(machine, DUE) == [1]
+    machine.complete("decode")
+    request = make_request(2, [2] * 20, 4, due_ns=100)
+    request.gave_up = gave_up
+    machine.scheduler.add(request)
+    assert machine.scheduler.pool.available < machine.scheduler.pool.blocks_for(20 + 1)
+    machine.launch(DUE)
+    assert bool(request.slot) == begins
+    machine.drain(DUE)
+    assert machine.finished == {1, 2}
+
+
 def test_what_the_prefix_cache_has_of_a_prompt_takes_no_time() -> None:
     """A conversation of which all but the last question was cached looked like the longest prompt, and gave way."""
     machine = Machine(400, bound=60)
@@ -187,6 +247,33 @@ def test_what_the_prefix_cache_has_of_a_prompt_takes_no_time() -> None:
     assert [(r.rid, r.gave_way, r.spared) for r in machine.scheduler.prompts] == [(2, False, 36), (3, False, 0)]
     assert needed_tokens_per_s(machine.scheduler.prompts, 0) == pytest.approx(max(2 / 6, 6 / 7))
     assert machine.scheduler.context == 36
+
+
+def test_the_context_is_what_lies_before_the_next_chunk_of_the_most_urgent_prompt() -> None:
+    """Cached or computed, and counted once; 0 where no prompt waits."""
+    machine = Machine(400, bound=60)
+    scheduler, said = machine.scheduler, list(range(36))
+    scheduler.add(make_request(1, said))
+    machine.drain(DUE)
+    assert scheduler.context == 0
+    scheduler.add(make_request(2, [*said, *range(10)], due_ns=6 * 10**9))
+    scheduler.add(make_request(3, [8] * 4, due_ns=7 * 10**9))
+    scheduler.give_way(0, GIVE_WAY_NS, PromptTime(0.0, 0.0))
+    assert scheduler.context == 36
+    scheduler._bound = lambda plan, units, decoding, context: 4
+    assert first_rows(machine, DUE) == [2]
+    assert scheduler.context == 40
+
+
+def test_without_the_prefix_cache_every_prompt_is_to_be_computed_whole() -> None:
+    machine = Machine(400, bound=8, prefix_cache=False)
+    shared = list(range(40))
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, shared))
+    machine.scheduler.give_way(-1, GIVE_WAY_NS, PromptTime(0.0, 0.0))
+    assert first_rows(machine, DUE) == [1]
+    machine.scheduler.give_way(-1, GIVE_WAY_NS, PromptTime(0.0, 0.0))
+    assert [request.spared for request in machine.scheduler.prompts] == [0, 0]
 
 
 def test_what_is_being_computed_takes_no_time_either() -> None:
@@ -213,6 +300,18 @@ def test_prompts_that_were_not_hashed_yet_are_judged_in_a_later_turn(monkeypatch
         machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
         gave_way.append(sum(request.gave_way for request in machine.scheduler.prompts))
     assert gave_way == [2, 4, 4]
+
+
+def test_a_prompt_is_hashed_once_so_that_those_behind_it_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapidd.engine.residents.HASHED_A_TURN", 10)
+    machine = Machine(400)
+    for rid in range(1, 5):
+        machine.scheduler.add(make_request(rid, [rid] * 8, due_ns=10**9 * 10 * rid))
+    hashed = []
+    for _ in range(3):
+        machine.scheduler.give_way(0, GIVE_WAY_NS, SECOND_A_TOKEN)
+        hashed.append(sum(bool(request.hashes) for request in machine.scheduler.prompts))
+    assert hashed == [2, 4, 4]
 
 
 @pytest.mark.parametrize("plan", [HYBRID, DUE])

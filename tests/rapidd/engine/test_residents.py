@@ -15,7 +15,7 @@ from support.machine import busy_machine, first_rows
 
 def test_a_request_that_can_never_fit_is_refused() -> None:
     machine = Machine(4)
-    with pytest.raises(RequestError, match="KV cache") as refusal:
+    with pytest.raises(RequestError, match="13 tokens of KV cache and the cache holds 12") as refusal:
         machine.scheduler.add(make_request(1, list(range(10)), 3))
     assert refusal.value.code == "kv_too_small"
     machine.scheduler.add(make_request(2, list(range(9)), 3))
@@ -23,11 +23,29 @@ def test_a_request_that_can_never_fit_is_refused() -> None:
     assert machine.outputs[2] == expected_output(list(range(9)), 3)
 
 
+@pytest.mark.parametrize("plan", [HYBRID, SHARED])
+def test_an_output_ends_where_the_context_does_and_is_let_in_where_a_whole_context_fits(plan: Plan) -> None:
+    machine = Machine(5, bound=8, max_model_len=16)
+    machine.scheduler.add(make_request(1, [1] * 10, 100))
+    finishes: list[str | None] = []
+    while list(machine.scheduler.requests):
+        machine.launch(plan)
+        for lane in LANES:
+            if (done := machine.complete(lane)) is not None:
+                finishes += [outcome.finish for outcome in done.outcomes]
+    assert machine.outputs == {1: expected_output([1] * 10, 6)}
+    assert finishes == [None] * 5 + ["length"]
+
+
 def test_a_prompt_leaves_the_blocks_that_running_rows_need_for_two_steps() -> None:
-    machine = busy_machine(SHARED, kv_blocks=10, bound=40)
+    machine = Machine(10, bound=40)
+    machine.scheduler.add(make_request(1, [1] * 3, 30))
     machine.launch(SHARED)
-    assert machine.scheduler.pool.available >= machine.scheduler._reserved()
-    machine.drain(SHARED)
+    machine.complete("prefill")
+    machine.scheduler.add(make_request(2, [2] * 34, 2))
+    first, second = machine.launch(SHARED), machine.launch(SHARED)
+    assert [row.count for row in first[1].rows] == [28], "as much as the other blocks hold"
+    assert [(batch.lane, batch.rows[0].start) for batch in (first[0], second[0])] == [("decode", 3), ("decode", 4)]
     assert machine.scheduler.num_preempted == 0
 
 
@@ -79,9 +97,11 @@ def test_higher_priority_preempts_and_the_preempted_request_resumes() -> None:
         machine.launch(SHARED)
         machine.complete("prefill")
         machine.complete("decode")
+    request = machine.scheduler.get(1)
+    assert request is not None
     machine.scheduler.add(make_request(2, [2] * 12, 6, priority=5))
     machine.drain(SHARED)
-    assert machine.scheduler.num_preempted >= 1
+    assert machine.scheduler.num_preempted == len(machine.scheduler.preempted) == request.preemptions >= 1
     assert machine.outputs == {1: expected_output([1] * 12, 10), 2: expected_output([2] * 12, 6)}
 
 
