@@ -107,14 +107,14 @@ class Control:
             return self._refuse(command.token, "invalid_request", str(error), "see rapidctl policy --help")
         self._remember()
         before, self.policy = self.policy, command.policy
-        text = f"{command.by or 'operator'}: policy {command.policy} (was {before})"
+        text = f"{command.by}: policy {command.policy} (was {before})"
         return self._accept(command.token, "policy", text)
 
     def set_plan(self, command: SetPlan, now_ns: int) -> ControlDone:
         """Pin a plan, or release the one pinned (``plan`` null; releasing nothing is no error and no change)."""
         if refused := self._conflict(command.token, command.if_epoch):
             return refused
-        by = command.by or "operator"
+        by = command.by
         if command.plan is None:
             if self.override is None:
                 return ControlDone(command.token, self.epoch, "no override to release", None, "")
@@ -192,7 +192,7 @@ class Control:
         self._untold = not any(notice.kind == "decision" for notice in self.notices)
 
     def _take_over(self, known: FrontHello) -> None:
-        if known.policy is not None and known.policy != self.policy:
+        if known.policy is not None:
             self._decide = self._make(known.policy)
             self.policy = known.policy
         if (old := known.override) is not None:
@@ -294,4 +294,4 @@ class Control:
 
 
 def _whose(override: Override) -> str:
-    return f"{override.by or 'an operator'}'s {override.plan.describe()}"
+    return f"{override.by}'s {override.plan.describe()}"
