@@ -54,6 +54,20 @@ def test_an_override_stands_above_the_policy_until_it_expires() -> None:
     assert [notice.kind for notice in control.notices] == ["decision", "override", "decision", "ttl", "decision"]
 
 
+def test_whose_override_it_is_why_and_for_how_long_is_told_where_it_begins() -> None:
+    control = Control("hybrid:32", TABLE)
+    split(control, ttl_s=60.0)
+    mode(control)
+    split(control, units=3, ttl_s=None, reason="")
+    mode(control)
+    assert [notice.text for notice in control.notices] == [
+        "ana: split 2/2 for 60 s (test)",
+        "split 2/2: test",
+        "ana: split 3/1 until released, instead of ana's split 2/2",
+        "split 3/1 (was split 2/2): override by ana",
+    ]
+
+
 @pytest.mark.parametrize(
     ("policy", "foreseen"),
     [("auto", True), ("rapid", True), ("hybrid", True), ("hybrid:32", False), ("shared", False), ("atom", False)],
@@ -66,6 +80,13 @@ def test_steps_are_foreseen_where_predictions_size_them(policy: str, foreseen: b
     split(control)
     mode(control)
     assert not control.foresees
+
+
+def test_a_policy_has_predictions_from_when_the_device_is_calibrated() -> None:
+    control = Control("auto", PartitionTable(units_total=TOTAL, unit_name="SM", splits=SPLITS))
+    assert "no profile" in control.decide(BUSY, 0).reason
+    control.know(Predictor(cost_model()))
+    assert "no profile" not in control.decide(BUSY, 1).reason
 
 
 def test_release_and_releasing_nothing() -> None:
@@ -109,6 +130,8 @@ def test_the_guard_releases_after_ten_seconds_of_breach_without_a_pause() -> Non
     control.observe(breach, 2 * GUARD_NS)
     assert control.override_info(0) is None
     assert control.notices[-1].kind == "guard"
+    control.observe(breach, 3 * GUARD_NS)
+    assert (control.epoch, len(control.notices)) == (2, 2), "nothing is left to release"
 
 
 @pytest.mark.parametrize("name", ["itl", "ttft"])
@@ -139,7 +162,9 @@ def test_the_policy_can_change_at_run_time_and_survives_the_engine() -> None:
     assert control.set_policy(SetPolicy(1, "split:9", "ana", None)).code == "invalid_request"
     successor = Control("auto", TABLE)
     successor.restore(FrontHello("front", control.epoch, control.policy))
-    assert (mode(successor), successor.epoch) == ("split 3/1", 1)
+    assert (mode(successor), successor.policy, successor.epoch) == ("split 3/1", "split:3", 1)
+    successor.restore(FrontHello("front", 7, None))
+    assert (mode(successor), successor.policy, successor.epoch) == ("split 3/1", "split:3", 7)
 
 
 def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None:
@@ -151,6 +176,16 @@ def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None
     successor.restore(FrontHello("front", control.epoch, control.policy, told, 20 * SECOND))
     assert (mode(successor, 59), successor.epoch) == ("split 2/2", 1)
     assert mode(successor, 60) == "hybrid"
+
+
+def test_an_override_without_an_end_survives_the_engine_without_one() -> None:
+    control = Control("auto", TABLE)
+    split(control, ttl_s=None, reason="")
+    successor = Control("auto", TABLE)
+    successor.restore(FrontHello("front", control.epoch, None, control.override_info(0), 0))
+    assert mode(successor, 10**6) == "split 2/2"
+    assert successor.notices[-1].text == "split 2/2: override by ana"
+    assert successor.override_info(0) == control.override_info(0)
 
 
 def test_what_the_new_engines_device_cannot_do_is_not_restored_and_said() -> None:
@@ -268,6 +303,19 @@ def test_undo_brings_back_what_the_last_change_replaced_and_undone_again_it_is_r
     assert (control.policy, mode(control)) == ("auto", "split 3/1")
 
 
+def test_undo_says_what_it_brought_back_and_an_override_without_an_end_has_none_again() -> None:
+    control = Control("hybrid:32", TABLE)
+    control.set_policy(SetPolicy(3, "shared", "ana", None))
+    undo(control)
+    assert control.notices[-1].text == "bo: back to policy hybrid:32"
+    assert mode(control) == "hybrid:32"
+    split(control, ttl_s=None)
+    release(control)
+    undo(control)
+    assert control.notices[-1].text == "bo: back to policy hybrid:32 and ana's split 2/2"
+    assert mode(control, 10**6) == "split 2/2"
+
+
 def test_the_guard_of_an_override_that_comes_back_starts_anew() -> None:
     """What it had seen before it was replaced counted, and its first breach after that ended it."""
     control = Control("auto", TABLE)
@@ -286,7 +334,7 @@ def test_undo_does_not_bring_back_an_override_whose_time_is_over_nor_act_on_a_st
     split(control, ttl_s=10.0)
     release(control)
     assert undo(control, 5, if_epoch=1).code == "epoch_conflict"
-    assert undo(control, 11).code is None
+    assert undo(control, 10).code is None
     assert control.override is None
 
 
@@ -300,6 +348,53 @@ def test_undoing_a_change_of_policy_does_not_bring_back_what_the_guard_released_
     assert control.override is None
     assert undo(control, 13).code is None
     assert (control.policy, control.override) == ("auto", None)
+
+
+def test_what_an_override_replaced_comes_back_when_its_guard_released_it() -> None:
+    control = Control("auto", TABLE)
+    split(control, units=1, ttl_s=None)
+    split(control, units=3, ttl_s=None)
+    for second in (1, 12):
+        control.observe(SloReport(1.6, None), second * SECOND)
+    assert control.override is None
+    undo(control, 13)
+    assert mode(control, 13) == "split 1/3"
+
+
+def test_the_guard_of_an_override_of_before_the_engine_began_releases_it_too() -> None:
+    control = Control("auto", TABLE)
+    split(control, ttl_s=None)
+    successor = Control("auto", TABLE)
+    successor.restore(FrontHello("front", control.epoch, None, control.override_info(0), 0))
+    for second in (1, 12):
+        successor.observe(SloReport(1.6, None), second * SECOND)
+    assert (successor.override, successor.epoch) == (None, 2)
+
+
+def test_the_place_counts_from_when_mode_units_or_pause_changed_and_the_units_from_their_own_change() -> None:
+    """And with the load of that moment: a policy goes by both, so that it does not move with every step."""
+    control = Control("auto", TABLE)
+    plans = [Plan("hybrid", 4, 4, chunk) for chunk in (None, 64, 0, 64)] + [Plan("split", 1, 3, None)]
+    following = iter(plans)
+    control._decide = lambda state: next(following)
+    since = []
+    for now in range(1, len(plans) + 1):
+        control.decide(replace(state(), num_decoding=now, prefill_tokens=now % 2), now)
+        since.append((control.place_since_ns, control.moved_since_ns, control.place_rows, control.place_backlog))
+    assert since == [(1, 1, 1, True), (1, 1, 1, True), (3, 1, 3, True), (4, 1, 4, False), (5, 5, 5, True)]
+
+
+def test_an_operators_change_is_a_decision_where_it_changes_the_work() -> None:
+    control = Control("hybrid:32", TABLE)
+    mode(control)
+    for chunk in (32, 64):
+        control.set_plan(SetPlan(1, PlanRequest(mode="hybrid", chunk=chunk), None, False, "", "ana", None), 0)
+        mode(control)
+    decisions = [notice for notice in control.notices if notice.kind == "decision"]
+    assert [(notice.text, notice.source) for notice in decisions] == [
+        ("hybrid:32: policy hybrid:32", "policy"),
+        ("hybrid:64 (was hybrid:32): override by ana", "operator"),
+    ]
 
 
 def test_a_policys_new_chunk_is_followed_without_a_decision() -> None:
