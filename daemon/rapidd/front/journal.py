@@ -93,7 +93,7 @@ class Choice:
         template = self.stream.template
         for count, token_id in enumerate(ids, start=1):
             ends = token_id in template.eos_token_ids or token_id in template.stop_token_ids
-            if ends and count >= template.min_tokens:
+            if ends and count > template.min_tokens:
                 self.take(token_id, "stop")
             else:
                 self.take(token_id, "length" if count >= template.max_tokens else None)

@@ -1,5 +1,6 @@
 """The journal under random lives: counts add up, numbers are never reused, and no output id is lost."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -67,6 +68,28 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "ended"),
+    [
+        ([97, 98], None),
+        ([97, EOS], None),
+        ([97, 98, EOS], "stop"),
+        ([EOS, 98, 97], None),
+        ([97, 98, 99, 100], "length"),
+    ],
+)
+def test_ids_that_a_client_brings_back_end_the_output_where_the_engine_would_have(
+    ids: list[int], ended: str | None
+) -> None:
+    """An end token at exactly ``min_tokens`` ended it; the engine takes none before it has given so many others."""
+    request = wire.Generate(
+        id="s", prompt="a", resume_ids=[wire.pack_ids(ids)], sampling=wire.Sampling(min_tokens=2, max_tokens=4)
+    )
+    (choice,) = admit(request, [97], b"client", TEXT, CAPACITY, 0).choices
+    assert choice.finish_reason == ended
+    assert list(choice.output_ids) == ids
 
 
 def test_two_fronts_never_give_the_same_number() -> None:
