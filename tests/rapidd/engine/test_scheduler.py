@@ -24,6 +24,17 @@ def test_serial_gives_one_decode_step_after_each_chunk() -> None:
     assert kinds(machine, SERIAL, 8) == ["decode", "prefill"] * 4
 
 
+def test_in_turn_nothing_is_enqueued_beside_a_chunk_nor_before_one_that_waits() -> None:
+    machine = busy_machine(SERIAL, bound=8)
+    for lane in ("decode", "prefill") * 4:
+        assert [batch.lane for batch in machine.launch(SERIAL)] == [lane]
+        assert machine.launch(SERIAL) == []
+        machine.complete(lane)
+    assert [len(machine.launch(SERIAL)) for _ in range(3)] == [1, 1, 0], (
+        "a step may be enqueued before the last one's token is known"
+    )
+
+
 def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
     machine = busy_machine(SERIAL_ALL, bound=8)
     assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
