@@ -14,6 +14,7 @@ from bench.storm.machine import (
     expected_output,
     make_request,
 )
+from rapidd.engine.request import LANES
 from rapidd.engine.scheduler import SHORT_TOKENS
 from rapidd.policy.plan import Plan
 from support.machine import busy_machine, first_rows, kinds
@@ -70,6 +71,15 @@ def test_only_the_last_chunk_of_a_request_that_is_alone_may_be_longer() -> None:
             sizes += [batch.num_prefill_tokens for batch in machine.launch(whole)]
             machine.complete("decode")
         assert sizes == expected
+
+
+@pytest.mark.parametrize("plan", [SERIAL, HYBRID, SHARED, SPLIT])
+def test_a_lane_without_room_gets_no_batch(plan: Plan) -> None:
+    machine = busy_machine(plan, bound=8)
+    full = dict.fromkeys(LANES, False)
+    assert machine.scheduler.schedule(plan, full) == []
+    for lane in LANES:
+        assert all(batch.lane == lane for batch in machine.scheduler.schedule(plan, full | {lane: True}))
 
 
 def test_hybrid_puts_decode_rows_and_a_chunk_in_one_batch() -> None:
