@@ -1,10 +1,13 @@
 """Scheduler: which batches each mode makes of the rows and prompts there are, and when the next may begin."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.storm.machine import (
     DUE,
     HYBRID,
+    PAUSED,
     SERIAL,
     SERIAL_ALL,
     SHARED,
@@ -39,6 +42,13 @@ def test_in_turn_nothing_is_enqueued_beside_a_chunk_nor_before_one_that_waits() 
 def test_serial_all_computes_a_whole_prompt_without_a_decode_step() -> None:
     machine = busy_machine(SERIAL_ALL, bound=8)
     assert kinds(machine, SERIAL_ALL, 6) == ["decode", "prefill", "prefill", "prefill", "decode", "decode"]
+
+
+def test_serial_all_computes_one_prompt_at_a_time() -> None:
+    machine = Machine(60, bound=40)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid] * 3))
+    assert first_rows(machine, SERIAL_ALL) == [1]
 
 
 @pytest.mark.parametrize("plan", [SERIAL, SERIAL_ALL])
@@ -102,6 +112,16 @@ def test_a_decode_step_is_enqueued_before_the_last_ones_token_is_known() -> None
     assert [row.start for row in decode] == [first[0].rows[0].start + 1]
 
 
+def test_no_step_is_enqueued_behind_the_one_that_gives_the_last_token() -> None:
+    machine = Machine(20, bound=40)
+    machine.scheduler.add(make_request(1, [1, 2, 3], 3))
+    machine.launch(HYBRID)
+    machine.complete("decode")
+    assert [row.start for _ in range(2) for batch in machine.launch(HYBRID) for row in batch.rows] == [3, 4]
+    machine.complete("decode")
+    assert machine.launch(HYBRID) == []
+
+
 def test_a_request_joins_decode_only_after_its_last_chunk_was_seen_done() -> None:
     machine = Machine(20, bound=40)
     machine.scheduler.add(make_request(1, [1, 2, 3], 5))
@@ -163,6 +183,44 @@ def test_the_first_chunk_of_a_split_waits_for_steps_that_still_run_on_other_unit
     assert [(batch.lane, batch.units) for batch in machine.launch(SPLIT)] == [("decode", 1)]
     machine.complete("decode")
     assert [batch.lane for batch in machine.launch(SPLIT)] == ["decode", "prefill"]
+
+
+def test_the_first_chunk_of_a_split_waits_also_where_the_decode_lane_is_full_of_such_steps() -> None:
+    machine = busy_machine(HYBRID, bound=8)
+    for _ in range(2):
+        machine.launch(PAUSED)
+    assert machine.launch(SPLIT) == []
+    machine.complete("decode")
+    assert [(batch.lane, batch.units) for batch in machine.launch(SPLIT)] == [("decode", 1)]
+    machine.complete("decode")
+    assert [(batch.lane, batch.units) for batch in machine.launch(SPLIT)] == [("decode", 1), ("prefill", 1)]
+
+
+def test_where_the_lanes_share_all_units_a_chunk_waits_for_no_step() -> None:
+    machine = busy_machine(SPLIT, bound=8)
+    machine.scheduler.schedule(SPLIT, {"decode": True, "prefill": False})
+    assert [batch.lane for batch in machine.launch(SHARED)] == ["decode", "prefill"]
+
+
+def test_a_prompt_without_a_chunk_takes_no_slot() -> None:
+    machine = Machine(60, bound=8)
+    for rid in (1, 2):
+        machine.scheduler.add(make_request(rid, [rid] * 20))
+    for plan, begun in ((PAUSED, [False, False]), (HYBRID, [True, False])):
+        machine.launch(plan)
+        assert [bool(request.slot) for request in machine.scheduler.requests] == begun
+
+
+def test_a_stop_id_ends_the_output_only_beyond_min_tokens() -> None:
+    whole = expected_output([1, 2, 3], 12)
+    assert whole[2] not in whole[:2] + whole[3:]
+    for min_tokens, length in ((2, 3), (3, 12)):
+        machine = Machine(20, bound=40)
+        request = make_request(1, [1, 2, 3], 12, stop=whole[2])
+        request.sampling = replace(request.sampling, min_tokens=min_tokens)
+        machine.scheduler.add(request)
+        machine.drain(HYBRID)
+        assert machine.outputs[1] == whole[:length]
 
 
 def test_a_chunks_time_is_shared_out_so_a_long_context_gets_fewer_tokens() -> None:
