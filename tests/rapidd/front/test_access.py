@@ -23,6 +23,7 @@ from rapidctl.wire import (
     Hello,
     PartitionInfo,
     Sampling,
+    UndoPartition,
     Welcome,
     encode,
 )
@@ -60,6 +61,19 @@ def test_root_the_daemons_own_user_and_the_operators_may_command() -> None:
     assert may_control(stranger, next(iter(groups)))
     assert not may_control(Peer(4_000_000_000, 4_000_000_000, 1), group), "a user that this machine does not know"
     assert not may_control(stranger, "no such group")
+
+
+def test_root_may_command_a_daemon_of_another_user_and_that_user_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    assert [may_control(Peer(uid, 5, 1), None) for uid in (0, 4_000_000_000, 4_000_000_001)] == [True, True, False]
+
+
+def test_the_operators_group_may_be_a_peers_own_or_one_that_its_user_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, user = grp.getgrall()[0], next(user for user in pwd.getpwall() if user.pw_uid not in (0, os.geteuid()))
+    assert may_control(Peer(4_000_000_000, group.gr_gid, 1), group.gr_name), "nobody knows its user"
+    for groups, may in ([7, group.gr_gid], True), ([7], False):
+        monkeypatch.setattr(os, "getgrouplist", lambda name, gid, groups=groups: groups)
+        assert may_control(Peer(user.pw_uid, 4_000_000_000, 1), group.gr_name) == may
 
 
 def test_more_clients_than_allowed_are_refused_and_those_inside_are_served(rig: Rig) -> None:
@@ -217,6 +231,16 @@ def test_every_action_of_an_operator_is_written_down_with_who_the_kernel_says_th
     assert peer.fails().code == "not_permitted"
     (refused,) = [line for line in lines.read() if line.get("event") == "audit"]
     assert refused["message"] == "operator: Drain refused: not_permitted"
+
+
+def test_an_action_over_tcp_is_written_down_with_whose_key_it_was_and_one_of_nobody_with_nothing(
+    lines: LogLines,
+) -> None:
+    log.start(LogConfig(format="json"), "front")
+    for peer in (Peer(name="ana", operator=True), None):
+        access.audit(peer, "x", UndoPartition(call=1), "carried out")
+    told = [tuple(line.get(name) for name in ("client", "key", "uid", "by", "asked")) for line in lines.read()]
+    assert told == [("x", "ana", None, None, "{}"), ("x", None, None, None, "{}")]
 
 
 def test_a_probe_of_the_placement_is_written_down_and_looking_at_the_partition_is_not(
