@@ -228,11 +228,14 @@ def test_with_too_few_blocks_who_gave_up_waits_for_an_older_prompt_that_runs_and
     request = make_request(2, [2] * 20, 4, due_ns=100)
     request.gave_up = gave_up
     machine.scheduler.add(request)
+    behind = make_request(3, [3], 4, due_ns=200)
+    machine.scheduler.add(behind)
     assert machine.scheduler.pool.available < machine.scheduler.pool.blocks_for(20 + 1)
     machine.launch(DUE)
     assert bool(request.slot) == begins
+    assert begins or not behind.slot, "it took what the other one waits for"
     machine.drain(DUE)
-    assert machine.finished == {1, 2}
+    assert machine.finished == {1, 2, 3}
 
 
 def test_what_the_prefix_cache_has_of_a_prompt_takes_no_time() -> None:

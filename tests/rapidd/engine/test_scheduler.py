@@ -144,6 +144,19 @@ def test_a_prefix_under_computation_is_waited_for_and_then_shared() -> None:
     assert machine.scheduler.prefix_hits == 16
 
 
+def test_the_first_chunk_brings_all_known_ids_also_those_that_the_prefix_cache_spared() -> None:
+    """Penalties look at the whole sequence."""
+    machine = Machine(40, bound=8)
+    prompt = list(range(1, 29))
+    machine.scheduler.add(make_request(1, prompt[:17], 1))
+    machine.drain(SHARED)
+    machine.scheduler.add(make_request(2, prompt))
+    for known_start, start, end in ((0, 16, 24), (24, 24, 28)):
+        (row,) = (row for batch in machine.launch(SHARED) for row in batch.rows)
+        assert (row.known_start, row.start, list(row.known_ids)) == (known_start, start, prompt[known_start:end])
+        machine.complete("prefill")
+
+
 def test_without_the_prefix_cache_each_request_computes_its_whole_prompt() -> None:
     machine = Machine(40, bound=8, prefix_cache=False)
     prompt = list(range(1, 18))
