@@ -10,7 +10,7 @@ from rapidd.partition.table import PartitionTable
 from rapidd.policy.auto import DWELL_S, ENTER, PAUSE_S, auto
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import Control
-from rapidd.policy.plan import Plan, State
+from rapidd.policy.plan import Plan, PromptTime, State
 from rapidd.policy.policies import make
 from support.h100 import BUSY, SPLITS, TOTAL, cost_model
 
@@ -28,6 +28,43 @@ def rate(state: State, plan: Plan) -> float:
 def test_without_prompts_decode_has_all_units() -> None:
     plan = auto(replace(BUSY, prefill_tokens=0), PREDICT)
     assert (plan.mode, plan.decode_units, plan.chunk) == ("hybrid", TOTAL, None)
+
+
+@pytest.mark.parametrize(("units", "stays"), [(24, False), (64, True)])
+def test_without_prompts_decode_stays_in_a_split_that_is_about_as_fast_ready_for_the_next_one(
+    units: int, stays: bool
+) -> None:
+    waited = Plan("split", units, TOTAL - units, 0)
+    plan = auto(replace(BUSY, prefill_tokens=0, running=waited), PREDICT)
+    assert plan.same_units(waited) == stays
+    assert plan.chunk is None
+
+
+def test_a_place_that_keeps_the_objective_is_left_only_for_one_that_is_worth_the_change() -> None:
+    split = Plan("split", 64, TOTAL - 64, 1024)
+    calm = replace(BUSY, itl_slo_s=0.05, splits=(64,), running_moved_s=DWELL_S)
+    chosen = []
+    for per_mille in range(460, 500, 2):
+        of_mode = {"split": per_mille / 1000, "shared": 50.0, "hybrid": 1.0, "serial": 1.0}
+        predict = Predictor(cost_model(), lambda mode, kind, of_mode=of_mode: of_mode[mode])  # type: ignore[misc]
+        chosen.append(tuple(auto(replace(calm, running=running), predict).mode for running in (None, split)))
+    assert list(dict.fromkeys(chosen)) == [("split", "split"), ("hybrid", "split"), ("hybrid", "hybrid")]
+
+
+@pytest.mark.parametrize(
+    ("share", "entered", "stayed_in"), [(0.9, True, True), (0.935, False, True), (0.96, False, False)]
+)
+def test_less_of_the_objective_may_be_taken_to_enter_a_place_than_to_stay(
+    share: float, entered: bool, stayed_in: bool
+) -> None:
+    only_split = Predictor(cost_model(), lambda mode, kind: 1.0 if mode == "split" else 50.0)
+    state = replace(BUSY, splits=(64,), running_moved_s=DWELL_S)
+    split = Plan("split", 64, TOTAL - 64, 1024)
+    tight = replace(state, itl_slo_s=only_split.at(state).of_plan(split).itl_s / share)
+    kept = [
+        "no plan keeps" not in auto(replace(tight, running=running), only_split).reason for running in (None, split)
+    ]
+    assert kept == [entered, stayed_in]
 
 
 def test_without_rows_prompts_have_all_units_in_the_longest_chunks() -> None:
@@ -127,7 +164,8 @@ def test_an_objective_that_no_plan_keeps_gets_the_least_bad_one_and_says_so() ->
 def test_short_outputs_count_every_gap_so_they_are_computed_in_mixed_batches() -> None:
     tight = replace(BUSY, itl_slo_s=0.015, needed_tokens_per_s=1000.0)
     assert auto(tight, PREDICT).mode == "split"
-    assert auto(replace(tight, short_share=0.5), PREDICT).mode == "hybrid"
+    mixed = auto(replace(tight, short_share=0.5), PREDICT)
+    assert (mixed.mode, mixed.least_bad) == ("hybrid", False)
 
 
 def test_it_stays_where_it_is_until_the_dwell_is_over_or_the_load_changes() -> None:
@@ -136,14 +174,17 @@ def test_it_stays_where_it_is_until_the_dwell_is_over_or_the_load_changes() -> N
     assert not auto(calm, PREDICT).same_place(wide)
     assert auto(replace(calm, running_moved_s=DWELL_S - 0.1), PREDICT).same_place(wide)
     assert not auto(replace(calm, running_moved_s=DWELL_S - 0.1, running_rows=20), PREDICT).same_place(wide)
+    assert not auto(replace(calm, running_moved_s=DWELL_S - 0.1, running_backlog=False), PREDICT).same_place(wide)
+    first = replace(calm, num_decoding=1, decode_tokens=1000, running_moved_s=DWELL_S - 0.1)
+    assert [auto(replace(first, running_rows=rows), PREDICT).same_place(wide) for rows in (0, 1)] == [False, True]
 
 
 def test_where_the_place_no_longer_keeps_the_objective_prompts_wait_until_the_dwell_is_over() -> None:
     slow = Predictor(cost_model(), lambda mode, kind: 2.0 if mode == "split" else 1.0)
-    split = Plan("split", 24, TOTAL - 24, 2048)
+    split = Plan("split", 24, TOTAL - 24, 2048, prompt_time=PromptTime(1e-4, 0.0))
     state = replace(BUSY, running=split, running_moved_s=DWELL_S - 0.1)
     plan = auto(state, slow)
-    assert (plan.same_place(split), plan.chunk) == (True, 0)
+    assert (plan.same_place(split), plan.chunk, plan.prompt_time) == (True, 0, None)
     moved = auto(replace(state, running_moved_s=DWELL_S), slow)
     assert (moved.same_place(split), moved.chunk) == (False, None)
     alone_is_too_slow = replace(state, itl_slo_s=0.002)
