@@ -148,7 +148,7 @@ class BlockPool:
     def publish(self, block: int, digest: bytes) -> None:
         """Enter a full block whose writing batch is *done*. The first writer of equal content stays."""
         assert self._refs[block] > 0, f"block {block} published without a holder"
-        if digest not in self._block_of and block not in self._hash_of:
+        if digest not in self._block_of:
             self._block_of[digest] = block
             self._hash_of[block] = digest
 
