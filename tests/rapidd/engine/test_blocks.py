@@ -2,7 +2,7 @@
 
 from array import array
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -65,6 +65,26 @@ def test_a_fenced_block_can_be_held_again_by_a_prefix_hit() -> None:
     assert (blocks.num_fenced, blocks.num_used) == (0, 1)
     clock.done = [1, 0]
     blocks.check([taken])
+
+
+@given(ids=st.lists(st.integers(0, 3), max_size=24), cuts=st.lists(st.integers(0, 24), max_size=4))
+def test_hashes_made_as_tokens_come_are_those_made_at_once(ids: list[int], cuts: list[int]) -> None:
+    """Else a block far into one sequence could be taken for the beginning of another."""
+    blocks, _ = pool()
+    chain: list[bytes] = []
+    for count in (*sorted(cuts), len(ids)):
+        blocks.extend_hashes(chain, array("I", ids), min(count, len(ids)))
+    assert chain == hashes(blocks, ids)
+
+
+def test_behind_a_block_that_is_not_there_nothing_is_found() -> None:
+    blocks, _ = pool()
+    chain = hashes(blocks, list(range(12)))
+    taken = blocks.take(2)
+    assert taken
+    blocks.publish(taken[0], chain[0])
+    blocks.publish(taken[1], chain[2])
+    assert blocks.match(chain) == taken[:1]
 
 
 def test_hashes_depend_on_every_earlier_token_and_on_the_key() -> None:
