@@ -164,10 +164,8 @@ class Outlook:
             step_s = seconds * self._allowance(mode, "prefill") if rows else 0.0
         return Option(mode, units, chunk, step_s, chunk / seconds)
 
-    def prompt_time(self, tokens_per_s: float) -> PromptTime | None:
-        """What prompts take where the next chunk's tokens are computed at this rate; null where none are."""
-        if not tokens_per_s:
-            return None
+    def prompt_time(self, tokens_per_s: float) -> PromptTime:
+        """What prompts take where the next chunk's tokens are computed at this rate."""
         alone = self._cost.prompt_time(self._lone_chunk)
         slower = self.lone_tokens_per_s / tokens_per_s * self._factor("hybrid", "prefill")
         return PromptTime(slower * alone.token_s, slower * alone.context_s)
