@@ -75,6 +75,15 @@ def test_a_device_that_is_much_faster_than_its_profile_is_not_erratic() -> None:
     assert correction.error("hybrid", "mixed") < 1e-3
 
 
+def test_what_was_seen_most_often_is_told_first() -> None:
+    correction = Correction()
+    for mode, kind in (("split", "prefill"), ("split", "decode"), ("hybrid", "mixed"), ("split", "decode")):
+        correction.observe(mode, kind, 1.0, 1.0)  # type: ignore[arg-type]
+    assert [(one.mode, one.kind) for one in correction.all()] == [
+        ("split", "decode"), ("hybrid", "mixed"), ("split", "prefill"),
+    ]  # fmt: skip
+
+
 def test_times_that_are_not_positive_say_nothing() -> None:
     correction = Correction()
     correction.observe("serial", "prefill", 0.0, 1.0)
