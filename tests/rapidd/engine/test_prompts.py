@@ -184,10 +184,12 @@ def step(machine: Machine) -> None:
 
 
 def short_of_blocks() -> Machine:
-    """Request 1 decodes, 2 has all other blocks for a prompt that is due soon, and 3 may take them from it."""
+    """Request 1 decodes, 2 has all other blocks for a prompt that is late, and 3 may take them from it."""
     machine = Machine(28, bound=8, max_model_len=128)
     machine.scheduler.add(make_request(1, [1] * 3, 100))
     machine.scheduler.add(make_request(2, [2] * 104, 3, due_ns=100))
+    for now_ns in (100, 1200):  # it gave way and is late again: it takes what blocks there are
+        machine.scheduler.give_way(now_ns, 1000)
     for _ in range(20):
         step(machine)
     machine.scheduler.add(make_request(3, [3] * 12, 3, priority=1, due_ns=2 * PRIORITY_NS))
@@ -230,6 +232,8 @@ def test_with_too_few_blocks_who_gave_up_waits_for_an_older_prompt_that_runs_and
     machine.scheduler.add(request)
     behind = make_request(3, [3], 4, due_ns=200)
     machine.scheduler.add(behind)
+    for now_ns in (100, 1200):  # it gave way and is late again: it takes what blocks there are
+        machine.scheduler.give_way(now_ns, 1000)
     assert machine.scheduler.pool.available < machine.scheduler.pool.blocks_for(20 + 1)
     machine.launch(DUE)
     assert bool(request.slot) == begins
