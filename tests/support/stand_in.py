@@ -5,9 +5,9 @@
 The i-th start in FOLDER follows the i-th behaviour (the last one repeats): ``serve`` reports ready, ends at SIGTERM
 and at end of file; ``stubborn`` does too but ignores SIGTERM; ``noisy`` sends garbage first; ``busy`` never looks
 at its channel; ``deaf`` does not either and ignores SIGABRT; ``loading`` is never ready; ``stuck`` answers probes but
-never ends a batch; ``picky`` refuses reloads; ``sick`` tells of a device that must be reset, ``faulty`` of one whose
-engine must be replaced, once that is ready, ``hasty`` at once; a number exits with it. SIGUSR1 makes it ask for a
-reload, SIGUSR2 say that admission was stopped, or, ``ill``, that the device must be reset.
+never ends a batch; ``picky`` refuses reloads, ``mute`` never answers one; ``sick`` tells of a device that must be
+reset, ``faulty`` of one whose engine must be replaced, once that is ready, ``hasty`` at once; a number exits with it.
+SIGUSR1 makes it ask for a reload, SIGUSR2 say that admission was stopped, or, ``ill``, that the device must be reset.
 Every event goes as one JSON datagram to FOLDER/events.
 """
 
@@ -97,7 +97,8 @@ def main() -> int:
                         channel.send(Pulse(number, requests=3 if behaviour == "stuck" else 0, finished=0))
                     case Reload(number, new):
                         tell("reload", snapshot_hz=new.server.snapshot_hz)
-                        channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
+                        if behaviour != "mute":
+                            channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
                     case NoEngine(reason):
                         tell("no engine", reason=reason)
                     case ReloadDone(text, refused):

@@ -1,6 +1,7 @@
 """Reloads: by a signal or by an operator, taken over by all or by nobody, and told to whoever waits."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -92,6 +93,32 @@ def test_a_reload_that_the_front_asks_for_is_made_and_its_outcome_told(
     daemon.ask_reload()
     done = daemon.until("front", "reload done")
     assert (done["refused"], done["text"]) == (refused, outcome)
+
+
+def test_a_reload_that_the_engine_never_answers_is_refused_when_it_ends_and_no_other_is_begun_before(
+    daemon: Daemon,
+) -> None:
+    daemon.start("serve", "mute,serve")
+    daemon.until_ready()
+    (daemon.folder / "rapidd.toml").write_text("[server]\nsnapshot-hz = 9.0\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.until("engine", "reload")
+    daemon.ask_reload()
+    assert "reloads already" in daemon.until("front", "reload done")["text"]
+    os.kill(daemon.pid("engine"), signal.SIGKILL)
+    assert "the engine ended before it answered" in daemon.until("front", "reload done")["text"]
+    daemon.until_ready()
+    daemon.ask_reload()
+    assert daemon.until("front", "reload done")["text"] == "reloaded: server.snapshot-hz"
+
+
+def test_the_same_outcome_twice_is_told_twice(daemon: Daemon, manager: "Manager") -> None:
+    daemon.start(NOTIFY_SOCKET=manager.path)
+    daemon.until_ready()
+    manager.until("READY=1")
+    for _ in range(2):
+        daemon.signal(signal.SIGHUP)
+        manager.until("STATUS=reloaded: nothing has changed")
 
 
 def test_a_reload_while_it_starts_is_refused_and_does_not_call_it_ready(daemon: Daemon, manager: "Manager") -> None:
