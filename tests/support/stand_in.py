@@ -39,6 +39,13 @@ from rapidd.ipc import (
 from rapidd.paths import RuntimeDir
 
 
+def _next(behaviours: list[str], starts: Path) -> str:
+    """The behaviour of this start; counts it in a file."""
+    with starts.open("a") as file:
+        file.write("x")
+    return behaviours[min(len(starts.read_text()), len(behaviours)) - 1]
+
+
 def main() -> int:
     name, folder, behaviours, _, config_file, _, channel_fd = sys.argv[1:]
     events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -47,11 +54,7 @@ def main() -> int:
     def tell(event: str, **details: object) -> None:
         events.send(json.dumps({"child": name, "pid": os.getpid(), "event": event, **details}).encode())
 
-    starts = Path(folder) / f"{name}.starts"
-    with starts.open("a") as file:
-        file.write("x")
-    choices = behaviours.split(",")
-    behaviour = choices[min(len(starts.read_text()), len(choices)) - 1]
+    behaviour = _next(behaviours.split(","), Path(folder) / f"{name}.starts")
     config = json.loads(Path(config_file).read_bytes())
     where = {"listen": config["server"]["listen"], "device": config["engine"]["device"]}
     tell("started", **where, group=os.getpgid(0), notify="NOTIFY_SOCKET" in os.environ)

@@ -248,7 +248,7 @@ class Front:
                 self.events.emit("engine_ready", "the engine answers again")
         if self.link.state is not None and self.link.state.partition.override is not None:
             now_ns = self._clock()
-            waiting, pausing = self.serving.waiting(now_ns), self.serving.pausing(now_ns)
+            waiting, pausing = self.serving.journal.waiting(now_ns), self.serving.journal.pausing(now_ns)
             self.link.send(ipc.SloReport(*self.latency.p95_ratios(now_ns, waiting, pausing)))
 
     def _aftermath(self) -> None:

@@ -194,6 +194,16 @@ class Journal:
         for stream in self.streams.values():
             yield from stream.live
 
+    def waiting(self, now_ns: int) -> Iterator[tuple[float, int]]:
+        """Seconds so far, and prompt tokens, of interactive requests that have no first token."""
+        for stream in self.streams.values():
+            if stream.first_ns is None and not stream.resumed and stream.template.slo_class == "interactive":
+                yield (now_ns - stream.arrival_ns) / 1e9, stream.prompt_tokens
+
+    def pausing(self, now_ns: int) -> Iterator[float]:
+        """Seconds since its last token, of each choice that has one and goes on."""
+        return ((now_ns - choice.last_ns) / 1e9 for choice in self.live() if choice.last_ns is not None)
+
     def submit(self, choice: Choice) -> ipc.Submit:
         """The message that gives ``choice`` to an engine, under a number that no engine has seen."""
         if choice.submitted:

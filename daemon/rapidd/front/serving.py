@@ -4,7 +4,7 @@ Everything a client gets to see of an engine step goes out as one `wire.Deltas` 
 operator verbs, no snapshots and no sockets.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, get_args
 
 from rapidctl import wire
@@ -263,16 +263,6 @@ class Serving:
         self._quarantine.suspect(self.journal.streams.values())
         for choice in self.journal.live():
             self.journal.set_phase(choice, "waiting")
-
-    def waiting(self, now_ns: int) -> Iterator[tuple[float, int]]:
-        """Seconds so far, and prompt tokens, of interactive requests that have no first token."""
-        for stream in self.journal.streams.values():
-            if stream.first_ns is None and not stream.resumed and stream.template.slo_class == "interactive":
-                yield (now_ns - stream.arrival_ns) / 1e9, stream.prompt_tokens
-
-    def pausing(self, now_ns: int) -> Iterator[float]:
-        """Seconds since its last token, of each choice that has one and goes on."""
-        return ((now_ns - choice.last_ns) / 1e9 for choice in self.journal.live() if choice.last_ns is not None)
 
     # --- endings -----------------------------------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ def test_an_ipv6_address_is_listened_on(remote: tuple[Rig, TcpConfig], address: 
     """It was a valid setting that the daemon then refused with "No such device"; clients never got through to one."""
     rig, config = remote
     rig.ready()
-    RemotePeer(rig, config, authorized(config, "alice")).hello()
+    assert RemotePeer(rig, config, authorized(config, "alice")).hello().front_boot_id == rig.front.boot_id
 
 
 def test_snapshots_and_events_go_to_remote_subscribers_too(remote: tuple[Rig, TcpConfig]) -> None:
