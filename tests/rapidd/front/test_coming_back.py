@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from msgspec import Struct
 from msgspec.structs import replace
 
 from rapidctl import wire
@@ -48,6 +49,14 @@ def engine_of(rig: Rig) -> ScriptedEngine:
     engine = ScriptedEngine(rig)
     engine.hello()
     return engine
+
+
+def restart(rig: Rig, **sections: Struct) -> None:
+    """A front with other settings, and an engine that it greets."""
+    rig.server.close()
+    rig.config = replace(rig.config, **sections)
+    rig.start()
+    engine_of(rig)
 
 
 def test_streams_that_ran_are_let_in_by_the_next_front_however_many_they_are(rig: Rig) -> None:
@@ -99,10 +108,7 @@ def test_a_client_that_says_what_it_has_gets_the_rest_also_under_its_old_name(ri
 
 def test_who_says_that_he_was_let_in_before_passes_the_queue_of_a_new_front_only(rig: Rig) -> None:
     """Whoever sent `resume_ids` was refused by no full queue and no drain, for ever."""
-    rig.server.close()
-    rig.config = replace(rig.config, server=ServerConfig(max_waiting_requests=1))
-    rig.start()
-    engine_of(rig)
+    restart(rig, server=ServerConfig(max_waiting_requests=1))
     peer = Peer(rig)
     peer.hello()
     for number in range(3):
@@ -172,10 +178,7 @@ def test_last_words_of_a_lost_stream_do_not_end_the_one_that_was_opened_in_its_p
 
 def test_a_client_that_was_refused_is_greeted_when_it_asks_again(rig: Rig) -> None:
     """It stayed mute for ever: `rapidd http`, started while too many others were there, answered nobody any more."""
-    rig.server.close()
-    rig.config = replace(rig.config, access=AccessConfig(max_clients=1))
-    rig.start()
-    engine_of(rig)
+    restart(rig, access=AccessConfig(max_clients=1))
     other = Peer(rig)
     other.hello()
     client = Client(rig.runtime.endpoint)
