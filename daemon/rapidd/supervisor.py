@@ -336,7 +336,8 @@ class Supervisor:
             served = f" ({detail})" if detail else ""
             self._say(f"{what} on {self._directory.endpoint}{served} in {now_s - since_s:.1f} s")
             self._was_ready = True
-            notify("READY=1")
+            if self._is_up:
+                notify("READY=1")
 
     def _settle(self, device: Literal["cpu", "cuda", "hip"]) -> None:
         """What "auto" has found stays: a later engine that does not find its GPU is no slower one, but none."""

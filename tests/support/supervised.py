@@ -1,5 +1,6 @@
 """A supervisor as a process, over stand-ins for its children (`stand_in`), and a service manager that hears of it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -90,4 +91,13 @@ class Manager:
         heard: list[list[str]] = []
         while not heard or heard[-1][0] != state:
             heard.append(self.socket.recv(4096).decode().splitlines())
+        return heard
+
+    def heard(self) -> list[list[str]]:
+        """Every datagram that is there."""
+        heard: list[list[str]] = []
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard.append(self.socket.recv(4096).decode().splitlines())
         return heard

@@ -31,9 +31,9 @@ def test_the_children_get_the_resolved_configuration_and_a_group_of_their_own(da
     assert daemon.end()[0] == 0
 
 
-def test_progress_is_said_once_and_readiness_with_the_engines_words(daemon: Daemon) -> None:
-    daemon.start()
-    daemon.until_ready()
+def test_progress_is_said_once_and_readiness_with_the_engines_words(daemon: Daemon, manager: Manager) -> None:
+    daemon.start(NOTIFY_SOCKET=manager.path)
+    manager.until("READY=1")
     daemon.signal(signal.SIGTERM)
     status, said = daemon.end()
     assert status == 0
@@ -203,18 +203,23 @@ def test_children_that_do_not_end_in_time_are_killed(daemon: Daemon) -> None:
     assert all(map(wait_for_end, children))
 
 
-def test_an_engine_that_dies_while_the_front_drains_is_replaced(daemon: Daemon) -> None:
-    """Its requests are still to be finished: a drain loses nothing."""
-    daemon.start("stubborn", "serve", "1000")
+def test_an_engine_that_dies_while_the_front_drains_is_replaced(daemon: Daemon, manager: Manager) -> None:
+    """Its requests are still to be finished: a drain loses nothing. That it is ready again does not tell systemd,
+    which was told that the daemon stops, that it is up: READY=1 came after STOPPING=1.
+    """
+    daemon.start("stubborn", "serve", "1000", NOTIFY_SOCKET=manager.path)
     daemon.until_ready()
+    manager.until("READY=1")
     engine = daemon.pid("engine")
     daemon.signal(signal.SIGTERM)
     daemon.until("front", "told to stop")
     os.kill(engine, signal.SIGKILL)
     back = daemon.until("front", "note", lambda got: got["note"]["engine_pid"] not in (None, engine))
     assert back["note"]["engine_restarts"] == 1
+    daemon.until_ready()
     os.kill(daemon.pid("front"), signal.SIGKILL)
     assert daemon.end()[0] == 0
+    assert ["READY=1"] not in manager.heard()
 
 
 @pytest.mark.parametrize("engine", ["serve", "busy"])
@@ -250,17 +255,16 @@ def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_goes_on(daemon
 
 
 def test_systemd_hears_of_loading_readiness_and_stopping(daemon: Daemon, manager: Manager) -> None:
+    """The engine may be ready before the front is: a stop between the two comes before READY=1, and may."""
     daemon.start(NOTIFY_SOCKET=manager.path)
     daemon.until_ready()
     assert not daemon.started["front"]["notify"]
+    heard = manager.all_until("READY=1")
     daemon.signal(signal.SIGTERM)
-    heard: list[str] = []
-    while not heard or not heard[-1].startswith("STOPPING=1"):
-        heard.append(manager.socket.recv(4096).decode())
+    assert manager.until("STOPPING=1")[1].startswith("EXTEND_TIMEOUT_USEC=")
     assert daemon.end()[0] == 0
-    order = ["STATUS=loading weights 60 %", "EXTEND_TIMEOUT_USEC=120000000", "READY=1"]
+    order = [["STATUS=loading weights 60 %"], ["EXTEND_TIMEOUT_USEC=120000000"], ["READY=1"]]
     assert [state for state in heard if state in order] == order
-    assert heard[-1].splitlines()[1].startswith("EXTEND_TIMEOUT_USEC=")
 
 
 def test_a_terminal_that_goes_away_stops_the_daemon(tmp_path_factory: pytest.TempPathFactory) -> None:
