@@ -20,19 +20,17 @@ class Watch:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._number = 0
         self._silent = 0
         """Probes in a row without an answer."""
         self._stuck = 0
         """Beats since the last sign of progress."""
-        self._last = Pulse(0)
+        self._last = Pulse()
 
     def beat(self, now_s: float) -> Probe:
         """The next probe to send; ``now_s`` is on the monotonic clock."""
-        self._number += 1
         self._silent += 1
         self._stuck += 1
-        return Probe(self._number, int(now_s * 1e9))
+        return Probe(int(now_s * 1e9))
 
     def heard(self, pulse: Pulse) -> None:
         """The loop turned."""

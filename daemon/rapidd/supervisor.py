@@ -116,9 +116,8 @@ class Supervisor:
         self._exit_status = 0
         self._was_ready = False
         self._has_terminal = _has_terminal()
-        self._reloading: Reload | None = None
+        self._reloading: Config | None = None
         """Given to the engine, which has not answered yet."""
-        self._num_reloads = 0
         self._draining = False
         """An operator stopped admission."""
         self._beat_at_s = 0.0
@@ -184,8 +183,8 @@ class Supervisor:
                         self._on_report(child, message, now_s)
                     case Pulse():
                         self._on_pulse(child, message)
-                    case Reloaded():
-                        self._on_reloaded(child, message)
+                    case Reloaded(problem):
+                        self._on_reloaded(problem)
                     case DeviceFault():
                         self._on_device_fault(message)
                     case AskReload():
@@ -274,23 +273,21 @@ class Supervisor:
         if not keys:
             self._end_reload([])
             return
-        self._num_reloads += 1
-        self._reloading = Reload(self._num_reloads, config)
-        self._engine.tell(self._reloading)
+        self._reloading = config
+        self._engine.tell(Reload(config))
 
-    def _on_reloaded(self, child: Child, answer: Reloaded) -> None:
+    def _on_reloaded(self, problem: str) -> None:
         """The engine took the configuration over, or found out why nobody can."""
-        asked = self._reloading
-        if child is not self._engine or asked is None or answer.number != asked.number:
+        config, self._reloading = self._reloading, None
+        if config is None:
             return
-        self._reloading = None
-        if answer.problem:
-            self._end_reload([answer.problem])
+        if problem:
+            self._end_reload([problem])
             return
-        keys = reload.changed(self._config, asked.config)
-        self._take(asked.config)
+        keys = reload.changed(self._config, config)
+        self._take(config)
         self._write_config()
-        self._front.tell(asked)
+        self._front.tell(Reload(config))
         self._end_reload([], f"reloaded: {', '.join(keys)}")
 
     def _end_reload(self, problems: Sequence[str], done: str = "reloaded: nothing has changed") -> None:

@@ -96,12 +96,12 @@ def main() -> int:
         if channel.fileno() in readable:
             for line in channel.lines():
                 match decode_supervisor(line):
-                    case Probe(number):
-                        channel.send(Pulse(number, requests=3 if behaviour == "stuck" else 0, finished=0))
-                    case Reload(number, new):
+                    case Probe():
+                        channel.send(Pulse(requests=3 if behaviour == "stuck" else 0, finished=0))
+                    case Reload(new):
                         tell("reload", snapshot_hz=new.server.snapshot_hz)
-                        if behaviour != "mute":
-                            channel.send(Reloaded(number, "engine.policy: not here" if behaviour == "picky" else ""))
+                        if name == "engine" and behaviour != "mute":
+                            channel.send(Reloaded("engine.policy: not here" if behaviour == "picky" else ""))
                     case NoEngine(reason):
                         tell("no engine", reason=reason)
                     case ReloadDone(text, refused):

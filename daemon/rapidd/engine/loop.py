@@ -156,11 +156,11 @@ class Engine:
 
     def _supervised(self, line: ipc.SupervisorLine) -> None:
         match line:
-            case ipc.Probe(number):
+            case ipc.Probe():
                 live = len(list(self._scheduler.requests))
-                self._channel.send(ipc.Pulse(number, live, self._num_finished, self._patience_s))
-            case ipc.Reload(number, config):
-                self._channel.send(ipc.Reloaded(number, self._reload(config)))
+                self._channel.send(ipc.Pulse(live, self._num_finished, self._patience_s))
+            case ipc.Reload(config):
+                self._channel.send(ipc.Reloaded(self._reload(config)))
             case ipc.SupervisorNote():
                 pass  # the front's
 

@@ -225,13 +225,12 @@ class Server:
     def _read_channel(self, channel: ipc.Channel) -> None:
         for line in channel.lines():
             match ipc.decode_supervisor(line):
-                case ipc.Probe(number, asked_mono_ns):
+                case ipc.Probe(asked_mono_ns):
                     self.front.probed(asked_mono_ns)
-                    channel.send(ipc.Pulse(number, self.front.num_left))
-                case ipc.Reload(number, config):
+                    channel.send(ipc.Pulse(self.front.num_left))
+                case ipc.Reload(config):
                     log.start(config.log, "front")
                     self.front.reload(config)
-                    channel.send(ipc.Reloaded(number))
                 case ipc.ReloadDone(text, refused):
                     self.front.reload_done(text, refused)
                 case ipc.NoEngine(reason):

@@ -50,7 +50,6 @@ class Probe(Struct, tag_field="kind", tag="probe"):
     ``asked_mono_ns``: when it was asked, on the system's monotonic clock.
     """
 
-    number: int
     asked_mono_ns: int
 
 
@@ -61,23 +60,20 @@ class Pulse(Struct, tag_field="kind", tag="pulse"):
     ``patience_s``: how long a batch may take on this device, from what the warm-up took.
     """
 
-    number: int
     requests: int = 0
     finished: int | None = None
     patience_s: float = 0.0
 
 
 class Reload(Struct, tag_field="kind", tag="reload"):
-    """A new configuration, which differs from the one in force in hot settings only. Answered by `Reloaded`."""
+    """A new configuration, which differs from the one in force in hot settings only. The engine answers by `Reloaded`."""
 
-    number: int
     config: Config
 
 
 class Reloaded(Struct, tag_field="kind", tag="reloaded"):
-    """Outcome of `Reload`; ``problem``: why nothing was changed, empty when it was."""
+    """The engine's outcome of `Reload`; ``problem``: why nothing was changed, empty when it was."""
 
-    number: int
     problem: str = ""
 
 

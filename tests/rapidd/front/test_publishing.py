@@ -329,7 +329,7 @@ def test_how_long_the_loop_let_the_supervisor_wait_is_published_once_there_is_on
     peer, _ = rig.ready()
     assert snapshot_of(peer).loop_lag_s is None
     rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 1, 0, engine_causes={"hang": 1}))
-    rig.supervisor.send(ipc.Probe(1, rig.clock() - 40_000_000))
+    rig.supervisor.send(ipc.Probe(rig.clock() - 40_000_000))
     rig.until(lambda: rig.front.publisher.loop_lag.counts().n == 1)
     snapshot = snapshot_of(peer)
     assert snapshot.loop_lag_s is not None
