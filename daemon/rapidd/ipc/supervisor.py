@@ -66,7 +66,7 @@ class Pulse(Struct, tag_field="kind", tag="pulse"):
 
 
 class Reload(Struct, tag_field="kind", tag="reload"):
-    """A new configuration, which differs from the one in force in hot settings only. The engine answers by `Reloaded`."""
+    """A new configuration that differs from the one in force in hot settings only. The engine answers by `Reloaded`."""
 
     config: Config
 
