@@ -207,7 +207,7 @@ def _need_packages() -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from rapidd.supervisor import serve
+    from rapidd.supervisor.core import serve
 
     def load() -> Config:
         config = _load(arguments).config

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from rapidd import child, ladder, settings, supervisor
+from rapidd import settings
 from rapidd.config import Config
-from rapidd.supervisor import serve
+from rapidd.supervisor import child, core, ladder
 
 QUICK_BEAT_S = 0.02
 
@@ -21,10 +21,10 @@ QUICK_BEAT_S = 0.02
 def main() -> int:
     folder, front, engine, *grace = sys.argv[1:]
     if grace:
-        vars(supervisor).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]))
+        vars(core).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]))
     hang_s, load_s = 0.0, float(os.environ.get("LOAD_TIMEOUT_S", "600"))
     if "HANG_BEATS" in os.environ:
-        vars(supervisor).update(BEAT_S=QUICK_BEAT_S)
+        vars(core).update(BEAT_S=QUICK_BEAT_S)
         vars(child).update(ABORT_S=float(os.environ.get("ABORT_S", "60")))
         vars(ladder).update(BEAT_S=QUICK_BEAT_S)
         hang_s = int(os.environ["HANG_BEATS"]) * QUICK_BEAT_S
@@ -39,7 +39,7 @@ def main() -> int:
     first = load()
     first = replace(first, server=replace(first.server, listen=f"ipc://{folder}/run/request.sock"))
     commands = {"front": [*program, "front", folder, front], "engine": [*program, "engine", folder, engine]}
-    return serve(first, commands, load)  # type: ignore[arg-type]
+    return core.serve(first, commands, load)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,19 +1,14 @@
 """The supervisor over real processes: starts, deaths, restarts and ends. Its children are stand-ins that tell."""
 
 import os
-import pty
 import signal
-import socket
-import sys
 import time
 
 import pytest
 
-from rapidd.child import Child
 from rapidd.errors import EndpointInUse
-from rapidd.ipc import Channel, ChildReport
 from rapidd.paths import RuntimeDir
-from support.process import ROOT, environment, python_module, run, wait_for_end
+from support.process import python_module, run, wait_for_end
 from support.supervised import Daemon, Manager
 
 
@@ -29,16 +24,6 @@ def test_the_children_get_the_resolved_configuration_and_a_group_of_their_own(da
     assert (private / "config.json").stat().st_mode & 0o777 == 0o600
     daemon.signal(signal.SIGINT)
     assert daemon.end()[0] == 0
-
-
-def test_progress_is_said_once_and_readiness_with_the_engines_words(daemon: Daemon, manager: Manager) -> None:
-    daemon.start(NOTIFY_SOCKET=manager.path)
-    manager.until("READY=1")
-    daemon.signal(signal.SIGTERM)
-    status, said = daemon.end()
-    assert status == 0
-    assert said.count("rapidd: loading weights 60 %\n") == 1
-    assert f"rapidd: ready on {daemon.endpoint} (engine detail) in " in said
 
 
 def test_a_dead_engine_is_replaced_and_the_front_told(daemon: Daemon) -> None:
@@ -166,32 +151,6 @@ def test_garbage_from_a_child_is_skipped(daemon: Daemon) -> None:
     assert daemon.end()[0] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_ends_the_front_first_then_the_engine(daemon: Daemon, number: int) -> None:
-    """The front drains through a living engine."""
-    daemon.start()
-    daemon.until_ready()
-    front = os.pidfd_open(daemon.pid("front"))
-    daemon.signal(number)
-    daemon.until("front", "told to stop")
-    daemon.until("engine", "told to stop")
-    assert wait_for_end(front)
-    status, said = daemon.end()
-    assert status == 0
-    assert "draining" in said
-
-
-def test_a_second_signal_stops_at_once(daemon: Daemon) -> None:
-    daemon.start("stubborn", "stubborn", "1000")
-    daemon.until_ready()
-    children = [os.pidfd_open(daemon.pid(child)) for child in ("front", "engine")]
-    daemon.signal(signal.SIGTERM)
-    daemon.until("front", "told to stop")
-    daemon.signal(signal.SIGTERM)
-    assert daemon.end()[0] == 0
-    assert all(map(wait_for_end, children))
-
-
 def test_children_that_do_not_end_in_time_are_killed(daemon: Daemon) -> None:
     daemon.start("stubborn", "stubborn", "0.1")
     daemon.until_ready()
@@ -252,51 +211,3 @@ def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_goes_on(daemon
     assert RuntimeDir(daemon.endpoint).owner() == daemon.process.pid
     os.kill(daemon.pid("engine"), signal.SIGKILL)
     daemon.until_ready()
-
-
-def test_systemd_hears_of_loading_readiness_and_stopping(daemon: Daemon, manager: Manager) -> None:
-    """The engine may be ready before the front is: a stop between the two comes before READY=1, and may."""
-    daemon.start(NOTIFY_SOCKET=manager.path)
-    daemon.until_ready()
-    assert not daemon.started["front"]["notify"]
-    heard = manager.all_until("READY=1")
-    daemon.signal(signal.SIGTERM)
-    assert manager.until("STOPPING=1")[1].startswith("EXTEND_TIMEOUT_USEC=")
-    assert daemon.end()[0] == 0
-    order = [["STATUS=loading weights 60 %"], ["EXTEND_TIMEOUT_USEC=120000000"], ["READY=1"]]
-    assert [state for state in heard if state in order] == order
-
-
-def test_a_terminal_that_goes_away_stops_the_daemon(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Its end is the same signal as a reload."""
-    daemon = Daemon(tmp_path_factory.mktemp("d"))
-    pid, terminal = pty.fork()
-    if pid == 0:
-        program = [sys.executable, "-P", str(ROOT / "tests/support/supervise.py"), str(daemon.folder), "serve", "serve"]
-        os.execve(sys.executable, program, environment())
-    try:
-        daemon.until_ready()
-    finally:
-        os.close(terminal)
-    daemon.until("front", "told to stop")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    daemon.close()
-
-
-def test_delays_grow_with_failures_in_a_row_and_a_healthy_minute_forgives_them() -> None:
-    child = Child("engine", [], (0.5, 1.0, 2.0))
-    ours, theirs = socket.socketpair()
-    child.channel = Channel(ours)
-
-    def ready(now_s: float) -> None:
-        Channel(theirs).send(ChildReport("ready"))
-        assert child.hear(now_s) == [ChildReport("ready")]
-
-    assert [child.failed(now_s) for now_s in (0.0, 1.0, 2.0, 3.0)] == [0.5, 1.0, 2.0, 2.0]
-    ready(10.0)
-    assert child.failed(69.0) == 2.0
-    ready(100.0)
-    assert child.failed(160.0) == 0.5
-    assert child.retry_at_s == 160.5
-    child.channel.close()
-    theirs.close()

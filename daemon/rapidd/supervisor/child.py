@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from rapidctl.wire import RestartCause
 from rapidd.ipc import Channel, ChildLine, ChildReport, SupervisorLine, decode_child
-from rapidd.ladder import ABORT_S, Watch
+from rapidd.supervisor.ladder import ABORT_S, Watch
 
 ChildName = Literal["front", "engine"]
 

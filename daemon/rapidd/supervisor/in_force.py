@@ -10,13 +10,14 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from rapidd import log, reload
-from rapidd.child import Child
+from rapidd import log
 from rapidd.config import Config
 from rapidd.errors import ConfigError, RuntimeDirError
 from rapidd.ipc import Reload, ReloadDone
 from rapidd.paths import RuntimeDir
-from rapidd.voice import Voice
+from rapidd.supervisor import reload
+from rapidd.supervisor.child import Child
+from rapidd.supervisor.voice import Voice
 
 Load = Callable[[], Config]
 """Reads the configuration again, from where it came from. Raises `ConfigError`."""

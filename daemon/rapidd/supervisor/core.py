@@ -19,10 +19,8 @@ import msgspec
 
 from rapidctl import wire
 from rapidd import log, stacks
-from rapidd.child import Child, ChildName, describe_exit
 from rapidd.config import Config
 from rapidd.errors import EXIT_CONFIG, EXIT_DEVICE, EXIT_FAILED
-from rapidd.in_force import InForce, Load
 from rapidd.ipc import (
     AdmissionStopped,
     AskReload,
@@ -33,10 +31,12 @@ from rapidd.ipc import (
     Reloaded,
     SupervisorNote,
 )
-from rapidd.ladder import BEAT_S
 from rapidd.paths import RuntimeDir
-from rapidd.signals import Signals
-from rapidd.voice import Voice
+from rapidd.supervisor.child import Child, ChildName, describe_exit
+from rapidd.supervisor.in_force import InForce, Load
+from rapidd.supervisor.ladder import BEAT_S
+from rapidd.supervisor.signals import Signals
+from rapidd.supervisor.voice import Voice
 
 FRONT_DELAYS_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ENGINE_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from rapidd.ipc import Pulse
-from rapidd.ladder import BEAT_S, Watch
+from rapidd.supervisor.ladder import BEAT_S, Watch
 
 LIMIT = 10
 
