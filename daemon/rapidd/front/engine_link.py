@@ -47,7 +47,8 @@ class EngineLink:
         self.override: wire.OverrideInfo | None = None
         """The override in force at ``override_mono_ns``, for the next engine."""
         self.override_mono_ns = 0
-        self.mode: str = ""
+        self.mode: wire.Mode | None = None
+        """Of its last batch that produced tokens."""
 
     @property
     def connected(self) -> bool:

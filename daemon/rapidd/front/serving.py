@@ -5,7 +5,6 @@ operator verbs, no snapshots and no sockets.
 """
 
 from collections.abc import Iterable
-from typing import Final, get_args
 
 from rapidctl import wire
 from rapidd import ipc, log
@@ -23,8 +22,6 @@ from rapidd.front.quarantine import Quarantine
 from rapidd.front.totals import Totals
 from rapidd.telemetry.histogram import Histogram
 from rapidd.telemetry.latency import LatencyRecorder, judge
-
-_MODES: Final = frozenset(get_args(wire.Mode))
 
 
 class Serving:
@@ -286,7 +283,6 @@ class Serving:
         self.totals.outputs.update(str(choice.finish_reason) for choice in stream.choices)
         timing = _timing(stream, gaps, now_ns)
         self._latency.phases(timing.queued_s, timing.prefill_s)
-        mode = self._link.mode
         self._end(
             stream,
             wire.Finished(
@@ -296,7 +292,7 @@ class Serving:
                 cached_tokens=stream.cached_tokens or 0,
                 output_tokens=stream.output_tokens,
                 timing=timing,
-                mode=mode if mode in _MODES else None,  # type: ignore[arg-type]
+                mode=self._link.mode,
                 preemptions=stream.preemptions,
                 resubmissions=stream.resubmissions,
                 slo_met=slo_met,

@@ -16,6 +16,7 @@ from rapidctl.wire import (
     KneeRow,
     KvStats,
     LaneStats,
+    Mode,
     ModelInfo,
     OverrideInfo,
     PartitionInfo,
@@ -254,7 +255,7 @@ class Step(_Message):
     """
 
     at_mono_ns: int
-    mode: str
+    mode: Mode
     tokens: list[Token]
     state: EngineState | None = None
 
