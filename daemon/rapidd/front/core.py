@@ -19,6 +19,7 @@ from rapidd.front.calls import Calls
 from rapidd.front.clients import Client, Clients, Clock, Transport
 from rapidd.front.control import Control, refusal
 from rapidd.front.engine_link import EngineLink
+from rapidd.front.engine_side import EngineSide
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
 from rapidd.front.serving import Serving
@@ -29,7 +30,6 @@ CHORES_NS: Final = 1_000_000_000
 """Period of late answers, SLO reports and the engine's ping."""
 EARLY_NS: Final = 150_000_000
 """How much sooner they may be done where the front is awake anyway: waking up costs more than they do."""
-_DECIDING: Final = frozenset({"decision", "override", "release", "guard", "ttl", "policy"})
 
 
 class Front:
@@ -54,12 +54,9 @@ class Front:
         self.stopped = False
         """The drain that a stop began is over: close the sockets and exit."""
         self._config = config
-        self._text = text
         self._clock = clock
         self._report = report
         self._stop_ns: int | None = None
-        self._engine_was_connected = False
-        self._engine_was_lost = False
         self._next_chores_ns = clock()
         self._next_look_ns = clock()
         self._next_ns: int | None = None
@@ -69,14 +66,7 @@ class Front:
         self.events = EventLog(transport, self.boot_id, wall)
         self.clients = Clients(transport, clock)
         self.link = EngineLink(transport, clock, self.boot_id)
-        self.serving = Serving(
-            self.clients,
-            self.link,
-            self.events,
-            self.latency,
-            clock,
-            policy=config.policy,
-        )
+        self.serving = Serving(self.clients, self.link, self.events, self.latency, clock, policy=config.policy)
         self.control = Control(self.clients, self.link, clock, wall)
         self.watch = DeviceWatch(clock)
         self.publisher = self._make_publisher(endpoint, transport, wall)
@@ -96,6 +86,19 @@ class Front:
             control=self.control,
             events=self.events,
             finished_per_s=self.latency.finished_per_s,
+            publisher=self.publisher,
+        )
+        self._engine = EngineSide(
+            config=config,
+            has_chat_template=bool(text.template),
+            clock=clock,
+            link=self.link,
+            calls=self.calls,
+            serving=self.serving,
+            control=self.control,
+            events=self.events,
+            latency=self.latency,
+            watch=self.watch,
             publisher=self.publisher,
         )
         self.events.emit("front_ready", "the front is ready")
@@ -137,8 +140,7 @@ class Front:
         self.calls.configure(config.server, config.access)
         self.publisher.configure(config.server.snapshot_hz)
         self.serving.policy = config.policy
-        if self.link.hello is not None:
-            self._know_engine(self.link.hello)
+        self._engine.configure(config)
         self._next_ns = None
 
     def reload_done(self, text: str, refused: bool) -> None:
@@ -235,21 +237,10 @@ class Front:
         self.latency.sort_in()
         self._next_look_ns = self.clients.next_look_ns()  # later than it was, mostly: they were seen since
         self.clients.settle()
-        self.control.expire()
         self.watch.tell(self.events.emit)
         for remedy, text in self.watch.take_remedies():
             self._report(ipc.DeviceFault(remedy, text))
-        is_lost = self.link.connected and self.link.life == "engine_lost"
-        if is_lost != self._engine_was_lost:
-            self._engine_was_lost = is_lost
-            if is_lost:
-                self.events.emit("engine_lost", "the engine does not answer", "error")
-            elif self.link.connected:
-                self.events.emit("engine_ready", "the engine answers again")
-        if self.link.state is not None and self.link.state.partition.override is not None:
-            now_ns = self._clock()
-            waiting, pausing = self.serving.journal.waiting(now_ns), self.serving.journal.pausing(now_ns)
-            self.link.send(ipc.SloReport(*self.latency.p95_ratios(now_ns, waiting, pausing)))
+        self._engine.chores()
 
     def _aftermath(self) -> None:
         """See to what sends found out: clients that are gone, an engine that is gone."""
@@ -261,10 +252,7 @@ class Front:
                 self._drop_slow(client)
             else:
                 self._lose(client, "is gone")
-        connected = self.link.connected
-        if self._engine_was_connected and not connected:
-            self._engine_lost()
-        self._engine_was_connected = connected
+        self._engine.look()
 
     def _lose(self, client: Client, how: str) -> None:
         dropped = self.serving.abandon(client, "client_lost")
@@ -281,13 +269,6 @@ class Front:
                 "read faster, or open a connection for each stream",
             )
             self.clients.owe(client.identity, refusal(error, stream_id=stream.id))
-
-    def _engine_lost(self) -> None:
-        waiting = len(self.serving.journal.streams)
-        self.events.emit("engine_lost", f"the engine is gone; {waiting} requests wait for the next one", "error")
-        self.serving.engine_lost()
-        self.control.engine_lost()
-        self.publisher.engine_lost()
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -324,84 +305,6 @@ class Front:
 
     def engine_frame(self, identity: bytes, frame: bytes) -> None:
         """One frame on the private socket."""
-        try:
-            message = ipc.decode_engine(frame)
-        except (ValueError, RecursionError) as error:
+        if self._engine.take(identity, frame):
             self._next_ns = None
-            self.serving.totals.unreadable["engine", "malformed"] += 1
-            self.events.emit("warning", f"an unreadable message on the engine's socket: {error}", "error")
-            return
-        if isinstance(message, ipc.Step):
-            if self.link.is_from_engine(identity):
-                self.link.heard()
-                self.serving.step(message)
-                if message.state is not None:
-                    self._engine_state(message.state)
-        else:
-            self._next_ns = None
-            if isinstance(message, ipc.EngineHello):
-                self._engine_hello(identity, message)
-            elif self.link.is_from_engine(identity):
-                self.link.heard()
-                self._engine_message(message)
         self._aftermath()
-
-    def _engine_hello(self, identity: bytes, hello: ipc.EngineHello) -> None:
-        if hello.build != ipc.BUILD:
-            self.events.emit(
-                "warning", f"refused an engine of build {hello.build!r}; this front is {ipc.BUILD!r}", "error"
-            )
-            return
-        hello.model.has_chat_template = bool(self._text.template)  # the engine does not read the text side
-        is_first = self.link.hello is None
-        if self.link.connected and self.link.boot_id != hello.boot_id:
-            self.link.drop()
-            self._aftermath()
-        change = self.link.greet(identity, hello)
-        self._know_engine(hello)
-        if change != "known":
-            self.watch.follow(hello.device)
-            self.events.emit("engine_ready", f"{hello.model.name} on {hello.device.name}")
-            self.serving.resubmit(after_death=change == "new" and not is_first)
-
-    def _know_engine(self, hello: ipc.EngineHello) -> None:
-        """What depends on the engine and on settings alike."""
-        self.calls.serve(Capacity.of(hello, self._config.server.max_output_tokens))
-        self.latency.slo = resolve_slo(self._config.slo, hello.device.kind)
-
-    def _engine_message(self, message: ipc.EngineMessage) -> None:
-        match message:
-            case ipc.EngineState():
-                self._engine_state(message)
-            case ipc.Dropped():
-                self.serving.dropped(message)
-            case ipc.Notice():
-                self._notice(message)
-            case ipc.ControlDone():
-                self.control.done(message)
-            case ipc.Predicted() | ipc.ProfileAnswer():
-                self.control.answered(message)
-
-    def _engine_state(self, state: ipc.EngineState) -> None:
-        self.link.state = state
-        self.link.saw_epoch(state.partition.epoch)
-        self.link.policy = state.partition.policy
-        self.link.override = state.partition.override
-        self.link.override_mono_ns = state.at_mono_ns
-        self.serving.engine_state(state)
-        self.publisher.engine_state()
-
-    def _notice(self, notice: ipc.Notice) -> None:
-        self.link.saw_epoch(notice.epoch)
-        choice = self.serving.journal.choices.get(notice.rid) if notice.rid is not None else None
-        self.events.emit(
-            notice.kind,
-            notice.text,
-            notice.level,
-            epoch=notice.epoch,
-            decision=notice.decision,
-            request_id=choice.stream.id if choice else None,
-            placement=notice.placement,
-        )
-        if notice.kind in _DECIDING:
-            self.events.decide(notice.decision, notice.epoch, notice.source, notice.text)

@@ -114,6 +114,14 @@ class EngineLink:
         """A message of the engine's main loop: it turns."""
         self._unanswered_ns = None
 
+    def take_state(self, state: ipc.EngineState) -> None:
+        """Keep what the engine says of itself, and what the next one has to go on from."""
+        self.state = state
+        self.saw_epoch(state.partition.epoch)
+        self.policy = state.partition.policy
+        self.override = state.partition.override
+        self.override_mono_ns = state.at_mono_ns
+
     def saw_epoch(self, epoch: int) -> None:
         """Remember the newest epoch, from which the next engine goes on counting."""
         self.epoch = max(self.epoch, epoch)

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from rapidctl import __version__, wire
+from rapidd import ipc
 from rapidd.front.clients import Clients, Clock, Transport
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
@@ -26,7 +27,7 @@ MAX_ROWS: Final = 64
 
 
 class Publisher:
-    """Knows all parts and changes none. ``state`` and ``detail`` come from the front at the time of asking."""
+    """Knows all parts and changes none. ``life``: the daemon's state, and one line about it for people."""
 
     def __init__(
         self,
@@ -108,13 +109,11 @@ class Publisher:
         self._transport.publish(wire.SNAPSHOT_TOPIC + wire.encode(self.snapshot()))
         self._seq += 1
 
-    def engine_state(self) -> None:
+    def engine_state(self, state: ipc.EngineState) -> None:
         """The engine just said how it is."""
-        state = self._link.state
-        if state is not None:
-            self._kv_trend.add(state.at_mono_ns, state.kv.blocks_used)
-            if (batches := sum(lane.batches_total for lane in state.lanes)) != self._num_batches:
-                self._num_batches, self._last_batch_ns = batches, state.at_mono_ns
+        self._kv_trend.add(state.at_mono_ns, state.kv.blocks_used)
+        if (batches := sum(lane.batches_total for lane in state.lanes)) != self._num_batches:
+            self._num_batches, self._last_batch_ns = batches, state.at_mono_ns
 
     def engine_lost(self) -> None:
         """Its cache is gone."""
