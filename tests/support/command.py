@@ -1,6 +1,8 @@
 """`rapidctl` as a script sees it: words in, exit code and streams out."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -39,3 +41,9 @@ class Rapidctl:
         code = cli.main(words)
         captured = self._capsys.readouterr()
         return Ran(code, captured.out, captured.err)
+
+
+def spawn(*words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run one in a process of its own."""
+    command = [sys.executable, "-m", "rapidctl.cli", *words]
+    return subprocess.run(command, text=True, timeout=60, check=False, **{"capture_output": True, **how})
