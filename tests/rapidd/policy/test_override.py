@@ -4,41 +4,13 @@ import pytest
 from msgspec.structs import replace
 
 from rapidctl.wire import PlanRequest
-from rapidd.ipc import ControlDone, FrontHello, Predict, SetPlan, SetPolicy, SloReport, Undo
+from rapidd.ipc import Predict, SetPlan, SetPolicy, SloReport
 from rapidd.partition.table import PartitionTable
 from rapidd.policy.options import Predictor
 from rapidd.policy.override import BOUNDS, GUARD_NS, Control
-from rapidd.policy.plan import Plan, State
+from rapidd.policy.plan import Plan
+from support.control import SECOND, TABLE, mode, release, split, state
 from support.h100 import BUSY, SPLITS, TOTAL, cost_model
-
-TABLE = PartitionTable(units_total=4, unit_name="core", splits=(1, 2, 3))
-SECOND = 1_000_000_000
-
-
-def state() -> State:
-    return State(
-        units_total=4,
-        splits=(1, 2, 3),
-        num_decoding=0,
-        prefill_tokens=0,
-        running=None,
-        running_age_s=0,
-    )
-
-
-def split(control: Control, now_s: int = 0, units: int = 2, **options: object) -> ControlDone:
-    fields = {"ttl_s": 60.0, "guard": True, "reason": "test", "by": "ana", "if_epoch": None} | options
-    plan = PlanRequest(mode="split", decode_units=units)
-    return control.set_plan(SetPlan(1, plan, **fields), now_s * SECOND)  # type: ignore[arg-type]
-
-
-def release(control: Control, if_epoch: int | None = None) -> ControlDone:
-    return control.set_plan(SetPlan(2, None, None, False, "", "ana", if_epoch), 0)
-
-
-def mode(control: Control, now_s: int = 0) -> str:
-    control.tick(now_s * SECOND)
-    return control.decide(state(), now_s * SECOND).describe()
 
 
 def test_an_override_stands_above_the_policy_until_it_expires() -> None:
@@ -155,82 +127,6 @@ def test_without_a_guard_a_breach_is_the_operators_business(report: SloReport) -
     assert control.override is not None
 
 
-def test_the_policy_can_change_at_run_time_and_survives_the_engine() -> None:
-    control = Control("auto", TABLE)
-    assert control.set_policy(SetPolicy(1, "split:3", "ana", None)).epoch == 1
-    assert mode(control) == "split 3/1"
-    assert control.set_policy(SetPolicy(1, "split:9", "ana", None)).code == "invalid_request"
-    successor = Control("auto", TABLE)
-    successor.restore(FrontHello("front", control.epoch, control.policy))
-    assert (mode(successor), successor.policy, successor.epoch) == ("split 3/1", "split:3", 1)
-    successor.restore(FrontHello("front", 7, None))
-    assert (mode(successor), successor.policy, successor.epoch) == ("split 3/1", "split:3", 7)
-
-
-def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None:
-    """It used to vanish with the engine: no event, the same epoch, and nobody told the operator."""
-    control = Control("auto", TABLE)
-    split(control, ttl_s=60.0)
-    told = control.override_info(20 * SECOND)
-    successor = Control("auto", TABLE)
-    successor.restore(FrontHello("front", control.epoch, control.policy, told, 20 * SECOND))
-    assert (mode(successor, 59), successor.epoch) == ("split 2/2", 1)
-    assert mode(successor, 60) == "hybrid"
-
-
-def test_an_override_without_an_end_survives_the_engine_without_one() -> None:
-    control = Control("auto", TABLE)
-    split(control, ttl_s=None, reason="")
-    successor = Control("auto", TABLE)
-    successor.restore(FrontHello("front", control.epoch, None, control.override_info(0), 0))
-    assert mode(successor, 10**6) == "split 2/2"
-    assert successor.notices[-1].text == "split 2/2: override by ana"
-    assert successor.override_info(0) == control.override_info(0)
-
-
-def test_what_the_new_engines_device_cannot_do_is_not_restored_and_said() -> None:
-    """It raised in the engine's loop, and would have in every engine after it."""
-    control = Control("auto", TABLE)
-    split(control, units=3, ttl_s=None)
-    smaller = PartitionTable(units_total=2, unit_name="core", splits=(1,))
-    for known in (FrontHello("front", 1, "split:3"), FrontHello("front", 1, "auto", control.override_info(0), 0)):
-        successor = Control("auto", smaller)
-        successor.restore(known)
-        assert (mode(successor), successor.policy, successor.epoch) == ("hybrid", "auto", 2)
-        assert successor.notices[0].kind == "warning"
-
-
-def test_an_engine_that_lives_on_is_not_changed_by_a_new_front() -> None:
-    control = Control("auto", TABLE)
-    split(control)
-    control.restore(FrontHello("front", 0, None))
-    control.restore(FrontHello("front", 1, "shared"))
-    assert (mode(control), control.policy) == ("split 2/2", "auto")
-
-
-def test_a_new_front_is_told_the_decision_in_force_once() -> None:
-    control = Control("auto", TABLE)
-    mode(control)
-    control.tell_again()
-    assert (mode(control), len(control.notices)) == ("hybrid", 1), "the first decision is still to be told"
-    control.notices.clear()
-    control.tell_again()
-    assert (mode(control), mode(control)) == ("hybrid", "hybrid")
-    assert [(notice.kind, notice.decision) for notice in control.notices] == [("decision", 1)]
-    assert control.notices[0].text.startswith("hybrid goes on: ")
-
-
-def test_plans_of_before_a_restoration_are_not_told() -> None:
-    """They have the first engine's epochs, which an operator's change may have had."""
-    successor = Control("auto", TABLE)
-    mode(successor)
-    successor.restore(FrontHello("front", 7, "split:3"))
-    successor.tell_again()
-    mode(successor)
-    assert [(notice.kind, notice.epoch, notice.decision) for notice in successor.notices] == [("decision", 7, 2)]
-    assert "split 3/1 (was hybrid)" in successor.notices[0].text
-
-
 def test_predictions_need_a_profile_and_say_what_is_illegal() -> None:
     control = Control("auto", TABLE)
     legal = control.predict(Predict(1, PlanRequest(mode="split", decode_units=1)), state())
@@ -279,96 +175,6 @@ def test_predictions_are_of_the_chunks_that_memory_leaves(plan: PlanRequest) -> 
     )
     assert (bounded.prefill_tokens_per_s or 1e9) < 0.7 * (whole.prefill_tokens_per_s or 0.0)
     assert (bounded.ttft_p95_s or 0.0) > (whole.ttft_p95_s or 1e9)
-
-
-def undo(control: Control, now_s: int = 0, if_epoch: int | None = None) -> ControlDone:
-    return control.undo(Undo(9, "bo", if_epoch), now_s * SECOND)
-
-
-def test_undo_brings_back_what_the_last_change_replaced_and_undone_again_it_is_redone() -> None:
-    control = Control("auto", TABLE)
-    assert undo(control).code == "not_found"
-    split(control, units=1)
-    split(control, units=3)
-    assert "instead of ana's split 1/3" in control.notices[-1].text
-    assert undo(control).epoch == 3
-    assert mode(control) == "split 1/3"
-    undo(control)
-    assert mode(control) == "split 3/1"
-    release(control)
-    undo(control)
-    assert mode(control) == "split 3/1"
-    control.set_policy(SetPolicy(3, "shared", "ana", None))
-    undo(control)
-    assert (control.policy, mode(control)) == ("auto", "split 3/1")
-
-
-def test_undo_says_what_it_brought_back_and_an_override_without_an_end_has_none_again() -> None:
-    control = Control("hybrid:32", TABLE)
-    control.set_policy(SetPolicy(3, "shared", "ana", None))
-    undo(control)
-    assert control.notices[-1].text == "bo: back to policy hybrid:32"
-    assert mode(control) == "hybrid:32"
-    split(control, ttl_s=None)
-    release(control)
-    undo(control)
-    assert control.notices[-1].text == "bo: back to policy hybrid:32 and ana's split 2/2"
-    assert mode(control, 10**6) == "split 2/2"
-
-
-def test_the_guard_of_an_override_that_comes_back_starts_anew() -> None:
-    """What it had seen before it was replaced counted, and its first breach after that ended it."""
-    control = Control("auto", TABLE)
-    split(control, units=1)
-    control.observe(SloReport(1.6, None), SECOND)
-    release(control)
-    undo(control, 20)
-    control.observe(SloReport(1.6, None), 21 * SECOND)
-    assert control.override is not None
-    control.observe(SloReport(1.6, None), 21 * SECOND + GUARD_NS)
-    assert control.override is None
-
-
-def test_undo_does_not_bring_back_an_override_whose_time_is_over_nor_act_on_a_stale_epoch() -> None:
-    control = Control("auto", TABLE)
-    split(control, ttl_s=10.0)
-    release(control)
-    assert undo(control, 5, if_epoch=1).code == "epoch_conflict"
-    assert undo(control, 10).code is None
-    assert control.override is None
-
-
-def test_undoing_a_change_of_policy_does_not_bring_back_what_the_guard_released_since() -> None:
-    """The split that had broken the objectives stood again, for the ten seconds that its guard needs."""
-    control = Control("auto", TABLE)
-    split(control, units=1, ttl_s=None)
-    control.set_policy(SetPolicy(3, "shared", "bo", None))
-    for second in (1, 12):
-        control.observe(SloReport(1.6, None), second * SECOND)
-    assert control.override is None
-    assert undo(control, 13).code is None
-    assert (control.policy, control.override) == ("auto", None)
-
-
-def test_what_an_override_replaced_comes_back_when_its_guard_released_it() -> None:
-    control = Control("auto", TABLE)
-    split(control, units=1, ttl_s=None)
-    split(control, units=3, ttl_s=None)
-    for second in (1, 12):
-        control.observe(SloReport(1.6, None), second * SECOND)
-    assert control.override is None
-    undo(control, 13)
-    assert mode(control, 13) == "split 1/3"
-
-
-def test_the_guard_of_an_override_of_before_the_engine_began_releases_it_too() -> None:
-    control = Control("auto", TABLE)
-    split(control, ttl_s=None)
-    successor = Control("auto", TABLE)
-    successor.restore(FrontHello("front", control.epoch, None, control.override_info(0), 0))
-    for second in (1, 12):
-        successor.observe(SloReport(1.6, None), second * SECOND)
-    assert (successor.override, successor.epoch) == (None, 2)
 
 
 def test_the_place_counts_from_when_mode_units_or_pause_changed_and_the_units_from_their_own_change() -> None:
