@@ -55,11 +55,6 @@ class Remote:
         except zmq.ZMQError as error:
             raise ConfigError([f"tcp.listen: {config.listen}: {error}"]) from error
 
-    @property
-    def sockets(self) -> list["zmq.Socket[bytes]"]:
-        """All of them, to be polled and closed."""
-        return [self.handler, self.requests, self.metrics]
-
     def _secure(self, socket: "zmq.Socket[bytes]") -> None:
         keys.allow_ipv6(socket, self._listen)
         socket.curve_server = True

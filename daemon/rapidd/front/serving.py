@@ -4,8 +4,6 @@ Everything a client gets to see of an engine step goes out as one `wire.Deltas` 
 operator verbs, no snapshots and no sockets.
 """
 
-from collections.abc import Iterable
-
 from rapidctl import wire
 from rapidd import ipc, log
 from rapidd.config import PolicyConfig
@@ -159,8 +157,7 @@ class Serving:
                 if stream.done:
                     done.append(stream)
         self._link.mode = step.mode
-        if stale:
-            self.abort(stale)
+        self._abort(stale)
         for identity, deltas in items.items():
             self.totals.streamed_tokens += len(deltas)
             self._clients.reply(identity, wire.Deltas(items=deltas))
@@ -249,7 +246,7 @@ class Serving:
                 )
                 continue
             if not after_death:
-                self.abort([choice.rid for choice in stream.live if choice.submitted])
+                self._abort([choice.rid for choice in stream.live if choice.submitted])
             for choice in stream.live:
                 self._submit(choice)
         if repeated:
@@ -311,14 +308,14 @@ class Serving:
             if text:
                 index = len(choice.output_ids)
                 rest.append(wire.Delta(id=stream.id, choice=choice.index, index=index, token_ids=b"", text=text))
-        self.abort(running)
+        self._abort(running)
         if rest:
             self._clients.reply(stream.client, wire.Deltas(items=rest))
         self._finish(stream)
 
     def fail(self, stream: Stream, error: RequestError) -> None:
         """End a stream with an error."""
-        self.abort(self.journal.remove(stream))
+        self._abort(self.journal.remove(stream))
         self.totals.failed[error.code] += 1
         self._end(
             stream,
@@ -339,12 +336,10 @@ class Serving:
 
     def abandon(self, client: Client, why: str) -> list[Stream]:
         """Drop the streams of a client that cannot be told; returns them. ``why``: see `Totals.failed`."""
-        streams = [
-            self.journal.streams[stream_id] for stream_id in client.stream_ids if stream_id in self.journal.streams
-        ]
-        streams = [stream for stream in streams if stream.client == client.identity]
+        known = [self.journal.streams.get(stream_id) for stream_id in client.stream_ids]
+        streams = [stream for stream in known if stream is not None and stream.client == client.identity]
         for stream in streams:
-            self.abort(self.journal.remove(stream))
+            self._abort(self.journal.remove(stream))
             self.totals.failed[why] += 1
         client.stream_ids.clear()
         return streams
@@ -362,11 +357,10 @@ class Serving:
                 ),
             )
 
-    def abort(self, rids: Iterable[int]) -> None:
+    def _abort(self, rids: list[int]) -> None:
         """Tell the engine to drop choices."""
-        listed = list(rids)
-        if listed:
-            self._link.send(ipc.Abort(listed))
+        if rids:
+            self._link.send(ipc.Abort(rids))
 
     def _end(self, stream: Stream, message: wire.Finished | wire.Failed) -> None:
         client = self._clients.get(stream.client)
