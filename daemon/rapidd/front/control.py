@@ -21,10 +21,10 @@ from rapidd.policy.policies import fixed
 
 ANSWER_NS: Final = 5_000_000_000
 """The engine answers between two batches; a caller does not wait longer than this."""
-
-
 MAX_ASKED: Final = 16
 """Calls of one connection that the engine has to answer."""
+
+Question = ipc.SetPlan | ipc.SetPolicy | ipc.Undo | ipc.Predict | ipc.AskProfile | ipc.ProbePlacement
 
 
 class _Pending(Struct):
@@ -33,9 +33,7 @@ class _Pending(Struct):
     client: bytes
     call: int
     asked_ns: int
-    changes_plan: bool = False
-    probes: bool = False
-    policy: str | None = None
+    question: Question
 
 
 class Control:
@@ -56,8 +54,7 @@ class Control:
             self._tell_partition(client.identity, request.call)
             return
         self.check_control(client)
-        pending = _Pending(client.identity, request.call, self._clock(), probes=True)
-        self._ask(pending, ipc.ProbePlacement(self._next_token))
+        self._ask(client, request.call, ipc.ProbePlacement(self._next_token))
 
     def _tell_partition(self, client: bytes, call: int) -> None:
         if self._link.state is None:
@@ -66,22 +63,19 @@ class Control:
 
     def predict(self, client: Client, request: wire.PredictPartition) -> None:
         """Ask the engine for a dry run. Raises `RequestError`."""
-        pending = _Pending(client.identity, request.call, self._clock())
-        self._ask(pending, ipc.Predict(self._next_token, request.plan))
+        self._ask(client, request.call, ipc.Predict(self._next_token, request.plan))
 
     def profile(self, client: Client, request: wire.GetProfile) -> None:
         """Ask the engine for its profile. Raises `RequestError`."""
-        pending = _Pending(client.identity, request.call, self._clock())
-        self._ask(pending, ipc.AskProfile(self._next_token, request.itl_s, request.kv_per_row))
+        self._ask(client, request.call, ipc.AskProfile(self._next_token, request.itl_s, request.kv_per_row))
 
     def set_plan(self, client: Client, request: wire.SetPartition) -> None:
         """Pin a plan. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
         self._check_legal(request.plan)
         self._check_epoch(request.if_epoch)
-        now_ns = self._clock()
-        spacing_left_ns = self._changed_ns + CHANGE_SPACING_NS - now_ns
-        if spacing_left_ns > 0 or any(pending.changes_plan for pending in self._pending.values()):
+        spacing_left_ns = self._changed_ns + CHANGE_SPACING_NS - self._clock()
+        if spacing_left_ns > 0 or any(_pins(pending.question) for pending in self._pending.values()):
             raise RequestError(
                 "too_soon",
                 f"the partition takes one change every {CHANGE_SPACING_NS / 1e9:.0f} s",
@@ -97,7 +91,7 @@ class Control:
             request.by or client.label,
             request.if_epoch,
         )
-        self._ask(_Pending(client.identity, request.call, now_ns, changes_plan=True), message)
+        self._ask(client, request.call, message)
 
     def _check_epoch(self, expected: int | None) -> None:
         """What is stale already needs no waiting for the next change. The engine has the last word."""
@@ -113,19 +107,19 @@ class Control:
         self._check_rights(client, request.deadline_unix_s)
         by = request.by or client.label
         message = ipc.SetPlan(self._next_token, None, None, False, request.reason, by, request.if_epoch)
-        self._ask(_Pending(client.identity, request.call, self._clock()), message)
+        self._ask(client, request.call, message)
 
     def undo(self, client: Client, request: wire.UndoPartition) -> None:
         """Bring back what the last operator's change replaced. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
         message = ipc.Undo(self._next_token, request.by or client.label, request.if_epoch)
-        self._ask(_Pending(client.identity, request.call, self._clock()), message)
+        self._ask(client, request.call, message)
 
     def set_policy(self, client: Client, request: wire.SetPolicy) -> None:
         """Change the policy. Raises `RequestError`."""
         self._check_rights(client, request.deadline_unix_s)
         message = ipc.SetPolicy(self._next_token, request.policy, request.by or client.label, request.if_epoch)
-        self._ask(_Pending(client.identity, request.call, self._clock(), policy=request.policy), message)
+        self._ask(client, request.call, message)
 
     def done(self, message: ipc.ControlDone) -> None:
         """The engine accepted or refused a change."""
@@ -137,13 +131,13 @@ class Control:
             error = RequestError(message.code, message.text, message.hint)
             self._clients.reply(pending.client, refusal(error, call=pending.call))
             return
-        if pending.probes:
+        if isinstance(pending.question, ipc.ProbePlacement):
             self._tell_partition(pending.client, pending.call)  # the engine's state came before this
             return
-        if pending.changes_plan:
+        if _pins(pending.question):
             self._changed_ns = self._clock()
-        if pending.policy is not None:
-            self._link.policy = pending.policy
+        if isinstance(pending.question, ipc.SetPolicy):
+            self._link.policy = pending.question.policy
         reply = wire.ControlReply(call=pending.call, epoch=message.epoch, text=message.text)
         self._clients.reply(pending.client, reply)
 
@@ -191,21 +185,17 @@ class Control:
         except ValueError as error:
             raise RequestError("invalid_request", str(error), LEGAL_HINT) from error
 
-    def _ask(
-        self,
-        pending: _Pending,
-        message: ipc.SetPlan | ipc.SetPolicy | ipc.Predict | ipc.AskProfile | ipc.Undo | ipc.ProbePlacement,
-    ) -> None:
-        if sum(asked.client == pending.client for asked in self._pending.values()) >= MAX_ASKED:
+    def _ask(self, client: Client, call: int, question: Question) -> None:
+        if sum(pending.client == client.identity for pending in self._pending.values()) >= MAX_ASKED:
             raise RequestError(
                 "quota_exceeded",
                 f"{MAX_ASKED} calls of this connection wait for the engine already",
                 "wait for their answers",
                 retry_after_s=1.0,
             )
-        if not self._link.send(message):
+        if not self._link.send(question):
             raise self._no_engine()
-        self._pending[self._next_token] = pending
+        self._pending[self._next_token] = _Pending(client.identity, call, self._clock(), question)
         self._next_token += 1
 
     def _no_engine(self) -> RequestError:
@@ -220,6 +210,11 @@ class Control:
             pending = self._pending.pop(token)
             error = RequestError("engine_lost", message, "look at the epoch to see whether it took effect")
             self._clients.reply(pending.client, refusal(error, call=pending.call))
+
+
+def _pins(question: Question) -> bool:
+    """Whether it begins an override, which takes some time between two; to release one does not."""
+    return isinstance(question, ipc.SetPlan) and question.plan is not None
 
 
 def _remedy(peer: Peer | None) -> str:
