@@ -41,7 +41,7 @@ class Peer(Struct, frozen=True):
 
 def is_same_user(peer: Peer | None, other: Peer | None) -> bool:
     """Whether two peers may know of each other whatever they know."""
-    return peer == other or (peer is not None and other is not None and peer.user == other.user)
+    return (peer and peer.user) == (other and other.user)
 
 
 def peer_of(address: str | None) -> Peer | None:
@@ -128,13 +128,13 @@ def check_client(config: AccessConfig, num_clients: int) -> None:
 
 def check_request(config: AccessConfig, usage: Usage, num_choices: int, max_waiting: int) -> None:
     """Raise ``quota_exceeded`` when one more request, of ``num_choices`` choices, is more than its sender may have."""
-    share = config.max_queue_share * max_waiting
+    share = config.max_queue_share * max_waiting if config.max_queue_share < 1 else None
     for used, bound, what, key in (
         (usage.client_requests + 1, config.max_requests_per_client, "live requests", "max-requests-per-client"),
         (usage.user_requests + 1, config.max_requests_per_user, "live requests of this user", "max-requests-per-user"),
         (usage.user_waiting + num_choices, share, "waiting requests of this user", "max-queue-share"),
     ):
-        if bound is not None and used > bound and (key != "max-queue-share" or config.max_queue_share < 1):
+        if bound is not None and used > bound:
             raise RequestError(
                 "quota_exceeded",
                 f"{used} {what} would be more than {bound:g}",

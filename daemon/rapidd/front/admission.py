@@ -100,13 +100,17 @@ def check_queue(
     tokens = journal.waiting_tokens + sum(request.n * num_chars(request) for request in encoding) // CHARS_A_TOKEN
     if waiting + num_choices <= max_requests and tokens < max_tokens:
         return
-    wait_s = waiting / finished_per_s if finished_per_s else MAX_RETRY_S
     raise RequestError(
         "queue_full",
         f"{waiting} requests with {tokens} prompt tokens are waiting; the bounds are {max_requests} and {max_tokens}",
         "try again later, or raise server.max-waiting-requests and server.max-waiting-tokens",
-        retry_after_s=min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S),
+        retry_after_s=retry_after_s(waiting / finished_per_s if finished_per_s else MAX_RETRY_S),
     )
+
+
+def retry_after_s(wait_s: float) -> float:
+    """What a client is told that should come again in ``wait_s``, by prediction."""
+    return min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S)
 
 
 def num_chars(request: wire.Generate) -> int:

@@ -16,8 +16,8 @@ from rapidd.errors import RequestError
 from rapidd.front import access, admission
 from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
-from rapidd.front.clients import Client, Clients, Clock
-from rapidd.front.control import Control, refusal
+from rapidd.front.clients import Client, Clients, Clock, refusal
+from rapidd.front.control import Control
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
 from rapidd.front.publish import Publisher
@@ -207,7 +207,7 @@ class Calls:
         if self.stopping or (self.draining and not was_let_in):
             raise RequestError("draining", "the daemon takes no new requests", "try another one", retry_after_s=5.0)
         if self.capacity is None:
-            raise RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+            raise self._link.no_engine()
         access.check_request(self._access, self._usage(client), request.n, self._config.max_waiting_requests)
         if not was_let_in:
             admission.check_queue(
@@ -235,8 +235,7 @@ class Calls:
         mine = len(client.stream_ids) + encoding
         if client.peer is None or (self._access.max_requests_per_user is None and self._access.max_queue_share == 1):
             return access.Usage(mine, mine, 0)
-        user = client.peer.user
-        theirs = {other.identity for other in self._clients if other.peer is not None and other.peer.user == user}
+        theirs = {other.identity for other in self._clients if access.is_same_user(other.peer, client.peer)}
         encoded = [encoding.request.n for encoding in self.encoding.values() if encoding.client in theirs]
         live = [choice for choice in self._serving.journal.live() if choice.stream.client in theirs]
         requests = len({choice.stream.id for choice in live})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal, Protocol
 
 from rapidctl import wire
+from rapidd.errors import RequestError
 from rapidd.front.access import Peer, is_same_user
 
 Clock = Callable[[], int]
@@ -37,6 +38,21 @@ class Transport(Protocol):
 
     def publish(self, frame: bytes) -> None:
         """One frame to every subscriber."""
+
+
+def refusal(
+    error: RequestError, *, call: int | None = None, stream_id: str | None = None, output_tokens: int = 0
+) -> wire.Failed:
+    """An error as the client gets it."""
+    return wire.Failed(
+        code=error.code,
+        message=str(error),
+        hint=error.hint,
+        call=call,
+        id=stream_id,
+        retry_after_s=error.retry_after_s,
+        output_tokens=output_tokens,
+    )
 
 
 class Client:

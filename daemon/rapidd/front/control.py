@@ -14,7 +14,7 @@ from rapidctl import wire
 from rapidd import ipc
 from rapidd.errors import RequestError
 from rapidd.front.access import Peer
-from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.clients import Client, Clients, Clock, refusal
 from rapidd.front.engine_link import EngineLink
 from rapidd.policy.override import CHANGE_SPACING_NS, LEGAL_HINT
 from rapidd.policy.policies import fixed
@@ -58,7 +58,7 @@ class Control:
 
     def _tell_partition(self, client: bytes, call: int) -> None:
         if self._link.state is None:
-            raise self._no_engine()
+            raise self._link.no_engine()
         self._clients.reply(client, msgspec.structs.replace(self._link.state.partition, call=call))
 
     def predict(self, client: Client, request: wire.PredictPartition) -> None:
@@ -194,16 +194,9 @@ class Control:
                 retry_after_s=1.0,
             )
         if not self._link.send(question):
-            raise self._no_engine()
+            raise self._link.no_engine()
         self._pending[self._next_token] = _Pending(client.identity, call, self._clock(), question)
         self._next_token += 1
-
-    def _no_engine(self) -> RequestError:
-        if self._link.life == "starting" or self._link.connected:
-            return RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
-        return RequestError(
-            "engine_lost", "there is no engine at the moment", "it is being restarted", retry_after_s=2.0
-        )
 
     def _give_up(self, tokens: list[int], message: str) -> None:
         for token in tokens:
@@ -224,15 +217,3 @@ def _remedy(peer: Peer | None) -> str:
     if peer.operator:
         return "say Hello with control = true"
     return f"on the daemon's machine: rapidctl keys authorize KEY {peer.name} --operator; then connect again"
-
-
-def refusal(error: RequestError, *, call: int | None = None, stream_id: str | None = None) -> wire.Failed:
-    """An error as the client gets it."""
-    return wire.Failed(
-        code=error.code,
-        message=str(error),
-        hint=error.hint,
-        call=call,
-        id=stream_id,
-        retry_after_s=error.retry_after_s,
-    )

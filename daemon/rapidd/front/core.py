@@ -16,8 +16,8 @@ from rapidd.errors import RequestError
 from rapidd.front.access import Peer
 from rapidd.front.admission import Capacity, TextModel
 from rapidd.front.calls import Calls
-from rapidd.front.clients import Client, Clients, Clock, Transport
-from rapidd.front.control import Control, refusal
+from rapidd.front.clients import Client, Clients, Clock, Transport, refusal
+from rapidd.front.control import Control
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.engine_side import EngineSide
 from rapidd.front.events import EventLog

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from rapidctl import wire
 from rapidd import ipc
+from rapidd.errors import RequestError
 from rapidd.front.clients import Clock, Transport
 
 PING_NS: Final = int(ipc.PING_INTERVAL_S * 1e9)
@@ -73,6 +74,14 @@ class EngineLink:
         if self.hello and self._identity is not None:
             return self.hello.pid
         return self.note.engine_pid if self.note else None
+
+    def no_engine(self) -> RequestError:
+        """Why nothing can be asked of it now."""
+        if self.life == "starting" or self.connected:
+            return RequestError("starting", "the engine is not ready yet", "try again shortly", retry_after_s=2.0)
+        return RequestError(
+            "engine_lost", "there is no engine at the moment", "it is being restarted", retry_after_s=2.0
+        )
 
     def is_from_engine(self, identity: bytes) -> bool:
         """Whether this connection is the engine that was greeted last."""

@@ -9,8 +9,8 @@ from rapidd import ipc, log
 from rapidd.config import PolicyConfig
 from rapidd.errors import RequestError
 from rapidd.front import admission
-from rapidd.front.admission import MAX_RETRY_S, MIN_RETRY_S, Capacity, TextModel
-from rapidd.front.clients import Client, Clients, Clock
+from rapidd.front.admission import Capacity, TextModel
+from rapidd.front.clients import Client, Clients, Clock, refusal
 from rapidd.front.deadlines import Deadlines, age
 from rapidd.front.engine_link import EngineLink
 from rapidd.front.events import EventLog
@@ -91,7 +91,7 @@ class Serving:
                 "queue_full",
                 f"{delay.tokens_first} prompt tokens come first: the first token would come far too late",
                 "try again later, send it as slo_class batch, or set policy.refuse-hopeless = false",
-                retry_after_s=min(max(delay.late_s, MIN_RETRY_S), MAX_RETRY_S),
+                retry_after_s=admission.retry_after_s(delay.late_s),
             )
 
     def attach(self, client: Client, request: wire.Generate, stream: Stream) -> None:
@@ -317,17 +317,7 @@ class Serving:
         """End a stream with an error."""
         self._abort(self.journal.remove(stream))
         self.totals.failed[error.code] += 1
-        self._end(
-            stream,
-            wire.Failed(
-                code=error.code,
-                message=str(error),
-                hint=error.hint,
-                id=stream.id,
-                retry_after_s=error.retry_after_s,
-                output_tokens=stream.output_tokens,
-            ),
-        )
+        self._end(stream, refusal(error, stream_id=stream.id, output_tokens=stream.output_tokens))
 
     def fail_all(self, error: RequestError) -> None:
         """End every stream with the same error."""
