@@ -297,10 +297,10 @@ class Front:
         """The supervisor asked, then, whether the loop turns; it waited for the turn before: that is the loop's lag."""
         self.publisher.loop_lag.add(max(0, self._clock() - asked_mono_ns) / 1e9)
 
-    def subscription(self, frame: bytes) -> None:
-        """A topic of the metrics socket has its first subscriber (1, topic) or lost its last one (0, topic)."""
+    def subscription(self, begins: bool, topic: bytes, where: object) -> None:
+        """A topic has its first subscriber on one of the metrics sockets, or lost its last one there."""
         self._next_ns = None
-        self.publisher.subscription(frame[:1] == b"\x01", frame[1:])
+        self.publisher.subscription(begins, topic, where)
         self.link.subscribed(self.publisher.watched)
 
     def engine_frame(self, identity: bytes, frame: bytes) -> None:

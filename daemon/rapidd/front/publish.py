@@ -68,7 +68,8 @@ class Publisher:
         self._published_ns = 0
         self._published_event = -1
         self._seq = 0
-        self._topics: set[bytes] = set()
+        self._topics: set[tuple[bytes, object]] = set()
+        """That somebody subscribes to, with where."""
 
     def configure(self, snapshot_hz: float) -> None:
         """Snapshots a second while something runs."""
@@ -79,7 +80,7 @@ class Publisher:
     @property
     def watched(self) -> bool:
         """Somebody subscribes to snapshots."""
-        return any(wire.SNAPSHOT_TOPIC.startswith(topic) for topic in self._topics)
+        return any(wire.SNAPSHOT_TOPIC.startswith(topic) for topic, _ in self._topics)
 
     @property
     def next_ns(self) -> int:
@@ -89,13 +90,13 @@ class Publisher:
         busy = bool(self._serving.journal.streams) or self._events.next_seq != self._published_event
         return self._published_ns + (self._period_ns if busy else max(self._period_ns, IDLE_NS))
 
-    def subscription(self, begins: bool, topic: bytes) -> None:
-        """Somebody subscribes, or nobody does any more. Who comes first is served at once."""
+    def subscription(self, begins: bool, topic: bytes, where: object) -> None:
+        """Somebody subscribes ``where``, or nobody does any more there. Who comes first is served at once."""
         if begins:
-            self._topics.add(topic)
+            self._topics.add((topic, where))
             self._published_ns = 0
         else:
-            self._topics.discard(topic)
+            self._topics.discard((topic, where))
 
     def tick(self) -> None:
         """Publish when it is time."""

@@ -81,7 +81,6 @@ class Server:
             self._remote = self._open_remote(config, send_hwm)
         finally:
             os.umask(umask)
-        self._subscribed: dict[zmq.Socket[bytes], set[bytes]] = {}
         self._readers = self._make_readers()
         self._waiter = Waiter(self._readers)
         self.front = Front(
@@ -186,15 +185,10 @@ class Server:
         self._waiter.used(self._engine)
 
     def _read_subscriptions(self, sock: zmq.Socket[bytes]) -> None:
-        mine = self._subscribed.setdefault(sock, set())
         for _ in self._messages(sock):
             frame = sock.recv(zmq.NOBLOCK)
-            kind, topic = frame[:1], frame[1:]
-            if kind not in (b"\0", b"\1"):
-                continue  # no subscription, but something that a subscriber says
-            (mine.add if kind == b"\1" else mine.discard)(topic)
-            if kind == b"\1" or not any(topic in topics for topics in self._subscribed.values()):
-                self.front.subscription(frame)
+            if frame[:1] in (b"\0", b"\1"):  # else something that a subscriber says
+                self.front.subscription(frame[:1] == b"\1", frame[1:], sock)
 
     def _read_requests(self) -> None:
         for _ in self._messages(self._requests):

@@ -90,10 +90,10 @@ def test_the_engine_hears_whether_anybody_wants_to_know_how_it_is(rig: Rig) -> N
         )
 
     hears(False, 1)
-    rig.front.subscription(b"\1" + wire.SNAPSHOT_TOPIC)
+    rig.front.subscription(True, wire.SNAPSHOT_TOPIC, "ipc")
     hears(True)
     hears(True, 1)
-    rig.front.subscription(b"\0" + wire.SNAPSHOT_TOPIC)
+    rig.front.subscription(False, wire.SNAPSHOT_TOPIC, "ipc")
     hears(False, 1)
     peer.send(wire.GetRequests(call=1))
     hears(True)
@@ -120,16 +120,25 @@ def test_nothing_is_published_while_nobody_subscribes_and_who_comes_is_served_at
         rig.pass_time(1)
     assert published == []
     for _ in range(2):
-        rig.front.subscription(b"\x01" + wire.SNAPSHOT_TOPIC)
+        rig.front.subscription(True, wire.SNAPSHOT_TOPIC, "ipc")
         rig.front.tick()
         assert len(published) == 1
-        rig.front.subscription(b"\x00" + wire.SNAPSHOT_TOPIC)
+        rig.front.subscription(False, wire.SNAPSHOT_TOPIC, "ipc")
         rig.pass_time(2)
         assert len(published) == 1
         published.clear()
-    rig.front.subscription(b"\x01" + wire.EVENT_TOPIC)
+    rig.front.subscription(True, wire.EVENT_TOPIC, "ipc")
     rig.pass_time(2)
     assert published == []
+
+
+def test_the_last_who_leaves_one_socket_ends_nothing_on_the_other(rig: Rig) -> None:
+    for where in ("ipc", "tcp"):
+        rig.front.subscription(True, wire.SNAPSHOT_TOPIC, where)
+    rig.front.subscription(False, wire.SNAPSHOT_TOPIC, "tcp")
+    assert rig.front.publisher.watched
+    rig.front.subscription(False, wire.SNAPSHOT_TOPIC, "ipc")
+    assert not rig.front.publisher.watched
 
 
 @pytest.mark.parametrize("said", [[b"\x02"], [b"x"], [b""], [b"x", b"\x00"], [b"x", b"\x00", b"\x00"], [b"\x00"]])
@@ -144,7 +153,7 @@ def test_nothing_that_one_subscriber_says_ends_the_snapshots_of_another(
         other.connect(rig.runtime.metrics_endpoint)
         other.send_multipart(said)
         other.send(b"\x01" + wire.EVENT_TOPIC)
-        rig.until(lambda: wire.EVENT_TOPIC in rig.front.publisher._topics)
+        rig.until(lambda: any(topic == wire.EVENT_TOPIC for topic, _ in rig.front.publisher._topics))
         subscriber.snapshots.clear()
         rig.until(lambda: len(subscriber.snapshots) > 1, subscriber, meanwhile=lambda: rig.pass_time(1))
 
