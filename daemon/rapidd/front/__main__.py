@@ -31,9 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until drained. Returns the exit status: 0 drained, 1 the supervisor is gone, 78 bad configuration."""
     parser = argparse.ArgumentParser(prog="python -m rapidd.front")
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration, JSON")
-    parser.add_argument("--channel", type=int, help="descriptor of the socketpair to the supervisor")
+    parser.add_argument("--channel", type=int, required=True, help="descriptor of the socketpair to the supervisor")
     options = parser.parse_args(arguments)
-    channel = None if options.channel is None else ipc.Channel(socket.socket(fileno=options.channel))
+    channel = ipc.Channel(socket.socket(fileno=options.channel))
     log.start(LogConfig(), "front")
     try:
         config = read_resolved(options.config)

@@ -57,7 +57,7 @@ class Server:
         config: Config,
         runtime: RuntimeDir,
         text: TextModel,
-        channel: ipc.Channel | None = None,
+        channel: ipc.Channel,
         *,
         clock: Clock = time.monotonic_ns,
         wall: Callable[[], float] = time.time,
@@ -84,17 +84,17 @@ class Server:
         self._readers = self._make_readers()
         self._waiter = Waiter(self._readers)
         self.front = Front(
-            config, runtime.endpoint, text, self, clock=clock, wall=wall, report=self._report, encode=self._encode
+            config, runtime.endpoint, text, self, clock=clock, wall=wall, report=channel.send, encode=self._encode
         )
 
     def _make_readers(self) -> dict[Source, Callable[[], None]]:
         """Who reads what, in the order in which a turn sees to them."""
-        readers: dict[Source, Callable[[], None]] = {}
-        if self._channel is not None:
-            readers[self._channel.fileno()] = partial(self._read_channel, self._channel)
-        readers[self._engine] = self._read_engine
-        readers[self._requests] = self._read_requests
-        readers[self._metrics] = partial(self._read_subscriptions, self._metrics)
+        readers: dict[Source, Callable[[], None]] = {
+            self._channel.fileno(): self._read_channel,
+            self._engine: self._read_engine,
+            self._requests: self._read_requests,
+            self._metrics: partial(self._read_subscriptions, self._metrics),
+        }
         if self._remote is not None:
             readers[self._remote.handler] = partial(self._read_handshakes, self._remote)
             readers[self._remote.requests] = partial(self._read_remote, self._remote)
@@ -150,11 +150,11 @@ class Server:
 
     def run(self) -> int:
         """Serve until drained (0) or until the supervisor is gone (1)."""
-        self.catch_signals()
-        self._report(ipc.ChildReport("ready"))
+        self._catch_signals()
+        self._channel.send(ipc.ChildReport("ready"))
         while not self.front.stopped:
             self.turn()
-            if self._channel is not None and self._channel.closed:
+            if self._channel.closed:
                 return 1
         return 0
 
@@ -216,12 +216,12 @@ class Server:
             yield
         self._waiter.used(sock)
 
-    def _read_channel(self, channel: ipc.Channel) -> None:
-        for line in channel.lines():
+    def _read_channel(self) -> None:
+        for line in self._channel.lines():
             match ipc.decode_supervisor(line):
                 case ipc.Probe(asked_mono_ns):
                     self.front.probed(asked_mono_ns)
-                    channel.send(ipc.Pulse(self.front.num_left))
+                    self._channel.send(ipc.Pulse(self.front.num_left))
                 case ipc.Reload(config):
                     log.start(config.log, "front")
                     self.front.reload(config)
@@ -234,10 +234,10 @@ class Server:
 
     # --- signals -----------------------------------------------------------------------------------------------
 
-    def catch_signals(self) -> None:
+    def _catch_signals(self) -> None:
         """SIGTERM drains, a second one ends; SIGINT of a terminal is the supervisor's business."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGINT, signal.SIG_IGN if self._channel else self._on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
@@ -312,10 +312,6 @@ class Server:
         if self._remote is not None:
             self._waiter.used(self._remote.metrics)
             self._remote.metrics.send(frame, zmq.NOBLOCK)
-
-    def _report(self, report: ipc.ChildLine) -> None:
-        if self._channel is not None:
-            self._channel.send(report)
 
     def close(self) -> None:
         """Let the last messages leave, for a bounded time, and give everything back."""
