@@ -46,7 +46,7 @@ def note(
     engine_pid: int | None, state: str = "ready", detail: str = "", *, draining: bool = False
 ) -> ipc.SupervisorNote:
     """What the supervisor says of the other processes."""
-    return ipc.SupervisorNote(1, engine_pid, state, detail, None, 0, 0, draining=draining)  # type: ignore[arg-type]
+    return ipc.SupervisorNote(1, engine_pid, state, detail, None, 0, draining=draining)  # type: ignore[arg-type]
 
 
 class Reader(Protocol):

@@ -125,7 +125,46 @@ class Publisher:
 
     def snapshot(self) -> wire.Snapshot:
         """Everything as of now."""
-        return telemetry.assemble(self._seq, self._wall(), self._clock(), self._front(), self._engine())
+        now_ns = self._clock()
+        link, totals, latency = self._link, self._serving.totals, self._latency
+        note, hello, engine = link.note, link.hello, link.state
+        state, detail = self._life()
+        return wire.Snapshot(
+            seq=self._seq,
+            boot_id=link.boot_id,
+            front_boot_id=self._front_boot_id,
+            at_unix_s=self._wall(),
+            at_mono_ns=now_ns,
+            state=state,
+            detail=detail,
+            version=__version__,
+            uptime_s=(now_ns - (note.started_mono_ns if note else self._started_ns)) / 1e9,
+            front_uptime_s=(now_ns - self._started_ns) / 1e9,
+            endpoint=self._endpoint,
+            model=hello.model if hello else None,
+            device=self._device(),
+            supervisor=wire.Process(pid=note.supervisor_pid if note else None),
+            front=_process(os.getpid(), note.front_causes if note else {}),
+            engine=_process(link.pid, note.engine_causes if note else {}),
+            clients=len(self._clients),
+            slo=latency.slo,
+            partition=engine.partition if engine else None,
+            lanes=engine.lanes if engine else [],
+            kv=telemetry.with_headroom(engine.kv, self._kv_trend) if engine else None,
+            requests=self._counts(),
+            latency=latency.windows(now_ns),
+            latency_totals=latency.totals(),
+            mode_seconds=engine.mode_seconds if engine else {},
+            scheduling_s=engine.scheduling_s if engine else None,
+            decisions=list(self._events.decisions),
+            rows=self.rows(limit=MAX_ROWS),
+            rows_total=len(self._serving.journal.choices),
+            front_cpu_s=time.process_time(),
+            streamed_tokens_total=totals.streamed_tokens,
+            loop_lag_s=self.loop_lag.counts() if note else None,
+            last_step_age_s=None if self._last_batch_ns is None else (now_ns - self._last_batch_ns) / 1e9,
+            unreadable=telemetry.by_socket(totals.unreadable),
+        )
 
     def status(self, call: int) -> wire.Status:
         """The head of `snapshot`."""
@@ -138,69 +177,14 @@ class Publisher:
         chosen = (choice for choice in live if stream_id is None or choice.stream.id == stream_id)
         return [self._row(choice, now_ns) for choice in itertools.islice(chosen, limit)]
 
-    def _front(self) -> telemetry.FrontView:
-        now_ns = self._clock()
-        note = self._link.note
-        state, detail = self._life()
-        own_s = (now_ns - self._started_ns) / 1e9
-        started_ns = note.started_mono_ns if note else None
-        daemon_s = own_s if started_ns is None else (now_ns - started_ns) / 1e9
-        return telemetry.FrontView(
-            boot_id=self._front_boot_id,
-            version=__version__,
-            endpoint=self._endpoint,
-            state=state,
-            detail=detail,
-            uptime_s=daemon_s,
-            own_uptime_s=own_s,
-            process=wire.Process(
-                pid=os.getpid(),
-                restarts=note.front_restarts if note else 0,
-                causes=dict(note.front_causes) if note else {},
-            ),
-            supervisor=wire.Process(pid=note.supervisor_pid if note else None),
-            clients=len(self._clients),
-            slo=self._latency.slo,
-            requests=self._counts(),
-            latency=self._latency.windows(now_ns),
-            latency_totals=self._latency.totals(),
-            decisions=list(self._events.decisions),
-            rows=self.rows(limit=MAX_ROWS),
-            rows_total=len(self._serving.journal.choices),
-            cpu_s=time.process_time(),
-            streamed_tokens_total=self._serving.totals.streamed_tokens,
-            loop_lag_s=self.loop_lag.counts() if note else None,
-            last_step_age_s=None if self._last_batch_ns is None else (now_ns - self._last_batch_ns) / 1e9,
-            unreadable=telemetry.by_socket(self._serving.totals.unreadable),
-        )
-
-    def _engine(self) -> telemetry.EngineView:
-        link = self._link
-        note = link.note
-        process = wire.Process(
-            pid=link.pid,
-            restarts=note.engine_restarts if note else 0,
-            causes=dict(note.engine_causes) if note else {},
-        )
-        if link.hello is None:
-            return telemetry.EngineView(process=process)
-        sensors, device = self._watch.latest(), link.hello.device
-        if link.state is None:
-            device = with_sensors(device, sensors)
-            return telemetry.EngineView(boot_id=link.boot_id, model=link.hello.model, device=device, process=process)
-        state = link.state
-        device = msgspec.structs.replace(device, memory_used_bytes=state.memory_used_bytes)
-        return telemetry.EngineView(
-            boot_id=link.boot_id,
-            model=link.hello.model,
-            device=with_sensors(device, sensors),
-            process=process,
-            partition=state.partition,
-            lanes=tuple(state.lanes),
-            kv=telemetry.with_headroom(state.kv, self._kv_trend),
-            mode_seconds=state.mode_seconds,
-            scheduling_s=state.scheduling_s,
-        )
+    def _device(self) -> wire.DeviceInfo | None:
+        """As the last engine knew it, with what this one and the sensors say now."""
+        if self._link.hello is None:
+            return None
+        device, engine = self._link.hello.device, self._link.state
+        if engine is not None:
+            device = msgspec.structs.replace(device, memory_used_bytes=engine.memory_used_bytes)
+        return with_sensors(device, self._watch.latest())
 
     def _counts(self) -> wire.RequestCounts:
         journal, totals = self._serving.journal, self._serving.totals
@@ -248,3 +232,7 @@ class Publisher:
             slo_class=stream.template.slo_class,
             preemptions=state.preemptions if state else 0,
         )
+
+
+def _process(pid: int | None, causes: dict[str, int]) -> wire.Process:
+    return wire.Process(pid=pid, restarts=sum(causes.values()), causes=causes)

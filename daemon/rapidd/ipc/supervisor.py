@@ -36,9 +36,7 @@ class SupervisorNote(Struct, tag_field="kind", tag="note"):
     engine_state: Literal["starting", "ready", "restarting"]
     detail: str
     percent: float | None
-    engine_restarts: int
-    front_restarts: int
-    started_mono_ns: int | None = None
+    started_mono_ns: int
     engine_causes: dict[str, int] = {}
     front_causes: dict[str, int] = {}
     draining: bool = False

@@ -56,11 +56,6 @@ class Child:
         self._cause: RestartCause = "start"
         """Of the latest failure."""
 
-    @property
-    def restarts(self) -> int:
-        """How often the process was started again."""
-        return self.causes.total()
-
     def count_restart(self) -> None:
         """The process that failed last is about to be started again."""
         self.causes[self._cause] += 1

@@ -294,8 +294,6 @@ class Supervisor:
             engine_state="ready" if self._engine.ready else state,
             detail=report.detail if report is not None else "",
             percent=report.percent if report is not None else None,
-            engine_restarts=self._engine.restarts,
-            front_restarts=self._front.restarts,
             started_mono_ns=int(self._started_s * 1e9),
             engine_causes=dict(self._engine.causes),
             front_causes=dict(self._front.causes),

@@ -274,7 +274,7 @@ def test_the_ring_of_events_says_what_it_lost(rig: Rig) -> None:
 def test_loading_progress_is_one_line_for_people(rig: Rig) -> None:
     peer = Peer(rig)
     peer.hello()
-    rig.front.note(ipc.SupervisorNote(7, 8, "starting", "loading weights", 63.0, 1, 2))
+    rig.front.note(ipc.SupervisorNote(7, 8, "starting", "loading weights", 63.0, 0, {"exit": 1}, {"hang": 2}))
     status = peer.ask(wire.GetStatus(call=1), wire.Status)
     assert (status.state, status.detail) == ("starting", "loading weights 63 %")
     assert (status.supervisor.pid, status.engine.pid, status.engine.restarts, status.front.restarts) == (7, 8, 1, 2)
@@ -286,7 +286,7 @@ def test_loading_progress_is_one_line_for_people(rig: Rig) -> None:
 def test_the_uptime_is_the_daemons_and_the_fronts_own_is_beside_it(rig: Rig) -> None:
     """It was the front's, so a daemon of weeks was a minute old once its front had been replaced."""
     peer, _ = rig.ready()
-    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 0, 1, started_mono_ns=rig.clock() - 3600 * 10**9))
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, rig.clock() - 3600 * 10**9, front_causes={"exit": 1}))
     rig.clock.advance(2.0)
     status = peer.ask(wire.GetStatus(call=1), wire.Status)
     assert (status.uptime_s, status.front_uptime_s) == (3602.0, 2.0)
@@ -337,7 +337,7 @@ def test_messages_that_are_none_are_counted_by_socket(rig: Rig) -> None:
 def test_how_long_the_loop_let_the_supervisor_wait_is_published_once_there_is_one(rig: Rig) -> None:
     peer, _ = rig.ready()
     assert snapshot_of(peer).loop_lag_s is None
-    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 1, 0, engine_causes={"hang": 1}))
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "", None, 0, engine_causes={"hang": 1}))
     rig.supervisor.send(ipc.Probe(rig.clock() - 40_000_000))
     rig.until(lambda: rig.front.publisher.loop_lag.counts().n == 1)
     snapshot = snapshot_of(peer)
@@ -361,6 +361,6 @@ def test_a_front_that_has_not_met_a_ready_engine_yet_does_not_say_that_it_starts
     """A restarted front said "starting SmolLM2, 2 cores of cpu, float32" for a moment."""
     peer = Peer(rig)
     peer.hello()
-    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "SmolLM2, 2 cores of cpu", None, 0, 1))
+    rig.front.note(ipc.SupervisorNote(7, 8, "ready", "SmolLM2, 2 cores of cpu", None, 0, front_causes={"exit": 1}))
     status = peer.ask(wire.GetStatus(call=1), wire.Status)
     assert (status.state, status.detail) == ("starting", "")
