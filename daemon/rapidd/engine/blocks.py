@@ -141,6 +141,10 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
+    def num_held(self, blocks: Iterable[int]) -> int:
+        """How many of them somebody holds: to hold those takes nothing from what is available."""
+        return sum(self._refs[block] > 0 for block in blocks)
+
     def knows(self, digest: bytes) -> bool:
         """Whether a block of this content is in the prefix table."""
         return digest in self._block_of

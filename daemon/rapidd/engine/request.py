@@ -63,7 +63,6 @@ class Request:
         "flying",
         "flying_lane",
         "found",
-        "gave_up",
         "gave_way",
         "generation",
         "hashes",
@@ -112,8 +111,6 @@ class Request:
         self.due_ns = (arrival_ns if due_ns is None else due_ns) + patience
         self.gave_way = bool(output_ids)
         """Whether it let others go first once, or must not: its stream has begun."""
-        self.gave_up = False
-        """Whether it gave up its blocks itself, for want of one more, and waits since."""
         self.generation = 0
         """Bumped when work in flight becomes void (preempted, aborted, finished): its results are ignored."""
         self.slot = 0

@@ -9,7 +9,7 @@ Pure bookkeeping on the host, as the scheduler's. `check` states the invariants.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rapidd.engine.blocks import BlockPool, LaneClock
 from rapidd.engine.prompts import Prompts, urgency
@@ -210,19 +210,25 @@ class Residents:
         return self.pool.available < self.pool.blocks_for(tokens + rows * (tokens // TOKENS_A_STEP))
 
     def _start(self, request: Request) -> bool:
-        """Move a waiting request to the running ones, with a slot and what the prefix cache has of it."""
-        if self.slots.available == 0 or not self._has_blocks(request, self._blocks_to_start(request)):
+        """Move a waiting request to the running ones, with a slot and what the prefix cache has of it.
+
+        Only when there are blocks for all of it up to its next token: who began with fewer took what rows grow into, and
+        was preempted, or they were, before it ended.
+        """
+        usable, most = request.hashes[: self._num_usable(request)], self.pool.blocks_for(request.prefill_target + 1)
+        if self.slots.available == 0 or not self._has_blocks(
+            request, lambda: most - self.pool.num_held(self.pool.match(usable))
+        ):
             return False
         slot = self.slots.take(1)
         assert slot is not None
-        hits = self.pool.match(request.hashes[: self._num_usable(request)])
+        hits = self.pool.match(usable)
         self.pool.hold(hits)
         request.slot = slot[0]
         request.blocks = hits
         request.published = len(hits)
         request.scheduled = request.computed = request.cached = len(hits) * self.pool.block_tokens
         request.spared = 0
-        request.gave_up = False
         self._prompts.tokens -= request.cached
         self.prefix_queries += request.prefill_target
         self.prefix_hits += request.cached
@@ -232,15 +238,6 @@ class Residents:
         insort(self.running, request, key=_rank)
         return True
 
-    def _blocks_to_start(self, request: Request) -> int:
-        """One; but who gave its own up beside an older prompt that still runs needs all for its next token.
-
-        With fewer it would give them up again before that, and take them again before the older one had its turn.
-        """
-        if request.gave_up and any(r.is_prefill and r.rank < request.rank for r in self.running):
-            return self.pool.blocks_for(len(request.tokens) + 1)
-        return 1
-
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Give the request blocks for so many tokens, if rank and reserve allow; preempts when they do."""
         need = self.pool.blocks_for(num_tokens) - len(request.blocks)
@@ -248,31 +245,30 @@ class Residents:
             return True
         blocks = None if request.is_prefill else self.pool.take(need)  # decoding: mostly there, and nobody's reserve
         if blocks is None:
-            if not self._has_blocks(request, need):
+            if not self._has_blocks(request, lambda: need):
                 return False
             blocks = self.pool.take(need)
             assert blocks is not None
         request.blocks.extend(blocks)  # in place: a copy would touch every block's number, in as many cache lines
         return True
 
-    def _has_blocks(self, request: Request, need: int) -> bool:
-        """Whether ``need`` blocks are there for this request, after preempting whom it outranks.
+    def _has_blocks(self, request: Request, need: Callable[[], int]) -> bool:
+        """Whether ``need()`` blocks are there for this request, after preempting whom it outranks.
 
         A decode row may preempt any lower rank, itself last. A prompt preempts lower ranks of lower *priority*, and
-        when nothing decodes, any: otherwise two half-computed prompts could hold all blocks for ever.
+        when it runs and nothing decodes, any: otherwise two half-computed prompts could hold all blocks for ever.
         """
         prefill = request.is_prefill
-        reserve = self._reserved() if prefill else 0
-        while self.pool.available < need + reserve:
-            if self.pool.available + self.pool.num_fenced >= need + reserve:
+        while self.pool.available < (wanted := need() + (self._reserved() if prefill else 0)):
+            if self.pool.available + self.pool.num_fenced >= wanted:
                 return False  # released already; the batches in flight free them
             victim = self.running[-1] if self.running else None
             if victim is None or victim.rank < request.rank:
                 return False
-            if prefill and victim.priority >= request.priority and (victim is request or self.num_decoding):
+            may_take_any = not prefill or (request.slot and victim is not request and not self.num_decoding)
+            if not may_take_any and victim.priority >= request.priority:
                 return False
             self._preempt(victim)
-            victim.gave_up = victim is request
             if prefill and self._owed is None:
                 self._owed = request
             if victim is request:

@@ -37,57 +37,92 @@ def test_an_output_ends_where_the_context_does_and_is_let_in_where_a_whole_conte
     assert finishes == [None] * 5 + ["length"]
 
 
-def test_a_prompt_leaves_the_blocks_that_running_rows_need_for_two_steps() -> None:
+@pytest.mark.parametrize(("prompt_tokens", "begins"), [(27, True), (28, False)])
+def test_a_prompt_begins_when_blocks_hold_all_of_it_besides_what_running_rows_need_for_two_steps(
+    prompt_tokens: int, begins: bool
+) -> None:
+    """It began with a single block and took each one that became free. What rows would grow into was gone then: they
+    were preempted, or it was, after hundreds of tokens that had to be computed again, and once more soon after."""
     machine = Machine(10, bound=40)
-    machine.scheduler.add(make_request(1, [1] * 3, 30))
-    machine.launch(SHARED)
-    machine.complete("prefill")
-    machine.scheduler.add(make_request(2, [2] * 34, 2))
-    first, second = machine.launch(SHARED), machine.launch(SHARED)
-    assert [row.count for row in first[1].rows] == [28], "as much as the other blocks hold"
-    assert [(batch.lane, batch.rows[0].start) for batch in (first[0], second[0])] == [("decode", 3), ("decode", 4)]
+    machine.scheduler.add(make_request(1, [1] * 3, 4))
+    machine.launch(HYBRID)
+    machine.complete("decode")
+    for rid, tokens in ((2, prompt_tokens), (3, 3)):
+        machine.scheduler.add(make_request(rid, [rid] * tokens, 1))
+    assert first_rows(machine, HYBRID) == ([2] if begins else []), "3 may not pass"
+    machine.drain(HYBRID)
+    assert machine.finished == {1, 2, 3}
     assert machine.scheduler.num_preempted == 0
 
 
-def crowded(kv_blocks: int = 14, *, running: int = 0, long: int = 0) -> Machine:
-    """A row holds 4 of 13 blocks; a prompt that needs 11 is due first, one that needs a single one later."""
-    machine = Machine(kv_blocks, bound=40)
-    machine.scheduler.add(make_request(1, [1] * 15, 12, running))
+def test_blocks_that_it_shares_with_a_running_request_are_there_already() -> None:
+    machine = Machine(9, bound=40)
+    said = list(range(24))
+    machine.scheduler.add(make_request(1, said, 6))
+    while not machine.scheduler.num_decoding:
+        machine.launch(HYBRID)
+        machine.complete("decode")
+    machine.scheduler.add(make_request(2, [*said, 7], 2))
+    assert machine.scheduler.pool.available == 2
+    assert first_rows(machine, HYBRID) == [2]
+
+
+def crowded(kv_blocks: int, *, running: int = 0, long: int = 0) -> Machine:
+    """A row holds 4 blocks, the last not full; a prompt that needs 17 is due first, one of a single block later.
+
+    The long one computes beside one decode step, by which the row needs no further block, but may by the second.
+    """
+    machine = Machine(kv_blocks, bound=80, max_model_len=96)
+    machine.scheduler.add(make_request(1, [1] * 13, 12, running))
     while not machine.scheduler.num_decoding:
         machine.launch(DUE)
         machine.complete("decode")
     assert machine.scheduler.pool.available == kv_blocks - 5
-    machine.scheduler.add(make_request(2, [2] * 40, 3, long, due_ns=100))
+    machine.scheduler.add(make_request(2, [2] * 67, 3, long, due_ns=100))
     machine.scheduler.add(make_request(3, [3] * 3, 1, due_ns=200))
     return machine
 
 
-def test_a_long_prompt_leaves_blocks_to_shorter_ones_until_they_hold_all_of_it() -> None:
+def late(machine: Machine) -> Machine:
+    """The long prompt gave way once, and is late again; a prompt of one block is in line, too."""
+    machine.scheduler.give_way(101, 1000)
+    assert machine.scheduler.prompts[0].rid == 3
+    machine.scheduler.abort(3)
+    machine.scheduler.add(make_request(4, [4] * 3, 1, due_ns=2000))
+    machine.scheduler.give_way(1101, 1000)
+    return machine
+
+
+ENOUGH, TOO_FEW = 22, 21
+"""Blocks, the dummy included, that hold all of the long prompt and what the row needs for two steps; and one fewer."""
+
+
+def test_a_long_prompt_leaves_blocks_to_shorter_ones_until_they_hold_what_rows_grow_by_too() -> None:
     """It took each block that became free, for as long as its output lasted, and those who need few waited for it:
     with a looser ITL objective more long prompts got on, and fewer requests met theirs."""
-    machine = crowded()
+    machine = crowded(ENOUGH)
     assert first_rows(machine, DUE) == [3]
     machine.drain(DUE)
-    assert machine.outputs[2] == expected_output([2] * 40, 3)
-    assert first_rows(crowded(17), DUE) == [2], "they hold all of it"
+    assert machine.outputs[2] == expected_output([2] * 67, 3)
+    assert first_rows(crowded(ENOUGH + 1), DUE) == [2]
 
 
-def test_a_prompt_that_may_have_what_is_free_takes_it_though_its_blocks_are_not_all_there() -> None:
-    by_arrival, alone, above, late = crowded(), crowded(), crowded(long=1), crowded()
-    assert first_rows(by_arrival, HYBRID) == [2]
+def test_a_prompt_that_need_not_leave_them_begins_when_there_are_enough_for_itself() -> None:
+    alone = crowded(ENOUGH)
     alone.scheduler.abort(3)
     assert first_rows(alone, DUE) == [2]
-    assert first_rows(above, DUE) == [2], "it outranks the row"
-    late.scheduler.give_way(101, 1000)
-    assert late.scheduler.prompts[0].rid == 3
-    late.scheduler.abort(3)
-    late.scheduler.add(make_request(4, [4] * 3, 1, due_ns=2000))
-    late.scheduler.give_way(1101, 1000)
-    assert first_rows(late, DUE) == [2], "nobody waits for ever"
+    assert first_rows(crowded(ENOUGH), HYBRID) == [2], "by arrival"
+    assert first_rows(crowded(TOO_FEW, long=1), DUE) == [2], "it has the row's"
+    assert first_rows(late(crowded(ENOUGH)), DUE) == [2], "nobody waits for ever"
+
+
+def test_until_then_nobody_passes_it() -> None:
+    assert first_rows(crowded(TOO_FEW), HYBRID) == [], "by arrival"
+    assert first_rows(late(crowded(TOO_FEW)), DUE) == []
 
 
 def test_blocks_left_to_shorter_prompts_are_not_for_those_of_lower_priority() -> None:
-    assert first_rows(crowded(running=1, long=1), DUE) == []
+    assert first_rows(crowded(TOO_FEW, running=1, long=1), DUE) == []
 
 
 def test_higher_priority_preempts_and_the_preempted_request_resumes() -> None:
