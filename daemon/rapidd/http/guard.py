@@ -9,7 +9,7 @@ from typing import Final
 
 import httptools
 from starlette.requests import Request
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rapidd.http.errors import ApiError
@@ -110,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = _until_close(cycle, app)
         super()._start_asgi_task(cycle, app)
 
     def _start_timer(self) -> None:
@@ -127,6 +129,30 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_timer()
         else:
             self.transport.abort()
+
+
+def _until_close(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """For HTTP/1.0, which has no chunks and no interim answers: a body of unknown length ends with the connection.
+
+    uvicorn closes it behind every answer of this version, but would cut the body into chunks.
+    """
+    cycle.waiting_for_100_continue = False
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        unframed = False
+
+        async def send_unframed(message: ASGISendEvent) -> None:
+            nonlocal unframed
+            if message["type"] == "http.response.start":
+                unframed = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+                cycle.chunked_encoding = False if unframed else None
+            elif unframed and message["type"] == "http.response.body":
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return answer
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

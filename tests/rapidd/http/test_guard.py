@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from rapidd.http.guard import HEAD_TIMEOUT_S, MAX_HEAD_BYTES, BoundedProtocol
@@ -99,7 +99,7 @@ class Site:
         self.heard.append((await receive())["type"])
 
 
-def connect(site: Site) -> tuple[BoundedProtocol, Peer]:
+def connect(site: ASGIApp) -> tuple[BoundedProtocol, Peer]:
     config = uvicorn.Config(
         site, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_S
     )
@@ -296,3 +296,47 @@ def test_a_client_that_leaves_is_noticed_by_the_request_that_runs() -> None:
         return site.heard
 
     assert asyncio.run(play()) == ["http.request", "http.disconnect"]
+
+
+async def count(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """An application that streams."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    for part in (b"one", b"", b"two"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b"three"})
+
+
+def test_a_stream_for_an_older_client_ends_with_its_connection() -> None:
+    """HTTP/1.0 knows no chunks: such a client, as a proxy is by default, took their lengths for a part of the text."""
+
+    async def play(request: bytes) -> tuple[bytes, bytes, bool]:
+        protocol, peer = connect(count)
+        protocol.data_received(request)
+        await settle()
+        head, _, body = peer.sent.partition(b"\r\n\r\n")
+        return head, body, peer.gone
+
+    older = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n"
+    head, body, gone = asyncio.run(play(older))
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert (body, gone) == (b"onetwothree", True)
+    head, body, gone = asyncio.run(play(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert b"transfer-encoding: chunked" in head
+    assert (body, gone) == (b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n", False)
+
+
+def test_an_answer_of_known_length_is_one_for_older_clients_too() -> None:
+    async def play() -> tuple[bytes, bool]:
+        site = Site()
+        site.may_answer.set()
+        protocol, peer = connect(site)
+        protocol.data_received(b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nfirst")
+        await settle()
+        return peer.sent, peer.gone
+
+    sent, gone = asyncio.run(play())
+    assert sent.startswith(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n")
+    assert sent.endswith(b"\r\n\r\nfirst")
+    assert gone
