@@ -103,6 +103,7 @@ def test_a_second_daemon_on_the_endpoint_is_refused_and_the_first_unharmed(daemo
 def test_an_operator_reloads_a_setting_and_is_told_why_another_needs_a_restart(
     started: Callable[..., Daemon], folder: Callable[[], Path]
 ) -> None:
+    """The outcome is one line of the log: the front repeated what the supervisor had said."""
     config = folder() / "rapidd.toml"
 
     def write(settings: str) -> None:
@@ -117,4 +118,7 @@ def test_an_operator_reloads_a_setting_and_is_told_why_another_needs_a_restart(
     refused = rapidctl(daemon, "reload", "--wait")
     assert refused.returncode == 1
     assert "engine.kv-blocks: needs a restart; nothing was changed" in refused.stderr
+    said = daemon.said()
+    assert said.count("reloaded: server.max-waiting-requests") == 1
+    assert said.count("engine.kv-blocks: needs a restart; nothing was changed") == 1
     daemon.check_serves()

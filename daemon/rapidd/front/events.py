@@ -10,6 +10,8 @@ from rapidd.front.clients import Transport
 
 KEPT: Final = 1000
 DECISIONS_SHOWN: Final = 8
+QUIET: Final = ("decision", "applied", "config")
+"""Lines at debug: the first two come with every change of load, and the supervisor has said what became of a reload."""
 
 
 class EventLog:
@@ -36,7 +38,7 @@ class EventLog:
         )
         self.next_seq += 1
         self._events.append(event)
-        if kind in ("decision", "applied"):  # with every change of load
+        if kind in QUIET:
             log.debug(text, event=kind)
         else:
             log.event(level, text, event=kind, request_id=event.request_id, epoch=event.epoch)
