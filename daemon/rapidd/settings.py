@@ -36,6 +36,7 @@ from rapidd.config import (
     SloConfig,
     TcpConfig,
 )
+from rapidd.engine.defaults import WARMUP_CACHE_TOKENS
 from rapidd.errors import ConfigError, ProfileError
 from rapidd.paths import RuntimeDir, credential
 from rapidd.policy.policies import parse as parse_policy
@@ -252,6 +253,16 @@ def _split_leaves_units(config: Config) -> str | None:
     return f"{config.engine.policy} leaves prefill nothing of engine.compute-units = {units}"
 
 
+def _cache_holds_the_warm_up(config: Config) -> str | None:
+    blocks, tokens = config.engine.kv_blocks, config.engine.block_tokens
+    if blocks is None or tokens is None or blocks * tokens >= WARMUP_CACHE_TOKENS:
+        return None
+    return (
+        f"{blocks} blocks of engine.block-tokens = {tokens} hold fewer than the {WARMUP_CACHE_TOKENS} tokens that the "
+        f"warm-up takes: set --kv-blocks to {math.ceil(WARMUP_CACHE_TOKENS / tokens)} or more"
+    )
+
+
 def _endpoint_fits(config: Config) -> str | None:
     if config.server.listen is None:
         return None
@@ -307,6 +318,7 @@ _CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[[Config], str | None]], ...
     (("model.shape", "model.weights"), _shape_needs_random_weights),
     (("engine.policy",), _policy_parses),
     (("engine.policy", "engine.compute-units"), _split_leaves_units),
+    (("engine.kv-blocks", "engine.block-tokens"), _cache_holds_the_warm_up),
     (("server.listen",), _endpoint_fits),
     (("access.operators",), _operators_exist),
     (("faults.points",), _faults_parse),

@@ -136,11 +136,16 @@ def test_a_problem_of_one_layer_does_not_hide_those_of_another(tmp_path: Path) -
         ({"engine.policy": "fastest"}, "unknown policy 'fastest'"),
         ({"engine.policy": "split"}, "needs a number"),
         ({"engine.policy": "split:2", "engine.compute-units": 2}, "leaves prefill nothing of engine.compute-units"),
+        (
+            {"engine.kv-blocks": 3, "engine.block-tokens": 1},
+            "engine.kv-blocks: 3 blocks of engine.block-tokens = 1 hold",
+        ),
         ({"server.listen": "ipc:///" + "x" * 120}, "bytes long and Linux allows 107"),
         ({"server.listen": "ipc://relative/request.sock"}, "absolute"),
     ],
 )
 def test_contradictions_between_keys_are_problems(tmp_path: Path, options: dict[str, object], fragment: str) -> None:
+    """Such as a cache that cannot hold what the warm-up computes: an index out of bounds was all that was said."""
     (problem,) = problems_of(write(tmp_path, ""), options=options)
     assert fragment in problem
 
@@ -151,6 +156,9 @@ def test_contradictions_between_keys_are_problems(tmp_path: Path, options: dict[
         {"model.shape": "smollm2-135m", "model.weights": "random"},
         {"engine.policy": "split:1", "engine.compute-units": 2},
         {"engine.policy": "serial:all"},
+        {"engine.kv-blocks": 4, "engine.block-tokens": 1},
+        {"engine.kv-blocks": 2},
+        {"engine.block-tokens": 1},
         {"server.listen": "ipc:///run/rapidd/request.sock"},
     ],
 )

@@ -24,6 +24,7 @@ from rapidd import ipc
 from rapidd.config import Config
 from rapidd.engine.backend import Backend, Report, Sizes
 from rapidd.engine.batch import Batch
+from rapidd.engine.defaults import WARMUP_OUTPUT
 from rapidd.engine.devices import open_backend
 from rapidd.engine.identity import profile_key
 from rapidd.engine.lanes import LaneExecutor
@@ -51,7 +52,6 @@ from rapidd.policy.profile import ProfileKey
 from rapidd.telemetry.latency import resolve_slo
 
 RANDOM_SEED: Final = 0
-WARMUP_OUTPUT: Final = 3
 PATIENCE: Final = 2.0
 """Times what the warm-up's last batches took together: a single batch that takes longer hangs."""
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,6 +11,10 @@ CPU_CONTEXT: Final = 8192
 """Default bound of the context on a CPU: longer prompts would take minutes."""
 DEPTH: Final = 2
 """Batches in flight a lane: one runs while the next is queued behind it."""
+WARMUP_OUTPUT: Final = 3
+"""Tokens of the warm-up's request."""
+WARMUP_CACHE_TOKENS: Final = 1 + WARMUP_OUTPUT
+"""A KV cache that holds fewer has no room for the shortest one."""
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
