@@ -14,6 +14,7 @@ from rapidd.errors import ConfigError
 
 GIVE_WAY_S: Final = 30.0
 MAX_GIVE_WAY_S: Final = 3600.0
+DAY_S: Final = 86_400
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -56,20 +57,20 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     max_waiting_tokens: Annotated[int, Meta(ge=1)] = 4_000_000
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
     """Default and bound of max_tokens; null: what the context leaves."""
-    drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
+    drain_timeout_s: Annotated[float, Meta(ge=0, le=DAY_S)] = 30.0
     snapshot_hz: Annotated[float, Meta(ge=0.1, le=20)] = 4.0
     hang_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     """A child whose loop is silent, or that ends no batch while requests wait, for so long is replaced; 0: never."""
-    load_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    load_timeout_s: Annotated[float, Meta(gt=0, le=DAY_S)] = 600.0
     """An engine that reports no progress for so long while it loads is replaced, unless hang-timeout-s is 0."""
 
 
 class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Latency objectives; null: the device kind's default (GPU 50 ms, 0.25 s, 1 s; CPU 300 ms, 2 s, 10 s)."""
 
-    itl_s: Annotated[float, Meta(gt=0)] | None = None
-    ttft_floor_s: Annotated[float, Meta(gt=0)] | None = None
-    ttft_per_1k_s: Annotated[float, Meta(gt=0)] | None = None
+    itl_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    ttft_floor_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    ttft_per_1k_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
 
 
 class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -97,8 +98,8 @@ class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
     api_keys: Annotated[str, Meta(min_length=1)] | None = None
     """File of hashed keys; null: no keys, and then only this machine may connect."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=268_435_456)] = 16_777_216
-    drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
-    patience_s: Annotated[float, Meta(ge=0)] = 15.0
+    drain_timeout_s: Annotated[float, Meta(ge=0, le=DAY_S)] = 30.0
+    patience_s: Annotated[float, Meta(ge=0, le=DAY_S)] = 15.0
     """How long running answers wait for a daemon that went away."""
     vllm_aliases: bool = False
     """Some metrics also under ``vllm:`` names."""

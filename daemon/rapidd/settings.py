@@ -199,15 +199,12 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterat
 def _convert(setting: Setting) -> object:
     field = FIELDS[setting.key]
     try:
-        value: object = msgspec.convert(setting.value, field.type, strict=not setting.lax)
+        return msgspec.convert(setting.value, field.type, strict=not setting.lax)
     except msgspec.ValidationError as error:
         choices = typing.get_args(field.type)
         if choices and all(isinstance(choice, str) for choice in choices):
             raise ValueError(f"{error}; use one of {', '.join(choices)}") from error
         raise
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
 
 
 def _build(values: Mapping[str, object]) -> Config:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.inspect import type_info
 
 from rapidd import settings
 from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig, SloConfig, read_resolved
@@ -85,7 +86,7 @@ def test_all_problems_of_all_layers_are_reported_at_once(tmp_path: Path) -> None
         f"{path}: engine.device: Invalid enum value 'gpu'; use one of auto, cpu, cuda, hip",
         f"{path}: engine.max-chunk-s: Expected `float` > 0.0",
         f"{path}: server.listen: 'tcp://0.0.0.0:1' is no ipc endpoint",
-        f"{path}: server.drain-timeout-s: must be a finite number",
+        f"{path}: server.drain-timeout-s: Expected `float` <= 86400.0",
         f"{path}: modell: unknown section; did you mean model?",
         "RAPIDD__ENGINE__KV_BLOCKS: engine.kv-blocks: Expected `int | null`, got `str`",
         "RAPIDD__ENGINE__KV_BLOCK: unknown key; did you mean RAPIDD__ENGINE__KV_BLOCKS?",
@@ -166,6 +167,17 @@ def test_consistent_settings_load(tmp_path: Path, options: dict[str, object]) ->
     loaded = settings.load(write(tmp_path, ""), {}, typed(options))
     values = dict(settings.values_of(loaded.config))
     assert {key: values[key] for key in options} == options
+
+
+def test_every_time_and_share_has_an_upper_bound(tmp_path: Path) -> None:
+    """An objective of 1e300 s killed the engine at its first request, a drain timeout of as much the front when it was
+    told to stop: neither number has nanoseconds."""
+    fractions = [key for key, field in settings.FIELDS.items() if "FloatType" in str(type_info(field.type))]
+    assert len(fractions) > 10
+    for key in fractions:
+        for value in ("1e300", "inf", "nan"):
+            (problem,) = problems_of(write(tmp_path, ""), {settings.variable_name(key): value})
+            assert f"{key}: Expected `float` " in problem
 
 
 def test_a_bad_value_is_not_blamed_twice(tmp_path: Path) -> None:
