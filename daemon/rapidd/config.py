@@ -117,7 +117,7 @@ class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     max_requests_per_user: Annotated[int, Meta(ge=1)] | None = None
     """Live requests of all connections of one user; null: no such bound."""
     max_queue_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Of server.max-waiting-requests that one user's may be."""
+    """Of server.max-waiting-requests that one user's may be; at least one request."""
 
 
 class TcpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

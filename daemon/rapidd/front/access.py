@@ -128,7 +128,7 @@ def check_client(config: AccessConfig, num_clients: int) -> None:
 
 def check_request(config: AccessConfig, usage: Usage, num_choices: int, max_waiting: int) -> None:
     """Raise ``quota_exceeded`` when one more request, of ``num_choices`` choices, is more than its sender may have."""
-    share = config.max_queue_share * max_waiting if config.max_queue_share < 1 else None
+    share = max(1.0, config.max_queue_share * max_waiting) if config.max_queue_share < 1 else None
     for used, bound, what, key in (
         (usage.client_requests + 1, config.max_requests_per_client, "live requests", "max-requests-per-client"),
         (usage.user_requests + 1, config.max_requests_per_user, "live requests of this user", "max-requests-per-user"),

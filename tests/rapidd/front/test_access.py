@@ -29,8 +29,9 @@ from rapidctl.wire import (
 )
 from rapidd import faults, ipc, log
 from rapidd.config import AccessConfig, LogConfig
+from rapidd.errors import RequestError
 from rapidd.front import access
-from rapidd.front.access import Peer, Usage, may_control, peer_of
+from rapidd.front.access import Peer, Usage, check_request, may_control, peer_of
 from rapidd.front.admission import LONG_CHARS
 from rapidd.front.clients import FULL_NS
 from support.front import Peer as Client
@@ -322,3 +323,11 @@ def test_lines_about_a_request_are_at_debug_name_it_and_never_its_text(rig: Rig,
     assert {line["request_id"] for line in told} == {"told"}
     assert "secret" not in str(told)
     assert "answer" not in str(told)
+
+
+def test_a_share_of_less_than_one_request_is_one() -> None:
+    """A hundredth of a queue of ten let nobody's requests in, ever: one would have been more than 0.1."""
+    config = AccessConfig(max_queue_share=0.01)
+    check_request(config, Usage(0, 0, 0), 1, 10)
+    with pytest.raises(RequestError, match="2 waiting requests of this user would be more than 1"):
+        check_request(config, Usage(1, 1, 1), 1, 10)
