@@ -133,7 +133,9 @@ class Child:
             trouble = self.watch.trouble
         else:
             silent = self.watch.limit_s and now_s - self._heard_s > self.load_limit_s
-            trouble = f"no progress for {self.load_limit_s:g} s while it starts" if silent else None
+            trouble = (
+                f"no progress for {self.load_limit_s:g} s (server.load-timeout-s) while it starts" if silent else None
+            )
         if trouble is not None:
             self.kill_at_s = now_s + ABORT_S
             self.ended_by = "hang"

@@ -45,7 +45,7 @@ class Watch:
         if not self.limit_s:
             return None
         if self._silent > _beats(self.limit_s):
-            return f"its main loop did not answer for {self.limit_s:g} s"
+            return f"its main loop did not answer for {self.limit_s:g} s (server.hang-timeout-s)"
         patience_s = max(self.limit_s, self._last.patience_s)
         if self._last.requests and self._stuck > _beats(patience_s):
             return f"no batch ended for {patience_s:.0f} s while {self._last.requests} requests wait"

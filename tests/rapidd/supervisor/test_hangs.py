@@ -94,6 +94,7 @@ def test_children_that_answer_are_left_alone(daemon: Daemon, manager: "Manager")
 
 
 def test_an_engine_that_hangs_while_it_loads_is_replaced(daemon: Daemon) -> None:
+    """Whoever set a time that no engine can keep is told which it was."""
     daemon.start("serve", "loading,serve", HANG_BEATS="25", LOAD_TIMEOUT_S="3")
     daemon.until("engine", "loading")
     hung = daemon.pid("engine")
@@ -101,4 +102,6 @@ def test_an_engine_that_hangs_while_it_loads_is_replaced(daemon: Daemon) -> None
     assert back["note"]["engine_causes"]["hang"] > 0
     assert back["note"]["engine_pid"] != hung
     daemon.signal(signal.SIGTERM)
-    assert "the engine hangs: no progress for 3 s while it starts; aborting it" in daemon.end()[1]
+    assert (
+        "the engine hangs: no progress for 3 s (server.load-timeout-s) while it starts; aborting it" in daemon.end()[1]
+    )
