@@ -98,8 +98,12 @@ class Setup:
             return reached or any(run.finished for run in runs)
 
         pump(self.client, runs, over)
-        if any(run.finished for run in runs):
-            raise RuntimeError("a stream ended while it was measured")
+        _check_alive(runs)
+
+    def reach(self, runs: Sequence[Run], end_ns: int) -> None:
+        """Let streams run until each has a token of later than this. Raises RuntimeError as `window` does."""
+        pump(self.client, runs, lambda: all(run.stamps_ns[-1] > end_ns or run.finished for run in runs))
+        _check_alive(runs)
 
     def end(self, runs: Sequence[Run]) -> None:
         """Cancel streams, and wait until the engine let go of them."""
@@ -113,6 +117,11 @@ class Setup:
         arriving = [start(self.client, prompt, 1) for prompt in prompts]
         pump(self.client, [*beside, *arriving], lambda: all(run.finished for run in arriving))
         return sorted(run.stamps_ns[0] for run in arriving)
+
+
+def _check_alive(runs: Sequence[Run]) -> None:
+    if any(run.finished for run in runs):
+        raise RuntimeError("a stream ended while it was measured")
 
 
 def spent(before: Snapshot, after: Snapshot, phase: str) -> Spent:

@@ -108,10 +108,14 @@ def _steps_alone(setup: Setup, runs: Sequence[Run]) -> Point:
 
 
 def _beside(setup: Setup, arrivals: _Arrivals, runs: Sequence[Run]) -> tuple[float, float, int]:
-    """Prompt tokens a millisecond, mean gap of the streams in the same time, tokens they had."""
+    """Prompt tokens a millisecond, mean gap of the streams in the same time, tokens they had.
+
+    Prompts that all come within one step leave no whole gap in that time: then it is that step's.
+    """
     rate, begin, end = steady_rate(arrivals.complete(runs), setup.sizes.chunk)
-    setup.wait(runs, 0.1)  # stamps up to the end have come
-    return rate, statistics.mean(gaps_ms(runs, begin, end)), len(runs[0].stamps_ns)
+    setup.reach(runs, end)
+    gaps = gaps_ms(runs, begin, end) or gaps_beside_ms(runs, begin, end)
+    return rate, statistics.mean(gaps), len(runs[0].stamps_ns)
 
 
 def loaded(setup: Setup) -> Iterator[Figure]:
@@ -123,7 +127,7 @@ def loaded(setup: Setup) -> Iterator[Figure]:
         runs = setup.decoding(sizes.loaded)
         begin = time.monotonic_ns()
         stamps = setup.complete([setup.prompts(length) for _ in range(count)], runs)
-        pump(setup.client, runs, lambda runs=runs, end=stamps[-1]: all(run.stamps_ns[-1] > end for run in runs))  # type: ignore[misc]
+        setup.reach(runs, stamps[-1])
         gaps = sorted(gaps_beside_ms(runs, begin, stamps[-1]))
         setup.end(runs)
         name = f"{sizes.loaded.rows} x {sizes.loaded.prompt} + {count} x {length}, {mode}"

@@ -86,7 +86,7 @@ class Sizes:
 
 
 SMALL = Sizes(
-    max_model_len=512,
+    max_model_len=8192,
     slots=8,
     repeats=2,
     prefills=((32, None), (64, None)),

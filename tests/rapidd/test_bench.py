@@ -20,6 +20,7 @@ from bench.figures import Figure, ratios, table
 from bench.gpu import Results
 from bench.gpu_alone import decode, graphs
 from bench.gpu_setup import Setup, Spent, between, efficiency, gaps_beside_ms, gaps_ms, spent, steady_rate
+from bench.gpu_sharing import _Arrivals, _beside
 from bench.gpu_sizes import SMALL, Decode
 from bench.http_cost import count_chunks
 from bench.load import Prompts, Run, joint_rate, longest_gap, rate
@@ -135,6 +136,21 @@ def test_a_stream_that_ends_while_it_is_measured_ends_the_section() -> None:
     setup = Setup(cast(Daemon, None), client, dataclasses.replace(SMALL, window_s=0.0))
     with pytest.raises(RuntimeError, match="ended"):
         setup.window([ended])
+
+
+def test_prompts_that_come_within_one_step_have_its_gap_beside_them() -> None:
+    """On a CPU four short prompts take less time than a step: no whole gap was beside them, and the section ended with
+    the mean of nothing."""
+    stream = run(0, 100)
+    client = SimpleNamespace(poll=lambda timeout_s: stream.stamps_ns.append(200 * MS))
+    setup = Setup(cast(Daemon, None), cast(Client, client), SMALL)
+    arrivals = SimpleNamespace(complete=lambda runs: [110 * MS, 120 * MS, 130 * MS])
+    _, gap_ms, tokens = _beside(setup, cast(_Arrivals, arrivals), [stream])
+    assert (gap_ms, tokens) == (100, 3)
+    arrivals.complete = lambda runs: [110 * MS, 120 * MS, 230 * MS]
+    stream.stream.ended = samples.FINISHED
+    with pytest.raises(RuntimeError, match="ended"):
+        _beside(setup, cast(_Arrivals, arrivals), [stream])
 
 
 def test_gaps_count_only_when_both_tokens_are_within_the_time() -> None:
