@@ -127,8 +127,17 @@ def check_client(config: AccessConfig, num_clients: int) -> None:
 
 
 def check_request(config: AccessConfig, usage: Usage, num_choices: int, max_waiting: int) -> None:
-    """Raise ``quota_exceeded`` when one more request, of ``num_choices`` choices, is more than its sender may have."""
-    share = max(1.0, config.max_queue_share * max_waiting) if config.max_queue_share < 1 else None
+    """Raise ``quota_exceeded`` when one more request, of ``num_choices`` choices, is more than its sender may have.
+
+    What may never be had is ``invalid_request``: to try it again would be of no use.
+    """
+    share = max(1, int(config.max_queue_share * max_waiting)) if config.max_queue_share < 1 else None
+    if share is not None and num_choices > share:
+        raise RequestError(
+            "invalid_request",
+            f"n {num_choices} is more than the {share} requests of one user that may wait",
+            "ask for fewer, or raise access.max-queue-share",
+        )
     for used, bound, what, key in (
         (usage.client_requests + 1, config.max_requests_per_client, "live requests", "max-requests-per-client"),
         (usage.user_requests + 1, config.max_requests_per_user, "live requests of this user", "max-requests-per-user"),
@@ -137,7 +146,7 @@ def check_request(config: AccessConfig, usage: Usage, num_choices: int, max_wait
         if bound is not None and used > bound:
             raise RequestError(
                 "quota_exceeded",
-                f"{used} {what} would be more than {bound:g}",
+                f"{used} {what} would be more than {bound}",
                 f"wait for some of yours to end, or raise access.{key}",
                 retry_after_s=RETRY_S,
             )

@@ -331,3 +331,12 @@ def test_a_share_of_less_than_one_request_is_one() -> None:
     check_request(config, Usage(0, 0, 0), 1, 10)
     with pytest.raises(RequestError, match="2 waiting requests of this user would be more than 1"):
         check_request(config, Usage(1, 1, 1), 1, 10)
+
+
+def test_more_choices_than_a_users_share_are_refused_for_good() -> None:
+    """Sixteen choices where ten may wait were told to try again in a second, for ever."""
+    config = AccessConfig(max_queue_share=0.01)
+    check_request(config, Usage(0, 0, 0), 10, 1024)
+    with pytest.raises(RequestError, match="n 11 is more than the 10 requests of one user") as refused:
+        check_request(config, Usage(0, 0, 0), 11, 1024)
+    assert (refused.value.code, refused.value.retry_after_s) == ("invalid_request", None)
