@@ -15,6 +15,8 @@ from rapidd.errors import ConfigError
 GIVE_WAY_S: Final = 30.0
 MAX_GIVE_WAY_S: Final = 3600.0
 DAY_S: Final = 86_400
+SHORTEST_S: Final = 1e-6
+"""Of an objective: what took place is divided by it."""
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -68,9 +70,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
 class SloConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Latency objectives; null: the device kind's default (GPU 50 ms, 0.25 s, 1 s; CPU 300 ms, 2 s, 10 s)."""
 
-    itl_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
-    ttft_floor_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
-    ttft_per_1k_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    itl_s: Annotated[float, Meta(ge=SHORTEST_S, le=3600)] | None = None
+    ttft_floor_s: Annotated[float, Meta(ge=SHORTEST_S, le=3600)] | None = None
+    ttft_per_1k_s: Annotated[float, Meta(ge=SHORTEST_S, le=3600)] | None = None
 
 
 class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

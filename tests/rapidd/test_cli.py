@@ -65,7 +65,7 @@ def test_serve_reports_every_problem_and_exits_78(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (78, "")
     assert answer.stderr.splitlines() == [
         f"rapidd: {file}: engine.block-token: unknown key; did you mean engine.block-tokens?",
-        "rapidd: RAPIDD__SLO__ITL_S: slo.itl-s: Expected `float` > 0.0",
+        "rapidd: RAPIDD__SLO__ITL_S: slo.itl-s: Expected `float` >= 1e-06",
         "rapidd: --kv-blocks: Expected `int` >= 2",
         "rapidd: --policy: engine.policy: " + answer.stderr.splitlines()[3].partition("engine.policy: ")[2],
     ]

@@ -91,7 +91,7 @@ def test_all_problems_of_all_layers_are_reported_at_once(tmp_path: Path) -> None
         "RAPIDD__ENGINE__KV_BLOCKS: engine.kv-blocks: Expected `int | null`, got `str`",
         "RAPIDD__ENGINE__KV_BLOCK: unknown key; did you mean RAPIDD__ENGINE__KV_BLOCKS?",
         "RAPIDD__NOPE: unknown key",
-        "--option: Expected `float` > 0.0",
+        "--option: Expected `float` >= 1e-06",
     ]
     assert len(problems) == len(expected)
     for start in expected:
@@ -178,6 +178,13 @@ def test_every_time_and_share_has_an_upper_bound(tmp_path: Path) -> None:
         for value in ("1e300", "inf", "nan"):
             (problem,) = problems_of(write(tmp_path, ""), {settings.variable_name(key): value})
             assert f"{key}: Expected `float` " in problem
+
+
+@pytest.mark.parametrize("key", ["slo.itl-s", "slo.ttft-floor-s", "slo.ttft-per-1k-s"])
+def test_an_objective_is_something_that_times_are_divided_by(tmp_path: Path, key: str) -> None:
+    """One of 5e-324 s made infinity of the first token's time, which ended the front, and the next one."""
+    (problem,) = problems_of(write(tmp_path, ""), {settings.variable_name(key): "5e-324"})
+    assert f"{key}: Expected `float` >= 1e-06" in problem
 
 
 def test_a_bad_value_is_not_blamed_twice(tmp_path: Path) -> None:
