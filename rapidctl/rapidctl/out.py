@@ -196,7 +196,7 @@ def seconds(value: float | None) -> str:
         return UNKNOWN
     if value < 0.0995:
         return f"{value * 1000:.3g} ms"
-    return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{value:.3g} s"
+    return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{_digits(value)} s"
 
 
 def duration(value: float | None) -> str:
@@ -219,7 +219,12 @@ def number(value: float | None) -> str:
     """A count or rate, three digits at least."""
     if value is None:
         return UNKNOWN
-    return str(value) if isinstance(value, int) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return str(value) if isinstance(value, int) else _digits(value)
+
+
+def _digits(value: float) -> str:
+    """Three of them, or all before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def size(value: int | None) -> str:
@@ -229,9 +234,9 @@ def size(value: int | None) -> str:
     scaled = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if scaled < 1024:
-            return f"{scaled:.3g} {unit}"
+            return f"{_digits(scaled)} {unit}"
         scaled /= 1024
-    return f"{scaled:.3g} TiB"
+    return f"{_digits(scaled)} TiB"
 
 
 def rate(value: float | None, unit: str) -> str:
@@ -242,7 +247,7 @@ def rate(value: float | None, unit: str) -> str:
         if value < 999.5 or prefix == "T":
             break
         value /= 1000
-    return f"{value:.3g} {prefix}{unit}/s"
+    return f"{_digits(value)} {prefix}{unit}/s"
 
 
 def unit_count(units: int, name: str) -> str:

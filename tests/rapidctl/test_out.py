@@ -80,9 +80,19 @@ def test_when_text_is_styled(
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "—"), (0.0312, "31.2 ms"), (0.212, "212 ms"), (0.9996, "1 s"), (1.49, "1.49 s"), (0.0, "0 ms")],
+    [
+        (None, "—"),
+        (0.0312, "31.2 ms"),
+        (0.212, "212 ms"),
+        (0.9996, "1 s"),
+        (1.49, "1.49 s"),
+        (0.0, "0 ms"),
+        (999.6, "1000 s"),
+        (1234, "1234 s"),
+    ],
 )
 def test_short_times(value: float | None, text: str) -> None:
+    """Behind a long queue a request waits for more than a quarter of an hour: 1.23e+03 s, it said."""
     assert out.seconds(value) == text
 
 
@@ -95,10 +105,20 @@ def test_long_times(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "—"), (0, "0 B"), (1023, "1.02e+03 B"), (1 << 20, "1 MiB"), (3 << 40, "3 TiB")]
+    ("value", "text"),
+    [(None, "—"), (0, "0 B"), (1023, "1023 B"), (1 << 20, "1 MiB"), (1010 << 20, "1010 MiB"), (3 << 40, "3 TiB")],
 )
 def test_sizes(value: int | None, text: str) -> None:
+    """A KV cache of a little less than a GiB took 1.01e+03 MiB."""
     assert out.size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (1234567, "1234567"), (1.5, "1.5"), (999.4, "999"), (999.7, "1000"), (1500.2, "1500")],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert out.number(value) == text
 
 
 def test_a_share_of_nothing_is_unknown() -> None:
@@ -116,7 +136,7 @@ def test_a_share_of_nothing_is_unknown() -> None:
         (999.4, "999 B/s"),
         (999.6, "1 kB/s"),
         (2.4e12, "2.4 TB/s"),
-        (1.5e16, "1.5e+04 TB/s"),
+        (1.5e16, "15000 TB/s"),
     ],
 )
 def test_rates(value: float | None, text: str) -> None:
