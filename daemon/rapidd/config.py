@@ -15,6 +15,7 @@ from rapidd.errors import ConfigError
 GIVE_WAY_S: Final = 30.0
 MAX_GIVE_WAY_S: Final = 3600.0
 DAY_S: Final = 86_400
+Text = Annotated[str, Meta(min_length=1)]
 SHORTEST_S: Final = 1e-6
 """Of an objective: what took place is divided by it."""
 
@@ -22,11 +23,11 @@ SHORTEST_S: Final = 1e-6
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """What is served. ``path``: a Hugging Face folder, a .gguf file, or "default"."""
 
-    path: str = "default"
+    path: Text = "default"
     weights: Literal["file", "random"] = "file"
-    shape: str | None = None
+    shape: Text | None = None
     """llama-3.1-8b, smollm2-135m or a config.json; only with random weights."""
-    tokenizer: str | None = None
+    tokenizer: Text | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len: Annotated[int, Meta(ge=16)] | None = None
     """null: the model's own context, at most 8,192 on a CPU."""
@@ -82,7 +83,7 @@ class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     `engine.policy`.
     """
 
-    profile: str | None = None
+    profile: Text | None = None
     refuse_hopeless: bool = False
     """Refuse an interactive request whose TTFT is predicted far beyond its objective; it is counted either way."""
     give_way_s: Annotated[float, Meta(ge=0, le=MAX_GIVE_WAY_S)] = GIVE_WAY_S
@@ -92,12 +93,12 @@ class PolicyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
 class HttpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The HTTP server, a process of its own: `rapidd http`. ``uds`` takes the place of ``host`` and ``port``."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    uds: Annotated[str, Meta(min_length=1)] | None = None
+    uds: Text | None = None
     served_model_name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     """What clients call the model; null: its path as configured, or its name."""
-    api_keys: Annotated[str, Meta(min_length=1)] | None = None
+    api_keys: Text | None = None
     """File of hashed keys; null: no keys, and then only this machine may connect."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=268_435_456)] = 16_777_216
     drain_timeout_s: Annotated[float, Meta(ge=0, le=DAY_S)] = 30.0
@@ -130,8 +131,8 @@ class TcpConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab")
 
     listen: str | None = None
     """tcp://ADDRESS:PORT; metrics are on the next port. null: none."""
-    key: str = "curve.key"
-    authorized_keys: str = "authorized-keys"
+    key: Text = "curve.key"
+    authorized_keys: Text = "authorized-keys"
 
 
 class FaultsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

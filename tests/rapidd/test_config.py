@@ -180,6 +180,17 @@ def test_every_time_and_share_has_an_upper_bound(tmp_path: Path) -> None:
             assert f"{key}: Expected `float` " in problem
 
 
+def test_a_text_that_is_empty_is_refused_by_its_name(tmp_path: Path) -> None:
+    """As of a variable that was not set: an empty model was the folder in which the daemon happened to be started."""
+    texts = [key for key, field in settings.FIELDS.items() if "StrType" in str(type_info(field.type))]
+    assert "model.path" in texts
+    for key in set(texts) - {"faults.points"}:  # of which none are the rule
+        problems = problems_of(
+            write(tmp_path, ""), {settings.variable_name(key): "", "RAPIDD__MODEL__WEIGHTS": "random"}
+        )
+        assert [key in problem for problem in problems] == [True]
+
+
 @pytest.mark.parametrize("key", ["slo.itl-s", "slo.ttft-floor-s", "slo.ttft-per-1k-s"])
 def test_an_objective_is_something_that_times_are_divided_by(tmp_path: Path, key: str) -> None:
     """One of 5e-324 s made infinity of the first token's time, which ended the front, and the next one."""
