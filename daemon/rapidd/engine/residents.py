@@ -212,8 +212,8 @@ class Residents:
     def _start(self, request: Request) -> bool:
         """Move a waiting request to the running ones, with a slot and what the prefix cache has of it.
 
-        Only when there are blocks for all of it up to its next token: who began with fewer took what rows grow into, and
-        was preempted, or they were, before it ended.
+        Only when there are blocks for all of it up to its next token: who began with fewer took what rows grow into,
+        and was preempted, or they were, before it ended.
         """
         usable, most = request.hashes[: self._num_usable(request)], self.pool.blocks_for(request.prefill_target + 1)
         if self.slots.available == 0 or not self._has_blocks(
