@@ -193,7 +193,7 @@ def forced_logits(model: Llama, prompt: Sequence[int], output: Sequence[int]) ->
     return model.forward(torch.tensor(ids), ragged, cache, torch.arange(len(prompt) - 1, len(ids) - 1))
 
 
-def stand_in_engine(**sizes: int) -> TinyGpuEngine:
+def stand_in_engine(kernels: ReferenceKernels | None = None, **sizes: int) -> TinyGpuEngine:
     """Four units in float32, split 1/3 or 2/2."""
     device = Device()
     table = PartitionTable(units_total=4, unit_name="SM", splits=(1, 2))
@@ -201,7 +201,7 @@ def stand_in_engine(**sizes: int) -> TinyGpuEngine:
         "decode": {units: (10 + units, StandInQueue(device, 10 + units)) for units in (4, 1, 2)},
         "prefill": {units: (20 + units, StandInQueue(device, 20 + units)) for units in (4, 3, 2)},
     }
-    model = tiny_llama(torch.float32, "cpu", DeviceLengths())
+    model = tiny_llama(torch.float32, "cpu", kernels or DeviceLengths())
     return TinyGpuEngine(
         model, table, queues, lambda: stand_in_capture, lambda: device.current, block_tokens=16, **sizes
     )

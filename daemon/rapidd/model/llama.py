@@ -139,7 +139,8 @@ class Llama:
     @torch.inference_mode()
     def logits(self, x: Tensor, residual: Tensor, ragged: Ragged) -> Tensor:
         """The same in float32, contiguous."""
-        return self.raw_logits(x, residual, ragged).to(torch.float32, memory_format=torch.contiguous_format)
+        raw = self.raw_logits(x, residual, ragged)
+        return raw.to(torch.float32, memory_format=torch.contiguous_format).contiguous()  # float32 stays as it is
 
 
 def tensor_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,7 @@ from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.scheduler import Outcome
 from rapidd.policy.plan import Plan
 from support.tiny import MAX_MODEL_LEN, TinyEngine
-from support.tiny_gpu import TinyGpuEngine, stand_in_engine
+from support.tiny_gpu import DeviceLengths, TinyGpuEngine, stand_in_engine
 
 PROMPTS = [[1, 403, 407, 261, 378], [1] + [403, 407, 261, 378] * 20, [1, 268, 400], [1, 300] * 30, [1]]
 
@@ -153,6 +153,16 @@ def test_plans_may_change_between_any_two_batches() -> None:
 def test_sampling_gives_the_tokens_of_the_cpu(sampling: SamplingParams) -> None:
     gpu().reset()
     assert ids(gpu().generate(PROMPTS, gpu().plans()["shared"], sampling=sampling)) == wanted(sampling)
+
+
+def test_in_float32_ids_may_be_banned_of_several_rows_at_once() -> None:
+    """On a GPU weights are plain then, and the logits of few rows were a transposed view: the batch failed."""
+    engine = stand_in_engine(DeviceLengths(pack=False))
+    for state in engine.gpu.streams.values():
+        state.graphs.clear()
+    launch_chunks(engine)
+    sampling = SamplingParams(min_tokens=12, stop_ids=frozenset([13, 2]))
+    assert ids(engine.generate(PROMPTS, engine.plans()["hybrid"], sampling=sampling)) == wanted(sampling)
 
 
 def test_logprobs_come_with_the_rows_that_asked() -> None:
