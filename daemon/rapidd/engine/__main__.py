@@ -41,7 +41,9 @@ def main() -> int:
         engine = build(config, directory, channel, report)
     except RapiddError as error:
         _say(error)
-        return EXIT_FAILED if isinstance(error, DeviceLost) else EXIT_CONFIG
+        if isinstance(error, DeviceLost):
+            os._exit(EXIT_FAILED)  # as below
+        return EXIT_CONFIG
     faults.arm(config.faults.points, directory.private, "engine.")  # the warm-up counts for nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: engine.stop())
@@ -54,9 +56,11 @@ def main() -> int:
     except Exception as error:  # told here, because the interpreter may not come to its end
         log.bug("the main loop failed", error)
         status = EXIT_FAILED
-    if engine.busy:
-        os._exit(status)  # a batch still runs: threads that outlive the interpreter crash it
-    return status
+    if engine.busy or status:
+        # A batch still runs, and threads that outlive the interpreter crash it; or the device is lost, and torch aborts
+        # the process when it frees what was there.
+        os._exit(status)
+    return 0
 
 
 def _say(error: RapiddError) -> None:

@@ -27,6 +27,13 @@ from rapidd.errors import DeviceLost
 from rapidd.partition.table import Seen
 
 
+def lost(error: Exception) -> DeviceLost:
+    """What an error of the device means that no batch is to blame for."""
+    failure = DeviceLost(f"the device failed: {error}", "see dmesg; the engine starts anew")
+    failure.__cause__ = error
+    return failure
+
+
 class Event(Protocol):
     """A mark in a stream. `torch.cuda.Event` has the same methods."""
 
@@ -165,7 +172,7 @@ class DeviceTask:
                 self._result = self._call()
                 self._marks = start, queue.record()
         except Exception as error:  # handed to whoever asks for the result
-            self._lose(error)
+            self._lost = lost(error)
 
     @property
     def end(self) -> Event:
@@ -182,7 +189,7 @@ class DeviceTask:
             try:
                 self._fetch(clock)
             except Exception as error:  # the end of a thread: handed to whoever asks for the result
-                self._lose(error)
+                self._lost = lost(error)
         self._ended.set()
 
     def _fetch(self, clock: Callable[[], int]) -> None:
@@ -196,10 +203,6 @@ class DeviceTask:
         result.started_ns = result.ended_ns - int(start.elapsed_time(end) * 1e6)
         if isinstance(result, Launched) and result.fetch and result.error is None:
             result.fetch(result)
-
-    def _lose(self, error: Exception) -> None:
-        self._lost = DeviceLost(f"the device failed: {error}", "see dmesg; the engine starts anew")
-        self._lost.__cause__ = error
 
     @property
     def done(self) -> bool:

@@ -22,7 +22,7 @@ from rapidd import log
 from rapidd.engine import chunk_inputs
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.defaults import DEPTH, GPU_DEFAULTS
-from rapidd.engine.device_stream import DeviceStream, Launcher, TorchQueue
+from rapidd.engine.device_stream import DeviceStream, Launcher, TorchQueue, lost
 from rapidd.engine.gpu_memory import measure, spare_bytes
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
 from rapidd.engine.gpu_streams import GpuKind, GpuStreams, open_streams
@@ -140,8 +140,11 @@ class GpuBackend:
         return plans, plans
 
     def memory_used(self) -> int | None:
-        """See `Backend`."""
-        free, total = torch.cuda.mem_get_info()
+        """See `Backend`. Raises DeviceLost: it is asked while nothing runs, too."""
+        try:
+            free, total = torch.cuda.mem_get_info()
+        except RuntimeError as error:
+            raise lost(error) from error
         return total - free
 
     def _give_places(self, runner: GpuRunner) -> None:

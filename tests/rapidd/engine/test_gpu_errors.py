@@ -16,11 +16,11 @@ from rapidd import ipc
 from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
-from rapidd.engine.gpu import _config_errors, _name, _numbered, _probe_of
+from rapidd.engine.gpu import GpuBackend, _config_errors, _name, _numbered, _probe_of
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.runner import Runner
-from rapidd.errors import ConfigError, is_out_of_memory
+from rapidd.errors import ConfigError, DeviceLost, is_out_of_memory
 from rapidd.partition.table import PartitionTable
 from rapidd.paths import RuntimeDir
 
@@ -77,6 +77,17 @@ def test_an_error_of_the_device_while_peaks_are_measured_is_one(monkeypatch: pyt
     monkeypatch.setattr(torch, "randn", fail)
     with pytest.raises(RuntimeError, match="illegal"):
         gpu_peaks(torch.bfloat16, 132)
+
+
+def test_a_device_that_fails_while_nothing_runs_on_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle engine asks it for its memory once a second: the failure was logged as a bug of the main loop."""
+
+    def fail() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    with pytest.raises(DeviceLost, match="the device failed: CUDA error: unspecified launch failure"):
+        GpuBackend.memory_used(object.__new__(GpuBackend))
 
 
 def test_a_cpu_runs_out_of_memory_in_words_of_its_own() -> None:

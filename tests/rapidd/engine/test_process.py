@@ -13,7 +13,7 @@ from rapidd.errors import EXIT_CONFIG, EXIT_FAILED
 from support.process import RUN_S, environment
 
 BUILD_FAILS = """
-import sys
+import atexit, os, sys
 from rapidd.engine import __main__ as engine, build
 from rapidd.engine.device_stream import DeviceTask
 from rapidd.errors import DeviceError
@@ -22,6 +22,7 @@ def absent(*_):
     raise DeviceError("there is none", "look for one")
 
 def lost(*_):
+    atexit.register(os.abort)  # as torch does when it frees what it had there
     task = DeviceTask(lambda: None, None)
     task.launch(None)  # a stream that takes nothing
     task.value
@@ -54,6 +55,22 @@ build.build = lambda *_: Engine()
 sys.exit(engine.main())
 """
 
+IDLE_LOOP_FAILS = """
+import atexit, os, sys
+from rapidd.engine import __main__ as engine, build
+from rapidd.errors import DeviceLost
+
+class Engine:
+    busy = False
+
+    def run(self):
+        atexit.register(os.abort)  # as torch does when it frees what it had there
+        raise DeviceLost("the device failed", "see dmesg")
+
+build.build = lambda *_: Engine()
+sys.exit(engine.main())
+"""
+
 
 @pytest.mark.parametrize(
     ("how", "status", "said"),
@@ -81,6 +98,12 @@ def test_a_loop_that_fails_while_a_batch_runs_ends_the_process_in_order(tmp_path
     """The interpreter's end aborted it under the batch: the log told of SIGABRT and kept stacks, as of a hang."""
     ended = engine(tmp_path, LOOP_FAILS.format(error=error))
     assert (ended.returncode, said in ended.stderr, "terminate" in ended.stderr) == (EXIT_FAILED, True, False)
+
+
+def test_a_device_that_is_lost_while_nothing_runs_ends_the_process_in_order(tmp_path: Path) -> None:
+    """Torch aborts a process that frees what it had on such a device: the log told of SIGABRT and kept stacks."""
+    ended = engine(tmp_path, IDLE_LOOP_FAILS)
+    assert (ended.returncode, ended.stderr) == (EXIT_FAILED, "rapidd: the device failed (see dmesg)\n")
 
 
 def engine(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
