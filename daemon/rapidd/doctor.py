@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -217,13 +218,17 @@ def _directory(root: Path) -> Finding:
 
 
 def _compiler(config: Config) -> Finding:
-    """Triton compiles its launchers with the system's C compiler; a CPU needs neither."""
+    """Triton compiles its launchers with a C compiler, for this Python; a CPU needs neither."""
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         level: Level = "fail" if config.engine.device in ("cuda", "hip") else "ok"
         return Finding("triton", level, "not installed: only a CPU can serve", INSTALL_HINT if level == "fail" else "")
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang")), None)
     if compiler is None:
         return Finding("triton", "warn", f"triton {triton}, but no C compiler", "install gcc or clang, or set CC")
+    headers = Path(sysconfig.get_path("include", "posix_prefix"))
+    if not (headers / "Python.h").exists():
+        hint = "install Python's headers (python3-dev)"
+        return Finding("triton", "warn", f"triton {triton}, but no Python.h in {headers}", hint)
     return Finding("triton", "ok", f"triton {triton}, C compiler {compiler}")

@@ -157,6 +157,39 @@ def test_a_model_that_is_not_there_fails(examine: Examine) -> None:
     assert findings["model"].level == "fail"
 
 
+@pytest.mark.parametrize(
+    ("tools", "header", "level", "said"),
+    [
+        (("gcc",), True, "ok", "triton 3.6.0, C compiler gcc"),
+        (("clang",), True, "ok", "triton 3.6.0, C compiler clang"),
+        (("cc",), True, "warn", "triton 3.6.0, but no C compiler"),
+        (("gcc",), False, "warn", "triton 3.6.0, but no Python.h in "),
+    ],
+)
+def test_what_triton_compiles_with_is_looked_for_as_triton_does(
+    examine: Examine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tools: tuple[str, ...],
+    header: bool,
+    level: str,
+    said: str,
+) -> None:
+    """It knows gcc and clang, no other cc, and includes Python.h: an image without these looked healthy."""
+    (tmp_path / "bin").mkdir()
+    for tool in tools:
+        (tmp_path / "bin" / tool).touch(mode=0o755)
+    if header:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "3.6.0")
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name, scheme: str(tmp_path))
+    finding = examine(NVIDIA)["triton"]
+    assert (finding.level, finding.text[: len(said)]) == (level, said)
+    assert bool(finding.hint) == (level != "ok")
+
+
 def test_an_endpoint_that_is_served_names_the_daemon(examine: Examine, folder: Path) -> None:
     directory = RuntimeDir(f"ipc://{folder}/run/request.sock")
     directory.prepare()

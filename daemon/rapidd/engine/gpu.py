@@ -31,7 +31,7 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.request import LANES, Lane
-from rapidd.errors import ConfigError, is_out_of_memory
+from rapidd.errors import ConfigError, DeviceError, is_out_of_memory
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama
 from rapidd.partition.hip import CDNA_WAVE
@@ -62,6 +62,7 @@ class GpuBackend:
         torch.cuda.set_stream(self._streams.decode[self.table.units_total])
         properties = torch.cuda.get_device_properties(self._device)
         whole = self._streams.decode[self.table.units_total]
+        _check_triton()
         self._probe = _probe_of(kind, properties, whole, self.table)
         if kind == "cuda" and self._probe is not None:
             self.table = _numbered(self.table, properties.multi_processor_count, partial(self._probe, whole))
@@ -220,6 +221,21 @@ class GpuBackend:
     def _placement(self, stream: torch.cuda.Stream) -> list[int]:
         """Units that the probe sees the stream run on; none where there is no probe."""
         return [] if self._probe is None else self._probe(stream)
+
+
+def _check_triton() -> None:
+    """Raises DeviceError where triton is installed and cannot compile its launcher, which it does when first used."""
+    if find_spec("triton") is None:
+        return
+    from triton.runtime import driver
+
+    try:
+        _ = driver.active
+    except Exception as error:  # no compiler, none that succeeds, or no library of the driver's to link with
+        raise DeviceError(
+            f"triton cannot be used on this device: {error}",
+            "install gcc or clang and Python's headers (python3-dev); see rapidd doctor",
+        ) from error
 
 
 def _name(kind: GpuKind, properties: Any) -> str:

@@ -16,11 +16,11 @@ from rapidd import ipc
 from rapidd.config import Config, EngineConfig, ModelConfig
 from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
-from rapidd.engine.gpu import GpuBackend, _config_errors, _name, _numbered, _probe_of
+from rapidd.engine.gpu import GpuBackend, _check_triton, _config_errors, _name, _numbered, _probe_of
 from rapidd.engine.meter import Peaks
 from rapidd.engine.peaks import gpu_peaks
 from rapidd.engine.runner import Runner
-from rapidd.errors import ConfigError, DeviceLost, is_out_of_memory
+from rapidd.errors import ConfigError, DeviceError, DeviceLost, is_out_of_memory
 from rapidd.partition.table import PartitionTable
 from rapidd.paths import RuntimeDir
 
@@ -136,6 +136,21 @@ def test_a_head_size_that_the_kernels_do_not_have() -> None:
     (problem,) = error.value.problems
     assert problem.startswith("the GPU's kernels cannot serve this: ")
     assert "head sizes up to 256, not 288" in problem
+
+
+def test_a_triton_that_cannot_compile_its_launcher_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image without a C compiler: the engine was started six times, each time to end with a traceback."""
+    pytest.importorskip("triton", reason="triton is not installed: there is nothing to compile")
+
+    class Driver:
+        @property
+        def active(self) -> object:
+            raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr("triton.runtime.driver", Driver())
+    with pytest.raises(DeviceError, match="triton cannot be used on this device: Failed to find C compiler") as error:
+        _check_triton()
+    assert "gcc or clang" in error.value.hint
 
 
 # --- the placement probe of an AMD GPU ----------------------------------------------------------------------------
