@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything in docs/gpu-tests.md that pytest runs on a GPU: `bash tests/gpu.sh [tests|sanitize]`, from anywhere.
 # Takes the python3 of the system (PYTHON=...), which needs torch, triton, cuda-bindings, nvidia-ml-py, pyzmq, msgspec,
-# tokenizers, gguf, jinja2, psutil, hypothesis and pytest. Each part writes its output to $OUT (default: build/gpu), has
-# a limit in seconds, and runs even if another one failed. The time of each is printed at the end; the exit code says
-# whether all passed.
+# tokenizers, safetensors, gguf, jinja2, psutil, hypothesis and pytest. Each part writes its output to $OUT (default:
+# build/gpu), has a limit in seconds, and runs even if another one failed. The time of each is printed at the end; the
+# exit code says whether all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
