@@ -114,14 +114,17 @@ def tiny_llama(dtype: torch.dtype, device: str, kernels: ReferenceKernels | None
 
 
 class TinyGpuEngine(TinyEngine):
-    """``queues``: of each lane by unit count; decode's on all units also serves the modes that take turns."""
+    """``queues``: of each lane by unit count; decode's on all units also serves the modes that take turns.
+
+    ``capture``: None: every batch is launched kernel by kernel.
+    """
 
     def __init__(
         self,
         model: Llama,
         table: PartitionTable,
         queues: Mapping[Lane, Mapping[int, tuple[int, Queue]]],
-        capture: Callable[[], Capture],
+        capture: Callable[[], Capture] | None,
         current: Callable[[], int],
         block_tokens: int,
         kv_blocks: int = 200,
@@ -132,18 +135,8 @@ class TinyGpuEngine(TinyEngine):
         self.cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks, block_tokens), model.device)
         self.gpu = GpuRunner(model, self.cache, num_slots=max_running, max_model_len=MAX_MODEL_LEN, current=current)
         self._make_states(queues)
-        for units, (_, queue) in queues["decode"].items():
-            captured = capture()
-            with queue.current():
-                for size in self.gpu.mixed_sizes if units == table.units_total else []:
-                    self.gpu.capture_chunk(size, units, captured)
-                for rows in reversed(self.gpu.buckets):
-                    self.gpu.capture(rows, units, captured)
-        for units, (_, queue) in queues["prefill"].items():
-            captured = capture()
-            with queue.current():
-                for size in self.gpu.chunk_sizes:
-                    self.gpu.capture_chunk(size, units, captured)
+        if capture is not None:
+            self._capture(queues, capture)
         launchers = {name: Launcher(f"launch-{name}") for name in LANES}
         streams = {
             name: {
@@ -165,23 +158,39 @@ class TinyGpuEngine(TinyEngine):
         for handle, _ in queues["prefill"].values():
             self.gpu.streams[handle] = StreamState(prefill)
 
+    def _capture(self, queues: Mapping[Lane, Mapping[int, tuple[int, Queue]]], capture: Callable[[], Capture]) -> None:
+        for units, (_, queue) in queues["decode"].items():
+            captured = capture()
+            with queue.current():
+                for size in self.gpu.mixed_sizes if units == self.table.units_total else []:
+                    self.gpu.capture_chunk(size, units, captured)
+                for rows in reversed(self.gpu.buckets):
+                    self.gpu.capture(rows, units, captured)
+        for units, (_, queue) in queues["prefill"].items():
+            captured = capture()
+            with queue.current():
+                for size in self.gpu.chunk_sizes:
+                    self.gpu.capture_chunk(size, units, captured)
+
 
 def gpu_engine(model: Llama, streams: GpuStreams, block_tokens: int, kv_blocks: int) -> TinyGpuEngine:
-    """On a real GPU: graphs on the stream of all units and on every split's."""
+    """On a real GPU: graphs on the stream of all units and on every split's, where the kernels are no plain torch."""
     torch.cuda.set_stream(streams.decode[streams.table.units_total])
     queues: dict[Lane, dict[int, tuple[int, Queue]]] = {
         "decode": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in streams.decode.items()},
         "prefill": {units: (stream.cuda_stream, TorchQueue(stream)) for units, stream in streams.prefill.items()},
     }
-    return TinyGpuEngine(
+    engine = TinyGpuEngine(
         model,
         streams.table,
         queues,
-        torch_capture,
+        None if isinstance(model.kernels, ReferenceKernels) else torch_capture,
         lambda: torch.cuda.current_stream().cuda_stream,
         block_tokens=block_tokens,
         kv_blocks=kv_blocks,
     )
+    torch.cuda.synchronize()  # what was made on one stream is about to be used on others
+    return engine
 
 
 def forced_logits(model: Llama, prompt: Sequence[int], output: Sequence[int]) -> Tensor:
@@ -193,15 +202,20 @@ def forced_logits(model: Llama, prompt: Sequence[int], output: Sequence[int]) ->
     return model.forward(torch.tensor(ids), ragged, cache, torch.arange(len(prompt) - 1, len(ids) - 1))
 
 
-def stand_in_engine(kernels: ReferenceKernels | None = None, **sizes: int) -> TinyGpuEngine:
-    """Four units in float32, split 1/3 or 2/2."""
+def stand_in_engine(plain: ReferenceKernels | None = None, **sizes: int) -> TinyGpuEngine:
+    """Four units in float32, split 1/3 or 2/2. ``plain``: kernels of which nothing is captured."""
     device = Device()
     table = PartitionTable(units_total=4, unit_name="SM", splits=(1, 2))
     queues: dict[Lane, dict[int, tuple[int, Queue]]] = {
         "decode": {units: (10 + units, StandInQueue(device, 10 + units)) for units in (4, 1, 2)},
         "prefill": {units: (20 + units, StandInQueue(device, 20 + units)) for units in (4, 3, 2)},
     }
-    model = tiny_llama(torch.float32, "cpu", kernels or DeviceLengths())
     return TinyGpuEngine(
-        model, table, queues, lambda: stand_in_capture, lambda: device.current, block_tokens=16, **sizes
+        tiny_llama(torch.float32, "cpu", plain or DeviceLengths()),
+        table,
+        queues,
+        (lambda: stand_in_capture) if plain is None else None,
+        lambda: device.current,
+        block_tokens=16,
+        **sizes,
     )

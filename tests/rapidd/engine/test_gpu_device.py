@@ -120,6 +120,19 @@ def test_seeded_sampling_repeats() -> None:
     assert runs[0] == runs[1]
 
 
+def test_in_float32_plain_torch_gives_what_a_cpu_gives() -> None:
+    """On both lanes at once, with ids that are banned of several rows."""
+    engine = gpu_engine(tiny_llama(torch.float32, "cuda"), streams(), BLOCK_TOKENS, KV_BLOCKS)
+    sampling = SamplingParams(min_tokens=12, stop_ids=frozenset([13, 2]))
+    outcomes = engine.generate(PROMPTS, engine.plans()["shared"], sampling=sampling)
+    for prompt, of_one in zip(PROMPTS, outcomes, strict=True):
+        output = [outcome.token_id for outcome in of_one]
+        logits = forced_logits(_float32(), prompt, output)
+        logits[:12, list(sampling.stop_ids)] = -torch.inf
+        chosen = logits.gather(1, torch.tensor(output)[:, None])[:, 0]
+        assert ((logits.max(1).values - chosen) < 0.01).all()
+
+
 # --- graphs
 
 
