@@ -183,8 +183,8 @@ def test_what_triton_compiles_with_is_looked_for_as_triton_does(
         (tmp_path / "Python.h").touch()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "3.6.0")
-    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name, scheme: str(tmp_path))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.6.0")
+    monkeypatch.setattr("sysconfig.get_path", lambda name, scheme: str(tmp_path))
     finding = examine(NVIDIA)["triton"]
     assert (finding.level, finding.text[: len(said)]) == (level, said)
     assert bool(finding.hint) == (level != "ok")
