@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import torch
@@ -52,8 +52,11 @@ def torch_capture() -> Capture:
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             step()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # that there is nothing to end, which would hide why
+                graph.capture_end()
+            raise
+        graph.capture_end()
         graph.replay()  # the driver brings it to the device now, not at the first step that is served
         return graph
 
