@@ -252,7 +252,11 @@ def _numbered(table: PartitionTable, units_of_device: int, probe: Callable[[], l
     """Fewer SMs than the device has are not its first ones by number: the table says which they are."""
     if table.units_total == units_of_device:
         return table
-    return replace(table, groups=(UnitGroup(name="SMs in use", units=tuple(probe())),))
+    try:
+        return replace(table, groups=(UnitGroup(name="SMs in use", units=tuple(probe())),))
+    except Exception as error:  # of a compiler or a driver: no reason not to serve
+        log.warning(f"the placement probe failed: {error}")
+        return table
 
 
 def _probe_of(

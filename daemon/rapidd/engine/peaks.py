@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Final
 
 import torch
 
+from rapid_kernels import select
+from rapid_kernels.reference import ReferenceKernels
 from rapidd.engine.meter import Peaks
 from rapidd.errors import is_out_of_memory
 from rapidd.telemetry.device import available_memory_bytes
@@ -39,7 +40,7 @@ def cpu_peaks(dtype: torch.dtype) -> Peaks:
 def gpu_peaks(dtype: torch.dtype, units: int) -> Peaks:
     """On the current stream, which has ``units`` units; a quarter of a second with compiled kernels.
 
-    Nulls where memory is short. Without triton the read is a sum by torch.
+    Nulls where memory is short. Where the kernels are plain torch the read is a sum by torch.
     """
     try:
         return _gpu_peaks(dtype, units)
@@ -59,7 +60,7 @@ def _gpu_peaks(dtype: torch.dtype, units: int) -> Peaks:
 
 
 def _reads(data: torch.Tensor, units: int) -> list[Callable[[], object]]:
-    if find_spec("triton") is None:
+    if isinstance(select(data.device), ReferenceKernels):
         return [data.view(torch.float32).sum]
     from rapid_kernels.gpu.read import READ_TILES, read_all
 

@@ -18,7 +18,7 @@ from rapidd.engine.batch import BatchResult
 from rapidd.engine.build import build
 from rapidd.engine.gpu import GpuBackend, _check_triton, _config_errors, _name, _numbered, _probe_of
 from rapidd.engine.meter import Peaks
-from rapidd.engine.peaks import gpu_peaks
+from rapidd.engine.peaks import _reads, gpu_peaks
 from rapidd.engine.runner import Runner
 from rapidd.errors import ConfigError, DeviceError, DeviceLost, is_out_of_memory
 from rapidd.partition.table import PartitionTable
@@ -68,6 +68,14 @@ def test_memory_that_is_short_before_anything_is_loaded_costs_the_peaks_alone(
 
     monkeypatch.setattr(torch, "randn", refuse)
     assert gpu_peaks(torch.bfloat16, 132) == Peaks()
+
+
+def test_a_gpu_whose_kernels_are_plain_torch_is_read_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton is for compute capability 8 and newer: on an older GPU the engine would end with an error of its."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    data: Any = SimpleNamespace(device=torch.device("cuda"), view=lambda dtype: torch.ones(4))
+    (read,) = _reads(data, 40)
+    assert read() == 4
 
 
 def test_an_error_of_the_device_while_peaks_are_measured_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,3 +196,14 @@ def test_fewer_sms_than_the_device_has_are_known_by_their_own_numbers() -> None:
     assert _numbered(table, 3, list) is table
     (group,) = _numbered(table, 132, lambda: [0, 66, 130]).groups or ()
     assert group.units == (0, 66, 130)
+
+
+def test_fewer_sms_whose_numbers_the_probe_cannot_tell_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --compute-units a probe that did not compile ended the engine, which serves without one otherwise."""
+    table = PartitionTable(units_total=64, unit_name="SM", splits=())
+
+    def fail() -> list[int]:
+        raise RuntimeError("no kernel image is available")
+
+    assert _numbered(table, 132, fail) is table
+    assert "the placement probe failed: no kernel image" in capsys.readouterr().err
