@@ -29,7 +29,8 @@ from rapidd.partition.table import Seen
 
 def lost(error: Exception) -> DeviceLost:
     """What an error of the device means that no batch is to blame for."""
-    failure = DeviceLost(f"the device failed: {error}", "see dmesg; the engine starts anew")
+    said, _, _ = str(error).partition("\n")  # torch goes on about how to debug a program of one's own
+    failure = DeviceLost(f"the device failed: {said}", "see dmesg; the engine starts anew")
     failure.__cause__ = error
     return failure
 
