@@ -30,8 +30,8 @@ MEND_S: Final = 2.0
 SNAPSHOT_GAP_S: Final = 0.1
 """The console draws at most ten times a second: of a faster feed it takes the newest, and keeps its time for keys."""
 CALL_TIMEOUT_S: Final = 3.0
-REPLAY_S: Final = 0.05
-"""How long the feed may wait for missed events at a time; it asks again a second later."""
+REPLAY_S: Final = 1.0
+"""How long the feed may wait for missed events at a time: more than a line to the other side of the world takes."""
 
 
 class Connection(NamedTuple):

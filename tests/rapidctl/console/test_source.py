@@ -1,7 +1,7 @@
 """The live source over real sockets: a scripted daemon that comes, goes and refuses."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ from rapidctl.errors import NotPermitted, RapidctlError, TimedOut, Unreachable
 from rapidctl.source import Answer, Connection, LiveSource, Received, Streamed, Update
 from support import samples
 from support.peer import Peer
+from support.process import WAIT_S
 
 T = TypeVar("T")
-PATIENCE_S = 10.0
-"""Longest wait for something that must happen; only a failing test ever waits so long."""
+LINE_S = 0.2
+"""There and back, to a daemon that is far away."""
 
 
 class Reader:
@@ -29,7 +30,7 @@ class Reader:
         self._pause = threading.Event()
 
     def until(self, wanted: Callable[[Update], bool]) -> Update:
-        for _ in range(int(PATIENCE_S / 0.01)):
+        for _ in range(int(WAIT_S / 0.01)):
             for update in self.source.poll():
                 if isinstance(update, Answer):
                     self._answers[update.ticket] = update.result
@@ -77,6 +78,21 @@ def test_snapshots_and_events_come_from_a_daemon_that_starts_later(peer: Peer, r
 
 def test_events_from_before_the_console_started_are_replayed(peer: Peer, reader: Reader) -> None:
     """They used to wait for the next snapshot when the first one came before the connection stood."""
+    peer.start()
+    reader.until(lambda update: update == samples.EVENT)
+
+
+def test_events_of_a_daemon_that_is_far_away_are_replayed_too(peer: Peer, reader: Reader) -> None:
+    """An answer that took more than 50 ms was too late, each time anew: over a long line the console and `rapidctl
+    record` had no events at all, for those that are published wait for the replay of those before them.
+    """
+    answer = peer.script[wire.GetEvents]
+
+    def late(ask: wire.GetEvents) -> Sequence[wire.Reply] | None:
+        threading.Event().wait(LINE_S)
+        return answer(ask)
+
+    peer.script[wire.GetEvents] = late
     peer.start()
     reader.until(lambda update: update == samples.EVENT)
 
