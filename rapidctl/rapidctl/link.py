@@ -46,7 +46,7 @@ class Link:
         self.endpoint = endpoint
         self.state: State = "down"
         self.lost_at_s = time.monotonic()
-        """When it was last up, or the link was made."""
+        """When it was last up, or the link was opened."""
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
 
@@ -69,6 +69,7 @@ class Link:
         self._monitor.linger = 0
         socket.connect(self.endpoint)
         self._socket = socket
+        self.lost_at_s = time.monotonic()
 
     def close(self) -> None:
         """Drop the connection."""
