@@ -366,7 +366,7 @@ class Client:
         self._lease_due_s = self._now() + self.welcome.limits.lease_interval_s
 
     def _wait_until_greeted(self, deadline_s: float) -> Welcome:
-        """Raises `Unreachable` when nobody is there for `CONNECT_TIMEOUT_S`, else `TimedOut` or `ProtocolMismatch`."""
+        """Raises `Unreachable` when nobody listens for `CONNECT_TIMEOUT_S`, else `TimedOut` or `ProtocolMismatch`."""
         self.open()
         nobody_by = self._now() + CONNECT_TIMEOUT_S
         while not self.connected:

@@ -19,8 +19,11 @@ MAX_MESSAGES_A_POLL: Final = 1000
 CLOSE_LINGER_MS: Final = 200
 """How long a cancel that was just sent may take to leave; only what was sent to a live daemon is held."""
 
-State = Literal["down", "open", "greeting", "up"]
-"""``open``: connected, Hello not sent; ``greeting``: not answered yet."""
+State = Literal["down", "taken", "open", "greeting", "up"]
+"""``taken``: somebody listens there, and has not said anything; ``open``: connected, Hello not sent; ``greeting``: not
+answered yet. Over tcp, where a stranger's connection is taken too, nothing is known before it is ``open``.
+"""
+_NOWHERE: Final = ("down", "taken")
 
 
 class _Waitable(Protocol):
@@ -65,7 +68,9 @@ class Link:
         except UsageError:
             socket.close()
             raise
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        told = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        is_local = self.endpoint.startswith("ipc://")
+        self._monitor = socket.get_monitor_socket(told | zmq.EVENT_CONNECTED if is_local else told)
         self._monitor.linger = 0
         socket.connect(self.endpoint)
         self._socket = socket
@@ -103,7 +108,9 @@ class Link:
         while self._monitor.poll(0):
             header, _address = self._monitor.recv_multipart()
             event = int.from_bytes(header[:2], sys.byteorder)  # u16 event, u32 value: zmq_socket_monitor(3)
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event == zmq.EVENT_CONNECTED:
+                self.state = "taken"
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.state = "open"
             elif event == zmq.EVENT_DISCONNECTED:
                 self.lose("down")
@@ -117,7 +124,7 @@ class Link:
         there. ZMQ_IMMEDIATE would drop it, and with it all that a daemon said before it ended and nobody has read yet.
         """
         assert self._socket is not None
-        if self.state == "down":
+        if self.state in _NOWHERE:
             return False
         try:
             self._socket.send(wire.encode(message), zmq.NOBLOCK)

@@ -1,6 +1,7 @@
 """The client against a scripted daemon on real sockets: connecting, calls, refusals, leases, waiting."""
 
 import os
+import socket
 import threading
 from itertools import count
 from pathlib import Path
@@ -75,6 +76,23 @@ def test_a_daemon_that_never_answers_hello_times_out(peer: Peer) -> None:
     with pytest.raises(TimedOut, match="does not answer"):
         client.connect()
     client.close()
+
+
+def test_a_daemon_that_takes_connections_and_gets_no_processor_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that said nothing for a second was told as none, with the hint to start one."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "request.sock"))
+        silent.listen()
+        client = Client(f"ipc://{tmp_path}/request.sock", timeout_s=0.1)
+        client.open()
+        while client._link.state != "taken":
+            client.poll(1.0)
+        monkeypatch.setattr(client_module, "CONNECT_TIMEOUT_S", 0.0)
+        with pytest.raises(TimedOut, match="takes connections but does not answer"):
+            client.connect()
+        client.close()
 
 
 def test_no_common_protocol_version(peer: Peer) -> None:
