@@ -13,9 +13,12 @@ from rapidd.config import Config, EngineConfig, ModelConfig, PolicyConfig
 from rapidd.engine.build import build
 from rapidd.engine.loop import Engine
 from rapidd.paths import RuntimeDir
+from support.process import WAIT_MS
 from support.tiny import MODEL
 
 T = TypeVar("T", bound=ipc.EngineMessage)
+MOST_TURNS = 15_000
+"""Of at least two milliseconds where nothing happens; only a failing test ever takes so many."""
 
 
 class FakeClock:
@@ -47,7 +50,7 @@ class Bench:
             policy=PolicyConfig(profile=str(profile) if profile else None),
         )
         self.engine: Engine = build(config, directory, ipc.Channel(theirs), lambda detail, percent: None)
-        assert self.engine._link.socket.poll(10_000, zmq.POLLOUT)  # connected: before that a hello would be lost
+        assert self.engine._link.socket.poll(WAIT_MS, zmq.POLLOUT)  # connected: before that a hello would be lost
         self.clock = FakeClock()
         self.engine._clock = self.clock
         self.engine._heard_ns = self.clock()
@@ -55,7 +58,7 @@ class Bench:
     def send(self, message: ipc.FrontMessage) -> None:
         self.socket.send_multipart([ipc.ENGINE_IDENTITY, ipc.encode(message)])
 
-    def until(self, kind: type[T], turns: int = 2000) -> T:
+    def until(self, kind: type[T], turns: int = MOST_TURNS) -> T:
         """Turn the engine until it says something of this kind."""
         for _ in range(turns):
             self.engine._link.socket.poll(1)
@@ -69,11 +72,11 @@ class Bench:
         raise AssertionError(f"the engine never said {kind}")
 
     def greet(self, boot_id: str = "front-1", epoch: int = 0, policy: str | None = None) -> ipc.EngineState:
-        assert self.engine._link.socket.poll(10_000, zmq.POLLOUT), "the engine never connected"
+        assert self.engine._link.socket.poll(WAIT_MS, zmq.POLLOUT), "the engine never connected"
         self.engine._link.send(self.engine._hello)
         self.until(ipc.EngineHello)
         self.send(ipc.FrontHello(boot_id, epoch, policy))
-        assert self.engine._link.socket.poll(10_000)
+        assert self.engine._link.socket.poll(WAIT_MS)
         self.engine.turn()
         while self.socket.poll(1):
             self.socket.recv_multipart()
@@ -96,7 +99,7 @@ class Bench:
     def until_idle(self, rid: int) -> None:
         """Drop the request that runs, and wait for its last batch."""
         self.send(ipc.Abort([rid]))
-        for _ in range(2000):
+        for _ in range(MOST_TURNS):
             self.engine._link.socket.poll(1)
             self.engine.turn()
             if not self.engine.busy and not self.live:

@@ -23,6 +23,7 @@ from rapidd.model.chat import ChatTemplate
 from rapidd.model.tokenizer import byte_tokenizer
 from rapidd.paths import RuntimeDir
 from support import samples
+from support.process import WAIT_S
 
 M = TypeVar("M", bound=Struct)
 R = TypeVar("R")
@@ -32,8 +33,6 @@ EOS = 299
 START_NS = 1_000_000_000_000
 """When a rig's clock begins."""
 CONTEXT = 64
-PATIENCE_S = 10.0
-"""Longest wait for a frame; only a failing test ever waits so long."""
 TEXT = TextModel(
     byte_tokenizer(VOCAB),
     ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"),
@@ -269,7 +268,7 @@ class Rig:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Turn the front's loop until ``happened``, reading ``readers``; ``meanwhile`` runs before each turn."""
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + WAIT_S
         while True:
             for reader in readers:
                 reader.read()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from support.process import WAIT_S
+
 
 @dataclass
 class Script:
@@ -49,7 +51,7 @@ class OpenAIServer:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="openai")
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(WAIT_S)
         return self
 
     def __exit__(

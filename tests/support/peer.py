@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from rapidctl import wire
 from rapidctl.client import Command
 from support import messages, samples
+from support.process import WAIT_MS, WAIT_S
 
 Answer = Callable[..., Sequence[wire.Reply] | None]
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class Peer:
         future: Future[T] = Future()
         self._work.put((future, work))  # type: ignore[arg-type]
         self._wake.send(b"")
-        return future.result(10)
+        return future.result(WAIT_S)
 
     def send(self, *messages: wire.Reply) -> None:
         """To the client that spoke last."""
@@ -110,14 +111,14 @@ class Peer:
     def hear(self, kind: type[T]) -> T:
         """The next message of this kind, skipping others."""
         while True:
-            message = self.heard.get(timeout=10)
+            message = self.heard.get(timeout=WAIT_S)
             if isinstance(message, kind):
                 return message
 
     def subscribed(self, count: int) -> None:
         """Wait for so many subscriptions."""
         for _ in range(count):
-            assert self._publisher.poll(10_000)
+            assert self._publisher.poll(WAIT_MS)
             self._publisher.recv()
 
     def publish(self, *messages: wire.Snapshot | wire.Event) -> None:

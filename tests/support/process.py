@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 30.0
 """Longest wait for something that must happen; only a failing test ever waits so long."""
+WAIT_MS = int(WAIT_S * 1000)
 RUN_S = 120.0
 """The same for a command that may load a model, on a busy machine."""
 

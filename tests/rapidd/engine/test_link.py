@@ -6,6 +6,7 @@ import zmq
 
 from rapidd import ipc
 from rapidd.engine.link import MOST_A_TURN, FrontLink
+from support.process import WAIT_MS
 
 
 def test_a_flood_of_messages_is_read_over_several_turns(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_flood_of_messages_is_read_over_several_turns(tmp_path: Path) -> None:
         read: list[int] = []
         turns = []
         while len(read) < MOST_A_TURN + 5:
-            assert link.socket.poll(2000)
+            assert link.socket.poll(WAIT_MS)
             turn = [message.token for message in link.receive() if isinstance(message, ipc.AskProfile)]
             turns.append(len(turn))
             read += turn

@@ -9,6 +9,7 @@ from rapidd import faults, ipc
 from rapidd.engine import loop
 from rapidd.engine.loop import CHECK_NS, STATE_BUSY_NS, STATE_IDLE_NS, STATE_SETTLED_NS
 from support.engine_bench import Bench
+from support.process import WAIT_MS
 
 
 def test_after_an_out_of_memory_batches_are_smaller_and_everybody_is_told(bench: Bench, tmp_path: Path) -> None:
@@ -64,8 +65,7 @@ def test_an_engine_that_has_just_become_idle_says_soon_that_it_holds_nothing(ben
     assert bench.engine._timeout_ms() <= STATE_SETTLED_NS // 1_000_000
     bench.clock.now += STATE_SETTLED_NS
     bench.engine.turn()
-    assert bench.socket.poll(10_000)
-    assert bench.until(ipc.EngineState, turns=1).kv.blocks_used == 0
+    assert bench.until(ipc.EngineState).kv.blocks_used == 0
     assert bench.engine._timeout_ms() > 900, "once"
 
 
@@ -86,11 +86,13 @@ def test_an_engine_that_nobody_watches_says_once_a_second_how_it_is(bench: Bench
 
 def test_a_state_that_is_due_comes_with_a_step(bench: Bench) -> None:
     """By itself it cost the front a wake-up more, which is half of what a step of eight tokens costs."""
-    bench.submit(1, [5, 6, 7], max_tokens=60)
+    bench.submit(1, [5, 6, 7])
     bench.until(ipc.Step)
     bench.clock.now += STATE_BUSY_NS
-    states = [state for _ in range(6) if (state := bench.until(ipc.Step).state)]
-    assert [[request.rid for request in state.requests] for state in states] == [[1]]
+    while (state := bench.until(ipc.Step).state) is None:  # steps of before may still be on their way
+        pass
+    assert [request.rid for request in state.requests] == [1]
+    assert [bench.until(ipc.Step).state for _ in range(4)] == [None] * 4
     bench.until_idle(1)
 
 
@@ -128,7 +130,7 @@ def test_it_is_ready_once_the_front_was_told_its_state(shared_bench: Bench) -> N
         for way in (engine._link, engine._channel):
             patch.setattr(way, "send", lambda message: said.append(type(message)))
         shared_bench.send(ipc.FrontHello("front-3", 0, None))
-        assert engine._link.socket.poll(10_000)
+        assert engine._link.socket.poll(WAIT_MS)
         engine.turn()
     assert said.index(ipc.EngineState) < said.index(ipc.ChildReport)
 
@@ -137,7 +139,7 @@ def test_a_probe_of_the_supervisor_is_answered_by_the_loop_with_its_progress(ben
     """Batches are counted, so that a loop that turns while its device hangs is not taken for a healthy one."""
     supervisor = ipc.Channel(bench.ours)
     bench.engine._supervised(ipc.Probe(0))
-    bench.submit(71, [1, 400, 401], max_tokens=3)
+    bench.submit(71, [1, 400, 401])
     bench.until(ipc.Step)
     bench.engine._supervised(ipc.Probe(0))
     pulses = [pulse for line in supervisor.lines() if isinstance(pulse := ipc.decode_child(line), ipc.Pulse)]

@@ -154,7 +154,7 @@ def test_an_engine_that_says_nothing_is_called_lost_but_keeps_its_requests(rig: 
         rig.pass_time(1)
     assert state_of(peer).state == "engine_lost"
     engine.state()
-    assert state_of(peer).state == "serving"
+    rig.until(lambda: state_of(peer).state == "serving")
     engine.say(rid, "ok", "length")
     finished = peer.expect(wire.Finished)
     assert (finished.choices[0].text, finished.resubmissions) == ("ok", 0)
