@@ -133,7 +133,14 @@ def test_run_says_why_nothing_comes_when_it_is_not_the_model(
     state: wire.DaemonState, said: str, peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that waited for the next engine looked like a command that hung."""
-    monkeypatch.setattr(generation, "SILENCE_S", 0.05)
+    monkeypatch.setattr(generation, "SILENCE_S", 60.0)
+    text = Out.text
+
+    def then_impatient(out: Out, shown: str, end: str = "\n") -> None:
+        text(out, shown, end)
+        monkeypatch.setattr(generation, "SILENCE_S", 0.05)
+
+    monkeypatch.setattr(Out, "text", then_impatient)
     peer.script[wire.Generate] = lambda ask: [
         Accepted(id=ask.id, prompt_tokens=14, seed=42), Deltas(items=[replace(samples.DELTA, id=ask.id)])
     ]  # fmt: skip

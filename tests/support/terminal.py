@@ -4,8 +4,8 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
+import subprocess
 import termios
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import Self
 
 import pyte
 
-from support.process import WAIT_S, environment, wait_for_end
+from support.process import WAIT_S, environment
 
 COLUMNS, LINES = 120, 36
 PIECE = 512
@@ -27,20 +27,27 @@ class Terminal:
         self.screen = pyte.Screen(COLUMNS, LINES)
         self.raw = b""
         self._stream = pyte.ByteStream(self.screen)
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(argv[0], argv, environment(TERM="xterm-256color"))
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        self._modes = termios.tcgetattr(self.fd)
-        self._ended = os.pidfd_open(self.pid)
-        self._status: int | None = None
+        self.fd, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        self._modes = termios.tcgetattr(its)
+        self._process = subprocess.Popen(
+            argv,
+            env=environment(TERM="xterm-256color"),
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        self.pid = self._process.pid
+        os.close(its)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._status is None:
-            os.kill(self.pid, signal.SIGKILL)
+        if self._process.poll() is None:
+            self._process.kill()
             self.end()
         os.close(self.fd)
 
@@ -65,9 +72,7 @@ class Terminal:
         """Wait for the program's end; its exit code."""
         while self._read(WAIT_S):
             pass
-        assert wait_for_end(self._ended)
-        _, self._status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(self._status)
+        return self._process.wait(WAIT_S)
 
     @property
     def restored(self) -> bool:
@@ -87,3 +92,8 @@ class Terminal:
         self.raw += found
         self._stream.feed(found)
         return bool(found)
+
+
+def _take_terminal() -> None:
+    """In the program: what it has for standard input is its controlling terminal, as in a login."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -145,15 +145,16 @@ def test_without_a_daemon_calls_and_prompts_end_in_errors_and_the_source_goes_on
     reader.connection(True)
 
 
-def test_a_daemon_that_is_slow_to_answer_does_not_look_dead(
-    peer: Peer, reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_that_is_slow_to_answer_does_not_look_dead(peer: Peer, reader: Reader) -> None:
     """Calls used to be made in the thread of the feed, which stood still meanwhile."""
-    monkeypatch.setattr("rapidctl.source.CALL_TIMEOUT_S", 0.5)
     peer.script[wire.GetRequests] = lambda ask: None
     peer.start()
     reader.connection(True)
     peer.subscribed(2)
+    assert isinstance(reader.answer(reader.source.ask(wire.GetStatus(call=0))), wire.Status)
+    calls = reader.source._reader._client
+    assert calls is not None
+    calls.timeout_s = 0.5
     ticket = reader.source.ask(wire.GetRequests(call=0))
     for seq in range(5):
         peer.publish(replace(samples.SNAPSHOT, seq=seq))
