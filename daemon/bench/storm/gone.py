@@ -87,13 +87,16 @@ def phases() -> dict[str, Phase]:
 
 
 def slow_options(folder: Path) -> tuple[str, ...]:
-    """Of a daemon whose batches take long enough; its shape goes into ``folder``."""
+    """Of a daemon whose batches take long enough; its shape goes into ``folder``.
+
+    On one core: a team of threads takes ten times as long wherever other processes run too.
+    """
     shape = folder / "config.json"
     small = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))
     head_dim = SHAPE["hidden_size"] // small["num_attention_heads"]
     shape.write_text(json.dumps(small | SHAPE | {"head_dim": head_dim}), encoding="utf-8")
     model = ("--weights", "random", "--shape", str(shape), "--tokenizer", str(MODEL), "--dtype", "float32")
-    return *model, "--kv-blocks", str(KV_BLOCKS)
+    return *model, "--kv-blocks", str(KV_BLOCKS), "--compute-units", "1"
 
 
 @contextlib.contextmanager
@@ -141,7 +144,7 @@ class End(NamedTuple):
 
 
 class _MissedError(Exception):
-    """The request ended before it was seen in its phase: somebody else had the processor."""
+    """The request ended before it was seen in its phase, or before its client was gone: others had the processor."""
 
 
 def vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) -> End:
@@ -176,6 +179,8 @@ def _vanish(client: Client, endpoint: str, phase: Phase, how: signal.Signals) ->
         gone_s = time.monotonic()
         _until(client, lambda: not _rows(client, asked.id), "be dropped")
         noticed_s = time.monotonic() - gone_s
+        if "client_lost" not in _kinds(client, first_seq):
+            raise _MissedError
     finally:
         process.kill()
         process.wait()
@@ -192,8 +197,11 @@ def _kept(client: Client, first_seq: int) -> list[str]:
         _until(client, lambda: _used(client) == 0, "give its blocks back")
     except TimeoutError:
         found.append("its blocks are still held")
-    kinds = {event.kind for event in client.call(GetEvents(call=0, from_seq=first_seq)).events}
-    return found + [f"event {kind}" for kind in sorted(kinds & {"engine_lost", "internal_error"})]
+    return found + [f"event {kind}" for kind in sorted(_kinds(client, first_seq) & {"engine_lost", "internal_error"})]
+
+
+def _kinds(client: Client, first_seq: int) -> set[str]:
+    return {event.kind for event in client.call(GetEvents(call=0, from_seq=first_seq)).events}
 
 
 def _used(client: Client) -> int | None:
