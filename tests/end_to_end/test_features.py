@@ -5,7 +5,7 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from rapidctl.client import Client, new_id
+from rapidctl.client import Client, Stream, new_id
 from rapidctl.errors import NotPermitted, Refused
 from rapidctl.feed import Feed
 from rapidctl.wire import (
@@ -142,11 +142,16 @@ def test_a_higher_priority_goes_first(daemon: Daemon) -> None:
             waiting = [client.submit(replace(story(prompt, 60), n=16)) for prompt in PROMPTS[4:]]
             urgent = client.submit(replace(story("Late but urgent", 4), n=16, priority=5))
             pump(client, lambda: all(stream.accepted for stream in (*waiting, urgent)))
-        pump(client, lambda: any(stream.output_tokens for stream in (*waiting, urgent)))
-        assert urgent.output_tokens > 0
-        assert any(stream.output_tokens == 0 for stream in waiting)
+        pump(client, lambda: all(stream.output_tokens for stream in (*waiting, urgent)))
+        others = [first_token_ns(stream) for stream in waiting]
+        assert min(others) >= first_token_ns(urgent) < max(others)
         for stream in (*running, *waiting, urgent):
             client.abandon(stream.id)
+
+
+def first_token_ns(stream: Stream) -> int:
+    """When the engine had it, of the first choice that has one: who looks late sees the same."""
+    return min(event.at_mono_ns[0] for event in stream.events if isinstance(event, Delta) and event.at_mono_ns)
 
 
 def test_the_same_request_under_a_running_id_is_attached_and_never_run_twice(daemon: Daemon) -> None:
