@@ -8,11 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from rapidctl import wire
-from rapidctl.client import DEFAULT_TIMEOUT_S
+from rapidctl.client import DEFAULT_TIMEOUT_S, Client
 from rapidctl.commands import common
 from support import samples
 from support.command import Rapidctl
 from support.peer import Peer
+from support.process import WAIT_S
 
 Changing = wire.SetPartition | wire.ReleasePartition | wire.UndoPartition | wire.SetPolicy
 
@@ -292,18 +293,30 @@ def test_a_watch_goes_on_when_the_engine_comes_back(code: wire.ErrorCode, peer: 
     assert ran.stderr == "rapidctl: no engine\n  still trying\n"
 
 
-def test_a_watch_goes_on_after_an_answer_that_did_not_come(peer: Peer, rapidctl: Rapidctl) -> None:
+def wait_for_answers(monkeypatch: pytest.MonkeyPatch, *timeouts_s: float) -> None:
+    """Each question in turn has so long: a short time is only for one that is not answered."""
+    call, left = Client.call, iter(timeouts_s)
+    monkeypatch.setattr(Client, "call", lambda client, ask: call(client, ask, next(left)))
+
+
+def test_a_watch_goes_on_after_an_answer_that_did_not_come(
+    peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_answers(monkeypatch, WAIT_S, 0.1, WAIT_S)
     answers = iter([[samples.STATUS], None, [samples.STATUS]])
     peer.script[wire.GetStatus] = lambda ask: (found := next(answers)) and [replace(found[0], call=ask.call)]
-    ran = rapidctl("status", "--json", "--timeout", "100ms", "--watch", "10ms", "-n", "3")
+    ran = rapidctl("status", "--json", "--watch", "10ms", "-n", "3")
     assert (ran.code, len(ran.documents)) == (0, 2)
     assert "within 0.1 s\n  still trying" in ran.stderr
 
 
-def test_a_watch_that_ends_while_nobody_answers_is_no_success(peer: Peer, rapidctl: Rapidctl) -> None:
+def test_a_watch_that_ends_while_nobody_answers_is_no_success(
+    peer: Peer, rapidctl: Rapidctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_answers(monkeypatch, WAIT_S, 0.1)
     answers = iter([[samples.STATUS]])
     peer.script[wire.GetStatus] = lambda ask: [replace(one, call=ask.call) for one in next(answers, [])]
-    ran = rapidctl("status", "--json", "--timeout", "100ms", "--watch", "10ms", "-n", "2")
+    ran = rapidctl("status", "--json", "--watch", "10ms", "-n", "2")
     assert (ran.code, len(ran.documents)) == (4, 1)
 
 

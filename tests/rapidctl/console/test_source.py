@@ -1,6 +1,7 @@
 """The live source over real sockets: a scripted daemon that comes, goes and refuses."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,13 +26,17 @@ class Reader:
 
     def __init__(self, source: LiveSource) -> None:
         self.source = source
+        self._updates: deque[Update] = deque()
+        """That came with the one that was asked for, behind it."""
         self._answers: dict[int, object] = {}
         """By ticket: they come in between whatever else is waited for."""
         self._pause = threading.Event()
 
     def until(self, wanted: Callable[[Update], bool]) -> Update:
         for _ in range(int(WAIT_S / 0.01)):
-            for update in self.source.poll():
+            self._updates += self.source.poll()
+            while self._updates:
+                update = self._updates.popleft()
                 if isinstance(update, Answer):
                     self._answers[update.ticket] = update.result
                 if wanted(update):
