@@ -1,8 +1,9 @@
 """Runs the supervisor over stand-ins for its children: ``python supervise.py FOLDER FRONT ENGINE [GRACE_S]``.
 
-FRONT and ENGINE are behaviours of `stand_in`. GRACE_S shortens what a child gets to end. A reload reads
-FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not answer so many quick probes hang, and
-LOAD_TIMEOUT_S one that loads without progress; ABORT_S is what it then gets to write its stacks.
+FRONT and ENGINE are behaviours of `stand_in`. GRACE_S is what a child gets to end; with it a front that failed is
+started again at once. A reload reads FOLDER/rapidd.toml. HANG_BEATS in the environment makes a child that does not
+answer so many quick probes hang, and LOAD_TIMEOUT_S one that loads without progress; ABORT_S is what it then gets to
+write its stacks.
 """
 
 import os
@@ -21,7 +22,7 @@ QUICK_BEAT_S = 0.02
 def main() -> int:
     folder, front, engine, *grace = sys.argv[1:]
     if grace:
-        vars(core).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]))
+        vars(core).update(DRAIN_GRACE_S=float(grace[0]), ENGINE_STOP_S=float(grace[0]), FRONT_DELAYS_S=(0.0,))
     hang_s, load_s = 0.0, float(os.environ.get("LOAD_TIMEOUT_S", "600"))
     if "HANG_BEATS" in os.environ:
         vars(core).update(BEAT_S=QUICK_BEAT_S)

@@ -45,11 +45,12 @@ def test_the_device_that_was_found_stays_the_device(daemon: Daemon, manager: "Ma
     """
     daemon.start(NOTIFY_SOCKET=manager.path)
     daemon.until_ready()
+    manager.until("READY=1")
     first = daemon.started["engine"]
     os.kill(first["pid"], signal.SIGKILL)
     again = daemon.until("engine", "started")
     assert (first["device"], again["device"]) == ("auto", "cuda")
-    daemon.until_ready()
+    manager.until("READY=1")  # what is not read meanwhile fills the socket's queue, and a status is then not sent
     daemon.signal(signal.SIGHUP)
     manager.until("STATUS=reloaded: nothing has changed")
 
@@ -128,7 +129,7 @@ def test_a_child_that_cannot_serve_the_configuration_ends_the_daemon(daemon: Dae
 
 
 def test_a_child_that_never_becomes_ready_is_given_up(daemon: Daemon) -> None:
-    daemon.start(front="1")
+    daemon.start("1", "serve", "5")
     status, said = daemon.end()
     assert status == 1
     assert "the front ended 6 times and was never ready (last: exit status 1); giving up" in said
