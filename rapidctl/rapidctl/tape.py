@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Literal, NamedTuple, Self, TextIO
+from typing import Annotated, BinaryIO, Final, Literal, NamedTuple, Self, TextIO
 
 import msgspec
 
@@ -50,6 +50,9 @@ MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 _LENGTHS: Final = struct.Struct("<II")
 _LEVEL: Final = 1
 """zlib's fastest: snapshots repeat each other so much that a higher level saves little."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Of the recorder's monotonic clock."""
 
 MarkKind = Literal["operator", "guard", "problem", "recovery"]
 MARKS: Final[dict[str, MarkKind]] = {
@@ -97,15 +100,15 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
 class Head(msgspec.Struct, array_like=True):
     """What is known of a block without its body."""
 
-    first_s: float
-    last_s: float
+    first_s: Seconds
+    last_s: Seconds
     frames_s: list[float]
     """When its snapshots came."""
     marks: list[Mark]
 
 
 _TOPICS: Final[dict[type, bytes]] = {Snapshot: SNAPSHOT_TOPIC, Event: EVENT_TOPIC, Exchange: EXCHANGE_TOPIC}
-Packed = list[tuple[float, bytes]]
+Packed = list[tuple[Seconds, bytes]]
 _head_encoder = msgspec.msgpack.Encoder()
 _head_decoder = msgspec.msgpack.Decoder(Head)
 _exchange_decoder = msgspec.msgpack.Decoder(Exchange)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -250,6 +251,19 @@ def test_what_is_unknown_is_empty_in_the_table(tmp_path: Path, rapidctl: Rapidct
     assert {name for name, value in found.items() if value == ""} == set(COLUMNS) - {
         "at", "at_mono_ns", "boot_id", "state", "waiting", "prefilling", "decoding",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("at_unix_s", [1e300, -1.0, math.nan, math.inf])
+def test_a_moment_that_no_calendar_has_is_an_error_of_one_line(
+    at_unix_s: float, tmp_path: Path, rapidctl: Rapidctl
+) -> None:
+    """The table of such a recording ended in a traceback, and so did a console that came to it."""
+    path = tmp_path / "a.tape"
+    with Recorder(path) as recorder:
+        recorder.add(Record(0.0, replace(snapshot(), at_unix_s=at_unix_s)))
+    for command in (["export", str(path)], ["replay", str(path), "--json"]):
+        ran = rapidctl(*command)
+        assert (ran.code, ran.stderr.count("\n"), "at_unix_s" in ran.stderr) == (1, 1, True)
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path, rapidctl: Rapidctl) -> None:

@@ -1,15 +1,18 @@
 """Tapes: what goes in comes out, any moment can be found, memory is bounded, and a cut file is read up to the cut."""
 
 import math
+import struct
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from rapidctl.player import SPEEDS, Player
-from rapidctl.tape import BLOCK_S, Exchange, FileTape, MemoryTape, Record, Recorder, TapeError
+from rapidctl.tape import BLOCK_S, MAGIC, Exchange, FileTape, Head, MemoryTape, Record, Recorder, TapeError
 from rapidctl.wire import Event, Snapshot
 from support import samples
 
@@ -149,6 +152,22 @@ def test_a_damaged_block_is_named(tmp_path: Path) -> None:
     whole[-40:] = bytes(40)
     (tmp_path / "a").write_bytes(bytes(whole))
     tape = FileTape(tmp_path / "a")
+    with pytest.raises(TapeError, match="damaged at byte"):
+        list(tape)
+    tape.close()
+
+
+@pytest.mark.parametrize("at_s", [math.nan, math.inf, -1.0, 1e300])
+def test_a_recording_whose_clock_makes_no_sense_is_none(tmp_path: Path, at_s: float) -> None:
+    """It was opened, and the console ended in a traceback over the length of it."""
+    with Recorder(tmp_path / "a") as recorder:
+        recorder.add(Record(at_s, samples.SNAPSHOT))
+    with pytest.raises(TapeError, match="cannot be read as a recording"):
+        FileTape(tmp_path / "a")
+    packed = zlib.compress(msgspec.msgpack.encode([(at_s, b"")]))
+    head = msgspec.msgpack.encode(Head(0.0, 0.0, [], []))
+    (tmp_path / "b").write_bytes(MAGIC + struct.pack("<II", len(head), len(packed)) + head + packed)
+    tape = FileTape(tmp_path / "b")
     with pytest.raises(TapeError, match="damaged at byte"):
         list(tape)
     tape.close()

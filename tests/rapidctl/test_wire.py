@@ -217,6 +217,13 @@ def test_token_ids_travel_unchanged(ids: list[int]) -> None:
     assert wire.unpack_ids(packed) == ids
 
 
+@pytest.mark.parametrize("units", [-1, 0, 10**12])
+def test_a_device_without_units_or_with_more_than_any_has_is_unreadable(units: int) -> None:
+    """A console drew a map of them: a traceback for none, all memory for very many."""
+    with pytest.raises(WireError, match="units_total"):
+        wire.decode_reply(wire.encode(replace(samples.PARTITION, units_total=units)))
+
+
 def test_a_torn_token_id_is_refused() -> None:
     with pytest.raises(WireError, match="multiple of 4"):
         wire.unpack_ids(b"\x00" * 5)

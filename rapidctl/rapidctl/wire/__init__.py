@@ -75,10 +75,12 @@ from rapidctl.wire.protocol import (
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
     MAX_TTL_S,
+    MAX_UNITS,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
     SCHEMA_VERSION,
     SNAPSHOT_TOPIC,
+    UnixTime,
 )
 from rapidctl.wire.replies import (
     Accepted,
@@ -146,7 +148,7 @@ __all__ = [
     "MAX_CHOICES",
     "MAX_CHUNK_TOKENS", "MAX_DEADLINE_S", "MAX_DEPTH", "MAX_ENDPOINT_BYTES", "MAX_FRAME_BYTES", "MAX_ID_CHARS",
     "MAX_LOGPROBS", "MAX_MESSAGES", "MAX_PROMPT_CHARS", "MAX_STOP_CHARS", "MAX_STOP_STRINGS", "MAX_STOP_TOKENS",
-    "MAX_TTL_S", "MIN_GAPS_FOR_P95",
+    "MAX_TTL_S", "MAX_UNITS", "MIN_GAPS_FOR_P95",
     "PROTOCOL_MAX", "PROTOCOL_MIN", "SCHEMA_VERSION", "SNAPSHOT_TOPIC", "UNSUPPORTED_FIELDS", "Accepted",
     "BucketCounts", "CalibrationInfo", "Cancel", "ChatMessage", "ChoiceResult", "ControlReply", "CorrectionInfo",
     "DaemonState", "Decision", "Delta", "Deltas", "DeviceInfo", "DeviceProcess", "Drain", "EndpointError", "ErrorCode",
@@ -158,6 +160,6 @@ __all__ = [
     "Prediction", "Process", "ProfileReply", "Quantiles", "ReleasePartition", "Reload", "Reply", "Request",
     "RequestCounts", "RequestList", "RequestRow", "RestartCause", "Sampling", "SetPartition", "SetPolicy", "Slo",
     "SloClass", "Snapshot", "SnapshotReply", "Status", "Timing", "TokenLogprob", "UndoPartition", "UnitGroup",
-    "Welcome", "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply", "decode_request",
-    "decode_snapshot", "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
+    "UnixTime", "Welcome", "WireError", "check_client_endpoint", "check_endpoint", "decode_event", "decode_reply",
+    "decode_request", "decode_snapshot", "default_endpoint", "encode", "metrics_endpoint", "pack_ids", "unpack_ids",
 ]  # fmt: skip

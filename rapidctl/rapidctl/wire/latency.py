@@ -1,8 +1,8 @@
 """Distributions of latency, and the objectives they are held against."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 LATENCY_EDGES_S: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
@@ -69,8 +69,8 @@ class LatencyTotals(Struct, kw_only=True):
 class Slo(Struct, kw_only=True):
     """What a request should experience: see `ttft_limit_s`; ``itl_s`` is for its gaps (`MIN_GAPS_FOR_P95`)."""
 
-    itl_s: float
-    ttft_floor_s: float
+    itl_s: Annotated[float, Meta(gt=0, le=1e300)]
+    ttft_floor_s: Annotated[float, Meta(gt=0, le=1e300)]
     ttft_per_1k_s: float
 
     def ttft_limit_s(self, prompt_tokens: int) -> float:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from rapidctl.wire.protocol import MAX_CHUNK_TOKENS
+from rapidctl.wire.protocol import MAX_CHUNK_TOKENS, MAX_UNITS, UnixTime
 from rapidctl.wire.terms import Mode
 
 
@@ -12,7 +12,7 @@ class PlanRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """A plan an operator asks for. ``chunk``: prompt tokens a batch, null for the time bound, "all" in serial."""
 
     mode: Mode
-    decode_units: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    decode_units: Annotated[int, Meta(ge=0, le=MAX_UNITS)] | None = None
     chunk: Annotated[int, Meta(ge=1, le=MAX_CHUNK_TOKENS)] | Literal["all"] | None = None
 
 
@@ -66,7 +66,7 @@ class Placement(Struct, kw_only=True):
     lanes: list[LanePlacement]
     overlap: int
     transition: bool
-    probed_unix_s: float | None
+    probed_unix_s: UnixTime | None
 
 
 class UnitGroup(Struct, kw_only=True, frozen=True):
@@ -124,7 +124,7 @@ class CalibrationInfo(Struct, kw_only=True):
     model: str
     dtype: str
     build: str
-    made_unix_s: float
+    made_unix_s: UnixTime
     note: str
     fit: FitInfo
     parts: list[FitInfo]
@@ -140,7 +140,7 @@ class PartitionInfo(Struct, kw_only=True, tag_field="kind", tag="partition"):
 
     call: int = 0
     policy: str
-    units_total: int
+    units_total: Annotated[int, Meta(ge=1, le=MAX_UNITS)]
     unit_name: Literal["CU", "SM", "core"]
     splits: list[int]
     """Legal values of ``decode_units`` in split mode; empty when this device cannot be partitioned."""

@@ -1,6 +1,8 @@
 """Numbers and topics both ends agree on: versions, the most a message may hold, leases and heartbeats."""
 
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
@@ -24,8 +26,13 @@ MAX_DEADLINE_S: Final = 604_800.0
 """A week: no request is older, and none may take longer."""
 MAX_TTL_S: Final = 604_800.0
 """A week: an override that is to stay longer has no end."""
+MAX_UNITS: Final = 100_000
+"""Of a device."""
 MAX_ENDPOINT_BYTES: Final = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux: an ipc path longer than this cannot be bound."""
+
+UnixTime = Annotated[float, Meta(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, before the year 10000: any reader can make a date of it."""
 
 LEASE_INTERVAL_S: Final = 2.0
 """A client with open streams sends `Ping` this often; three missed in a row abort its streams."""

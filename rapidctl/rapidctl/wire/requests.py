@@ -18,6 +18,7 @@ from rapidctl.wire.protocol import (
     MAX_TTL_S,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    UnixTime,
 )
 from rapidctl.wire.terms import SloClass
 
@@ -178,7 +179,7 @@ class SetPartition(_Request):
     reason: Annotated[str, Meta(max_length=200)] = ""
     by: Annotated[str, Meta(max_length=64)] = ""
     if_epoch: Annotated[int, Meta(ge=0)] | None = None
-    deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    deadline_unix_s: UnixTime | None = None
 
 
 class ReleasePartition(_Request):
@@ -188,7 +189,7 @@ class ReleasePartition(_Request):
     by: Annotated[str, Meta(max_length=64)] = ""
     reason: Annotated[str, Meta(max_length=200)] = ""
     if_epoch: Annotated[int, Meta(ge=0)] | None = None
-    deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    deadline_unix_s: UnixTime | None = None
 
 
 class UndoPartition(_Request):
@@ -197,7 +198,7 @@ class UndoPartition(_Request):
     call: int
     by: Annotated[str, Meta(max_length=64)] = ""
     if_epoch: Annotated[int, Meta(ge=0)] | None = None
-    deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    deadline_unix_s: UnixTime | None = None
 
 
 class SetPolicy(_Request):
@@ -207,7 +208,7 @@ class SetPolicy(_Request):
     policy: Annotated[str, Meta(min_length=1, max_length=64)]
     by: Annotated[str, Meta(max_length=64)] = ""
     if_epoch: Annotated[int, Meta(ge=0)] | None = None
-    deadline_unix_s: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    deadline_unix_s: UnixTime | None = None
 
 
 class Drain(_Request):

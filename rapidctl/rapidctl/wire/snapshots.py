@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from rapidctl.wire.latency import BucketCounts, LatencyTotals, LatencyWindow, Quantiles, Slo
 from rapidctl.wire.partition import PartitionInfo, Placement
-from rapidctl.wire.protocol import SCHEMA_VERSION
+from rapidctl.wire.protocol import SCHEMA_VERSION, UnixTime
 from rapidctl.wire.terms import DaemonState, Phase, SloClass
 
 
@@ -116,7 +116,7 @@ class RequestRow(Struct, kw_only=True):
 class Decision(Struct, kw_only=True):
     """One choice of the policy, or one change of control state (then ``decision`` repeats the last one)."""
 
-    at_unix_s: float
+    at_unix_s: UnixTime
     decision: int
     epoch: int
     source: Literal["policy", "operator", "guard", "ttl", "engine"]
@@ -193,7 +193,7 @@ class Snapshot(Struct, kw_only=True):
     boot_id: str
     """Of the engine; changes when weights and KV were lost. Empty while there is no engine."""
     front_boot_id: str
-    at_unix_s: float
+    at_unix_s: UnixTime
     at_mono_ns: int
     state: DaemonState
     detail: str
@@ -246,7 +246,7 @@ class Event(Struct, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     seq: int
     front_boot_id: str
-    at_unix_s: float
+    at_unix_s: UnixTime
     kind: Literal[
         "decision", "override", "release", "guard", "ttl", "policy", "applied",
         "engine_lost", "engine_ready", "front_ready", "drain", "client_lost", "slow_consumer",
