@@ -45,7 +45,7 @@ Counter = Literal["preempted", "evicted", "hit_tokens", "query_tokens"]
 
 
 class Ring:
-    """Samples of a few named columns over time; the oldest is overwritten. NaN: unknown."""
+    """Samples of a few named columns over time; the oldest is overwritten. NaN or infinite: unknown."""
 
     def __init__(self, columns: tuple[str, ...], capacity: int) -> None:
         self._capacity = capacity
@@ -58,7 +58,7 @@ class Ring:
 
     def put(self, time: float, values: dict[str, float | None]) -> None:
         """Keep one sample; a second one in the same slot replaces the first."""
-        row = {name: math.nan if values[name] is None else float(values[name] or 0) for name in self._values}
+        row = {name: math.nan if (value := values[name]) is None else float(value) for name in self._values}
         newest = (self._start - 1) % len(self) if self._times else 0
         if self._times and math.floor(self._times[newest] / SLOT_S) == math.floor(time / SLOT_S):
             self._set(newest, time, row)
@@ -79,7 +79,7 @@ class Ring:
             low = bisect_left(self._times, time, first, last)
             high = bisect_right(self._times, until, low, last)
             pairs = zip(self._times[low:high], values[low:high], strict=True)
-            found.extend((at, None if math.isnan(value) else value) for at, value in pairs)
+            found.extend((at, value if math.isfinite(value) else None) for at, value in pairs)
         return found
 
     def _set(self, index: int, time: float, row: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ one line, ``schema_version`` first, flushed at once. It knows no command and no 
 What stdout does not take is an `OutputError`; what stderr does not take is lost.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,7 +202,7 @@ def seconds(value: float | None) -> str:
 
 def duration(value: float | None) -> str:
     """A long time: "45s", "4m57s", "1h02m", "3d04h"."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return UNKNOWN
     whole = round(value)
     for size, unit, part, part_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):

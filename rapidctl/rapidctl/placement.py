@@ -30,7 +30,7 @@ def unit_ids(partition: PartitionInfo) -> Sequence[int]:
     """Numbers of the units, ascending, as `LanePlacement` has them: on a CPU the kernel's, else from 0."""
     if partition.groups is None:
         return range(partition.units_total)
-    return sorted(unit for group in partition.groups for unit in group.units)
+    return sorted({unit for group in partition.groups for unit in group.units})
 
 
 def unit_phases(partition: PartitionInfo) -> str | None:

@@ -98,7 +98,16 @@ def test_short_times(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "—"), (45, "45s"), (59.7, "1m00s"), (297.5, "4m58s"), (3725, "1h02m"), (273_600, "3d04h")],
+    [
+        (None, "—"),
+        (math.nan, "—"),
+        (-math.inf, "—"),
+        (45, "45s"),
+        (59.7, "1m00s"),
+        (297.5, "4m58s"),
+        (3725, "1h02m"),
+        (273_600, "3d04h"),
+    ],
 )
 def test_long_times(value: float | None, text: str) -> None:
     assert out.duration(value) == text

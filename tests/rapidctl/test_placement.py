@@ -61,6 +61,13 @@ def test_where_groups_are_told_units_have_the_numbers_in_them() -> None:
     assert unit_phases(info) == "DDB··P"
 
 
+def test_a_unit_that_two_groups_name_is_one_unit() -> None:
+    """The console ended in a traceback: it had more numbers of units than letters."""
+    groups = [UnitGroup(name="core 0", units=(0, 1)), UnitGroup(name="core 1", units=(1, 2))]
+    info = replace(measured_on(partition(units=3), {0, 1}, {2}), groups=groups)
+    assert (list(unit_ids(info)), unit_phases(info)) == ([0, 1, 2], "DDP")
+
+
 def test_areas_hold_their_groups_letters_in_the_order_told() -> None:
     info = replace(measured_on(partition(units=6), {4, 5}, {12, 6, 14}), groups=THREADS)
     assert areas(info) == [("socket 0", ["DP", "D·"], "DDP·"), ("socket 1", ["PP"], "PP")]

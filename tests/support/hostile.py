@@ -1,6 +1,7 @@
-"""What means ill: messages with text in them that drives a terminal, and a disk that is full."""
+"""What means ill: messages with text that drives a terminal or numbers without sense, and a disk that is full."""
 
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, get_type_hints
 
@@ -13,14 +14,23 @@ HOSTILE = "[/x]\x1b]0;title\x07\x9b31m\x7f\r\u202e[red]"
 
 def hostile(message: Any) -> Any:
     """The message with `HOSTILE` behind every text of which the wire says nothing but that it is one."""
+    return _changed(message, (str, str | None), lambda text: text + HOSTILE)
+
+
+def absurd(message: Any, number: float) -> Any:
+    """The message with this number in the place of every one of which the wire says nothing but that it is one."""
+    return _changed(message, (float, float | None), lambda _: number)
+
+
+def _changed(message: Any, kinds: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
     if not isinstance(message, msgspec.Struct):
-        return [hostile(item) for item in message] if isinstance(message, list) else message
-    kinds = get_type_hints(type(message))
+        return [_changed(item, kinds, change) for item in message] if isinstance(message, list) else message
+    hints = get_type_hints(type(message), include_extras=True)
     changed: dict[str, Any] = {}
     for name in message.__struct_fields__:
         value = getattr(message, name)
-        free = isinstance(value, str) and kinds[name] in (str, str | None)
-        changed[name] = value + HOSTILE if free else hostile(value)
+        free = value is not None and hints[name] in kinds
+        changed[name] = change(value) if free else _changed(value, kinds, change)
     return replace(message, **changed)
 
 

@@ -1,5 +1,9 @@
-"""What daemons repeat of their clients, and what is typed here, is shown as text and obeyed by nobody."""
+"""What daemons repeat of their clients, and what is typed here, is shown as text and obeyed by nobody.
 
+And no number ends the console.
+"""
+
+import math
 from pathlib import Path
 
 import pytest
@@ -7,9 +11,9 @@ import pytest
 from rapidctl.console.app import Console
 from rapidctl.errors import Refused
 from rapidctl.wire import Failed
-from support.console import Clock, Desk, ScriptedSource, host_of, wall
-from support.hostile import HOSTILE, controls, hostile
-from support.snapshots import event, snapshot
+from support.console import LIVE_TICKS, Clock, Desk, ScriptedSource, desk, host_of, wall
+from support.hostile import HOSTILE, absurd, controls, hostile
+from support.snapshots import event, override_info, partition, snapshot
 
 KEYS = ("j", "j x", "2 j", "2 j y", "3", "n h i enter", "n h i ctrl+t", "5", "6", "7", "o", "T [ / x ] enter")
 
@@ -39,3 +43,15 @@ async def test_no_text_drives_the_terminal_or_ends_the_console(
         await at.settle()
         assert controls(at.text) == []
         assert controls(app.clipboard) == []
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -1e300, 0.0])
+async def test_a_number_without_sense_is_shown_as_unknown_or_as_it_is(number: float) -> None:
+    """Infinite seconds of anything, a load that is no number or a power limit of 0 W ended the console."""
+    async with desk(control=True) as at:
+        at.source.put(event(1, "override", "ana: split 160"))
+        for tick, key in enumerate(("1", "2", "3", "4", "escape", "5", "6", "7", "1", "o"), LIVE_TICKS):
+            found = snapshot(tick, info=partition(override=override_info()))
+            await at.show(absurd(found, number))
+            await at.press(key)
+            at.clock.now += 0.25

@@ -26,7 +26,8 @@ FASTEST_HZ = 3e9
 
 def _limit_w(view: View) -> float:
     device = None if view.snapshot is None else view.snapshot.device
-    return DEFAULT_POWER_W if device is None or device.power_limit_w is None else device.power_limit_w
+    limit_w = None if device is None else device.power_limit_w
+    return limit_w if limit_w is not None and limit_w > 0 else DEFAULT_POWER_W
 
 
 class Sensors(Panel):
