@@ -159,6 +159,26 @@ def test_a_row_preempted_while_its_batch_is_formed_is_not_run() -> None:
     assert machine.outputs == {1: expected_output([1] * 11, 8), 2: expected_output([2] * 11, 8)}
 
 
+def test_a_prompt_that_gives_up_its_blocks_for_a_higher_one_no_longer_goes_before_it() -> None:
+    """Others had given up theirs for it, and what it was owed for that is now the higher one's."""
+    machine = Machine(7, bound=40)
+    for rid, tokens, output, priority, due_ns in ((1, 2, 2, 1, 300), (2, 6, 3, 2, 300), (3, 1, 1, 0, 200)):
+        machine.scheduler.add(make_request(rid, [rid] * tokens, output, priority, due_ns=due_ns))
+    machine.launch(DUE)
+    machine.scheduler.add(make_request(4, [4] * 5, 1, 1, due_ns=300))
+    machine.complete("decode")
+    machine.launch(DUE)
+    machine.scheduler.add(make_request(5, [5], 1, 2, due_ns=50))
+    machine.complete("decode")
+    machine.launch(DUE)
+    assert [r.rid for r in machine.scheduler.running] == [2, 1, 4], "3 gave up its place for 4"
+    assert machine.launch(DUE) == []
+    assert [r.rid for r in machine.scheduler.running] == [2, 1], "and 4 its block for 5, which waits for the batch"
+    machine.complete("decode")
+    assert first_rows(machine, DUE) == [5, 4, 3]
+    machine.drain(DUE)
+
+
 def test_out_of_memory_fails_the_batch_only() -> None:
     machine = busy_machine(SHARED, bound=40)
     prefill = next(batch for batch in machine.launch(SHARED) if batch.lane == "prefill")
