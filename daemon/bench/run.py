@@ -31,7 +31,9 @@ QUIET_SHARE = 0.05
 def main() -> int:
     """Measure everything, print it."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure rapid-serve on this machine.")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats: a minute or so, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repeats, for a first look: two minutes on two idle cores"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the JSON, samples included")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
