@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from textual.app import App
 from textual.filter import LineFilter
 from textual.screen import Screen
 
@@ -20,6 +19,7 @@ from rapidctl.book import Book
 from rapidctl.console import theme
 from rapidctl.console.ascii import ASCII
 from rapidctl.console.host import Host
+from rapidctl.console.keyboard import Keyboard
 from rapidctl.console.operator import Operator
 from rapidctl.console.safe import SAFE
 from rapidctl.console.screens.base import Shows
@@ -34,7 +34,7 @@ STREAM_TICK_S: Final = 1 / 12
 RATES_HZ: Final = (0.5, 1.0, 2.0, 4.0, 10.0)
 
 
-class Core(App[int]):
+class Core(Keyboard):
     """``hosts``: the daemons, at least one. ``clock`` is the monotonic clock, ``wall`` the unix one."""
 
     TITLE = "rapidctl"
