@@ -26,6 +26,7 @@ def test_the_edge_is_found_within_the_tolerance(limit: float, first: float, tole
     assert found.edge == "found"
     assert found.scale is not None
     assert found.scale <= limit < found.scale * (1 + tolerance) * (1 + 1e-9)
+    assert len(found.trials) < 30, "it ends when it has found it"
 
 
 @given(shares=st.lists(st.floats(0, 1), min_size=12, max_size=12), max_runs=st.integers(1, 12))
@@ -133,7 +134,7 @@ def test_a_baseline_below_a_tenth_fails_and_is_in_no_mean() -> None:
     assert (one[0].baseline, one[0].fails, one[0].mean) == ("bad", True, None)
     overall = {mean.baseline: mean for mean in means([*one, *two])}
     assert overall["bad"].mean == pytest.approx(2.0)
-    assert (overall["bad"].traces, overall["bad"].failed) == (1, 1)
+    assert (overall["bad"].traces, overall["bad"].failed, overall["bad"].without) == (1, 1, 0)
     assert overall["fine"].mean == pytest.approx(4.0)  # geometric: sqrt(2 x 8)
     assert overall["fine"].traces == 2
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapidctl.bench.metrics import geometric_mean, has_missed, judge, percentiles, summarize
+from rapidctl.bench.metrics import Percentiles, geometric_mean, has_missed, judge, percentiles, summarize
 from rapidctl.bench.records import Record
 from rapidctl.wire import Slo
 from rapidd.telemetry import latency
@@ -36,6 +36,10 @@ def test_percentiles_are_nearest_ranks(values: list[float]) -> None:
     assert (found.n, found.max) == (len(values), max(values))
     for value, share in ((found.p50, 0.5), (found.p90, 0.9), (found.p95, 0.95), (found.p99, 0.99)):
         assert value == smallest_covering(values, share)
+
+
+def test_of_a_hundred_values_the_percentile_is_the_value_of_that_rank() -> None:
+    assert percentiles(range(100, 0, -1)) == Percentiles(100, 50, 90, 95, 99, 100)
 
 
 def test_no_values_have_no_percentiles() -> None:
@@ -108,6 +112,16 @@ def test_the_longest_wait_counts_those_that_waited_in_vain() -> None:
     assert summarize([record([0.2]), refused], SLO).longest_wait_s == 30.0
 
 
+def test_rates_and_times_are_counted_from_when_requests_were_sent() -> None:
+    """Times of a run are those of a clock that has run for days."""
+    early, late = record([1001.0, 1002.0], sent_s=1000.0), record([1003.0, 1004.5], sent_s=1002.0)
+    late.request = request(output_tokens=3)
+    found = summarize([early, late, Record(request(), due_s=1004.0, sent_s=1004.0)], SLO)
+    assert (found.duration_s, found.output_tokens_per_s) == (4.5, 4 / 4.5)
+    assert (found.e2e_s.p50, found.e2e_s.max) == (2.0, 2.5)
+    assert (found.finished, found.unfinished, found.short) == (2, 1, 1)
+
+
 def test_the_first_end_counts() -> None:
     made = record([0.1])
     made.end("failed", 5.0, "late")
@@ -121,9 +135,11 @@ def test_who_has_missed_is_never_judged_good(made: Record, now_s: float) -> None
 
 
 def test_an_open_request_misses_when_its_first_token_is_overdue() -> None:
-    waiting = Record(request(prompt_tokens=2000), due_s=0.0, sent_s=0.0)
-    assert not has_missed(waiting, SLO, 1.9)
-    assert has_missed(waiting, SLO, 2.1)
+    waiting = Record(request(prompt_tokens=2000), due_s=10.0, sent_s=10.0)
+    assert not has_missed(waiting, SLO, 11.9)
+    assert has_missed(waiting, SLO, 12.1)
+    waiting.end("failed", 11.0)
+    assert has_missed(waiting, SLO, 11.0), "and at once when it ends badly"
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=10))

@@ -37,6 +37,12 @@ def test_applied_by_the_event_of_its_own_epoch(change: Change) -> None:
     assert seen == [("pending", False), ("applied", True)]
 
 
+def test_no_other_event_of_its_epoch_means_that_it_was_applied(change: Change) -> None:
+    change.answered(accepted(1842))
+    change.happened(event(2, "override", "ana: shared", epoch=1842))
+    assert change.state == "pending"
+
+
 def test_where_the_lanes_were_measured_then_is_told_and_nothing_where_nobody_measured(change: Change) -> None:
     change.answered(accepted(1842))
     change.happened(replace(event(2, "applied", epoch=1842), placement=placement(304, 160, overlap=4)))
@@ -75,6 +81,7 @@ def test_silence_ends_in_unknown_and_never_in_applied(change: Change, acknowledg
     assert not change.over
     change.tick(100.0 + UNKNOWN_AFTER_S)
     assert change.state == "unknown"
+    assert change.text.startswith("epoch 1842 was accepted but never" if acknowledged else "no answer: look")
     change.answered(accepted(1842))
     change.happened(event(2, "applied", epoch=1842))
     assert change.state == "unknown", "an end is an end"

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from rapidctl import wire
 from rapidctl.wire import PlanRequest
 from rapidd import ipc
+from rapidd.policy.override import BOUNDS
 from support import messages, samples
 from support.front import Peer, Rig, ScriptedEngine, note
 
@@ -91,7 +92,7 @@ def test_one_change_of_the_partition_every_two_seconds_but_release_always(rig: R
     assert peer.fails().code == "too_soon"  # the first is not even answered
     engine.send(ipc.ControlDone(engine.expect(ipc.SetPlan).token, 1, "accepted", None, ""))
     peer.expect(wire.ControlReply)
-    rig.pass_time(1.9)
+    rig.pass_time(BOUNDS.change_every_s - 0.1)
     peer.send(wire.SetPartition(call=3, plan=SPLIT))
     failed = peer.fails()
     assert failed.code == "too_soon"

@@ -9,7 +9,7 @@ from rapidctl import wire
 from rapidd.front import deadlines
 from rapidd.front.admission import Capacity, admit
 from rapidd.front.deadlines import Deadlines, age
-from rapidd.front.journal import Journal
+from rapidd.front.journal import Journal, Stream
 from support.front import EOS, TEXT, VOCAB
 
 CAPACITY = Capacity(max_model_len=64, kv_tokens=1000, vocab_size=VOCAB, eos_token_ids=(EOS,), max_output_tokens=None)
@@ -70,6 +70,25 @@ TestDeadlines = DeadlinesMachine.TestCase
 TestDeadlines.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
+def test_who_is_left_when_ended_streams_are_thrown_out_is_still_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "SLACK", 0)
+    journal = Journal()
+    watched = Deadlines(journal)
+
+    def begin(stream_id: str, deadline_s: int | None) -> Stream:
+        request = wire.Generate(id=stream_id, prompt="x", deadline_s=deadline_s)
+        stream = admit(request, [1], b"client", TEXT, CAPACITY, 0)
+        journal.add(stream)
+        watched.watch(stream)
+        return stream
+
+    for stream_id, deadline_s in (("late", 9), ("never", None), ("soon", 2)):
+        begin(stream_id, deadline_s)
+    for _ in range(10):
+        journal.remove(begin("short", 5))
+    assert [stream.id for stream in watched.due(3 * 10**9)] == ["soon"]
+
+
 @pytest.mark.parametrize(
     ("ns", "text"),
     [
@@ -81,5 +100,6 @@ TestDeadlines.settings = settings(max_examples=100, stateful_step_count=40, dead
     ],
 )
 def test_ages_are_told_in_the_unit_that_fits(ns: int, text: str) -> None:
-    stream = admit(wire.Generate(id="a", prompt="x"), [1], b"client", TEXT, CAPACITY, 7)
-    assert age(stream, 7 + ns) == text
+    arrival_ns = 10**12
+    stream = admit(wire.Generate(id="a", prompt="x"), [1], b"client", TEXT, CAPACITY, arrival_ns)
+    assert age(stream, arrival_ns + ns) == text

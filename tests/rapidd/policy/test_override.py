@@ -113,8 +113,11 @@ def test_the_published_bounds_are_what_the_guard_goes_by(name: str, beyond: floa
     split(control)
     itl, ttft = BOUNDS.guard_itl + beyond, BOUNDS.guard_ttft + beyond
     report = SloReport(itl, None) if name == "itl" else SloReport(None, ttft)
+    end_ns = int(BOUNDS.guard_after_s * SECOND)
     control.observe(report, 0)
-    control.observe(report, int(BOUNDS.guard_after_s * SECOND))
+    control.observe(report, end_ns - 1)
+    assert control.override is not None
+    control.observe(report, end_ns)
     assert (control.override is not None) is held
 
 
@@ -148,7 +151,8 @@ def test_predictions_are_of_the_load_at_this_moment() -> None:
     )
     assert (narrow.itl_p95_s or 0.0) > (wide.itl_p95_s or 1.0)
     assert (narrow.ttft_p95_s or 9.0) < (wide.ttft_p95_s or 0.0)
-    assert (narrow.breaches_slo, narrow.prefill_units) == (False, 108)
+    assert (narrow.legal, narrow.breaches_slo, narrow.prefill_units) == (True, False, 108)
+    assert (narrow.ttft_p95_s or 0.0) > 8192 / (narrow.prefill_tokens_per_s or 1.0), "after all that wait now"
     strict = replace(busy, itl_slo_s=0.012)
     assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=24)), strict).breaches_slo
     hurried = replace(busy, needed_tokens_per_s=40_000.0)
