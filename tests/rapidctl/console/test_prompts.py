@@ -168,6 +168,22 @@ def test_stopping_ends_the_stream_and_puts_back_what_was_before() -> None:
     assert world.prompts.verdict() == "! stopped"
 
 
+def test_a_prompt_ends_the_one_before_and_takes_the_place_of_a_comparison_that_is_over() -> None:
+    world = World()
+    for text in ("why", "when"):
+        world.prompts.send(text, PromptSettings(), snapshot(), world.clock.now)
+    first, second = world.source.generated
+    assert (world.source.abandoned, [run.request for run in world.prompts.runs]) == ([first.id], [second])
+    world.answer([1])
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    world.tick()
+    world.source.refuse(world.source.commands()[-1][0], Refused("not_permitted", "read-only"))
+    world.tick()
+    assert world.prompts.verdict() == "! hybrid: refused, read-only"
+    world.prompts.send("why", PromptSettings(), snapshot(), world.clock.now)
+    assert (world.prompts.verdict(), world.prompts.side_by_side) == ("", False)
+
+
 def test_locked_nothing_is_sent() -> None:
     world = World(unlocked=False)
     world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from rapidctl.console.run import Run
+from rapidctl.console.run import Run, exchange, replayed
 from rapidctl.console.widgets.gaps import gap_strip
 from rapidctl.console.widgets.timeline import timeline
 from rapidctl.errors import Unreachable
@@ -64,6 +64,13 @@ def test_without_gaps_there_are_no_figures(run: Run) -> None:
     assert run.tokens_per_s is None
 
 
+def test_of_a_hundred_gaps_few_are_beyond_the_high_quantiles(run: Run) -> None:
+    stamps_ms = [1000 + gap * (gap + 1) // 2 for gap in range(101)]  # gaps of 1, 2, ... 100 ms
+    feed(run, delta(0, "x", *stamps_ms))
+    found = run.gaps()
+    assert [found.p50, found.p95, found.p99, found.max] == pytest.approx([0.051, 0.096, 0.1, 0.1])
+
+
 def test_other_choices_do_not_mix_in(run: Run) -> None:
     feed(run, delta(0, "a", 1000), delta(0, "z", 1010, choice=1))
     assert (run.text, run.tokens) == ("a", 1)
@@ -85,6 +92,16 @@ def test_control_codes_of_the_model_never_reach_the_screen(run: Run) -> None:
 def test_a_failure_keeps_the_text_and_says_why(run: Run, end: object, words: str) -> None:
     feed(run, delta(0, "so far", 1000), end)
     assert (run.state, run.text, run.problem) == ("failed", "so far", words)
+
+
+def test_a_recorded_failure_is_told_from_the_moment_on_at_which_it_came(run: Run) -> None:
+    feed(run, delta(0, "so far", 1000), at_s=51.0)
+    feed(run, Failed(code="engine_lost", message="the engine died", id="r-1"), at_s=52.0)
+    kept = exchange(run)
+    shown = [
+        (found.state, found.text, found.problem) for found in (replayed(kept, at_s) for at_s in (50.5, 51.9, 52.0))
+    ]
+    assert shown == [("sent", "", ""), ("streaming", "so far", ""), ("failed", "so far", "the engine died")]
 
 
 def test_the_slo_of_a_prompt_grows_with_its_length(run: Run) -> None:
