@@ -91,6 +91,7 @@ def test_each_answer_streams_under_its_plan_and_then_the_override_is_released() 
     world.apply()
     world.answer([1, 2, 3])
     assert isinstance(world.commands()[-1], ReleasePartition)
+    assert (world.prompts.busy, world.prompts.verdict()) == (True, "restoring after split decode 160")
     world.apply()
     assert world.prompts.verdict() == "✓ the answers agree: 3 tokens   ITL p50 10 against 10 ms, p95 10 against 10 ms"
     assert [run.partition.plan.mode for run in world.prompts.runs if run.partition] == ["hybrid", "split"]
@@ -168,14 +169,14 @@ def test_stopping_ends_the_stream_and_puts_back_what_was_before() -> None:
     assert world.prompts.verdict() == "! stopped"
 
 
-def test_a_prompt_ends_the_one_before_and_takes_the_place_of_a_comparison_that_is_over() -> None:
+def test_a_prompt_or_a_comparison_takes_the_place_of_what_was_there() -> None:
     world = World()
     for text in ("why", "when"):
         world.prompts.send(text, PromptSettings(), snapshot(), world.clock.now)
     first, second = world.source.generated
     assert (world.source.abandoned, [run.request for run in world.prompts.runs]) == ([first.id], [second])
-    world.answer([1])
     world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    assert (world.source.abandoned, world.prompts.runs) == ([first.id, second.id], [])
     world.tick()
     world.source.refuse(world.source.commands()[-1][0], Refused("not_permitted", "read-only"))
     world.tick()

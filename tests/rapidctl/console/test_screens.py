@@ -134,6 +134,8 @@ def test_the_plans_asked_about_are_few_and_hold_the_one_in_force() -> None:
     assert found == sorted(found)  # type: ignore[type-var]
     assert {32, 48, 272} <= set(found)
     assert [plan.mode for plan in plans(partition(unsupported="no"))] == ["serial", "hybrid", "shared"]
+    shared = partition(mode="shared", decode=304)
+    assert {plan.decode_units for plan in plans(shared) if plan.mode == "split"} <= set(shared.splits)
 
 
 def test_the_knee_is_where_more_units_hardly_help() -> None:
@@ -143,6 +145,7 @@ def test_the_knee_is_where_more_units_hardly_help() -> None:
     ]
     assert knee(guesses) == 160
     assert knee(guesses[:1]) is None
+    assert knee(guesses[2:4]) == 160
     assert knee([Guess(guess.plan, None) for guess in guesses]) is None
 
 
@@ -170,7 +173,8 @@ def test_a_profile_tells_its_error_its_corrections_and_its_knee() -> None:
     whatif.ask(info, lambda _: next(tickets), 1000.0)
     reply = messages.REPLIES["profile"]
     assert isinstance(reply, ProfileReply)
-    whatif.answered(Answer(len(plans(info)), reply))
+    assert whatif.answered(Answer(len(plans(info)), reply))
+    assert not whatif.answered(Answer(99, reply)), "what somebody else asked"
     text = [line.plain for line in measured_lines(view(moved(snapshot(), info)), whatif, 100)]
     assert any(line.startswith(f"profile  {samples.CALIBRATION.name}, off by ") for line in text)
     for found in samples.CALIBRATION.corrections:
