@@ -7,7 +7,7 @@ from textual.widgets import Input, Static
 from rapidctl.console.form import FormError, PromptSettings, prompt_settings
 from rapidctl.console.operator import Operator
 from rapidctl.console.prompts import PIN_TTL_S, RETRIES, Prompts
-from rapidctl.console.run import Run, first_difference
+from rapidctl.console.run import Run, asked, first_difference
 from rapidctl.console.screens.compare import Compare
 from rapidctl.console.widgets.gaps import gap_strip
 from rapidctl.errors import Refused
@@ -193,14 +193,16 @@ def test_locked_nothing_is_sent() -> None:
     assert "control is locked" in world.prompts.verdict()
 
 
-def test_sampled_answers_are_compared_under_one_seed() -> None:
+@pytest.mark.parametrize(("temperature", "chosen", "sent"), [(1.0, None, 1), (1.0, 7, 7), (0.0, None, None)])
+def test_sampled_answers_are_compared_under_one_seed(temperature: float, chosen: int | None, sent: int | None) -> None:
     world = World()
-    world.prompts.compare("why", PromptSettings(temperature=1.0), (HYBRID, SPLIT))
+    world.prompts.compare("why", PromptSettings(temperature=temperature, seed=chosen), (HYBRID, SPLIT))
     world.tick()
+    world.prompts.compare("another", PromptSettings(), (SPLIT, HYBRID))  # one at a time: this one is not begun
     for _ in range(2):
         world.apply()
         world.answer([1])
-    assert [request.sampling.seed for request in world.source.generated] == [1, 1]
+    assert [(asked(request), request.sampling.seed) for request in world.source.generated] == [("why", sent)] * 2
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
