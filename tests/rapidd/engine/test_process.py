@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rapidd.config import Config, ServerConfig
+from rapidd.config import Config, ModelConfig, ServerConfig
+from rapidd.engine.__main__ import SPINS
 from rapidd.errors import EXIT_CONFIG, EXIT_FAILED
 from support.process import RUN_S, environment
 
@@ -71,6 +72,8 @@ build.build = lambda *_: Engine()
 sys.exit(engine.main())
 """
 
+FINDS_NO_MODEL = "import sys; from rapidd.engine import __main__ as engine; sys.exit(engine.main())"
+
 
 @pytest.mark.parametrize(
     ("how", "status", "said"),
@@ -106,15 +109,28 @@ def test_a_device_that_is_lost_while_nothing_runs_ends_the_process_in_order(tmp_
     assert (ended.returncode, ended.stderr) == (EXIT_FAILED, "rapidd: the device failed (see dmesg)\n")
 
 
-def engine(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, str(SPINS)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_its_threads_wait_for_each_other_for_a_moment_and_then_sleep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str
+) -> None:
+    """They looked 300,000 times: with one busy process beside it on two cores a step took 30 times as long."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    ended = engine(tmp_path, FINDS_NO_MODEL, OMP_DISPLAY_ENV="verbose", **given)
+    assert (ended.returncode, f"GOMP_SPINCOUNT = '{spins}'" in ended.stderr) == (EXIT_CONFIG, True)
+
+
+def engine(folder: Path, code: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Run a program that is given what the supervisor gives the engine."""
     file = folder / "config.json"
-    file.write_bytes(msgspec.json.encode(Config(server=ServerConfig(listen=f"ipc://{folder}/request.sock"))))
+    server, model = ServerConfig(listen=f"ipc://{folder}/request.sock"), ModelConfig(path="/nowhere")
+    file.write_bytes(msgspec.json.encode(Config(server=server, model=model)))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         return subprocess.run(
             [sys.executable, "-P", "-c", code, "--config", str(file), "--channel", str(theirs.fileno())],
-            env=environment(),
+            env=environment(**environ),
             pass_fds=[theirs.fileno()],
             capture_output=True,
             text=True,
