@@ -116,7 +116,8 @@ def test_its_threads_wait_for_each_other_for_a_moment_and_then_sleep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str
 ) -> None:
     """They looked 300,000 times: with one busy process beside it on two cores a step took 30 times as long."""
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     ended = engine(tmp_path, FINDS_NO_MODEL, OMP_DISPLAY_ENV="verbose", **given)
     assert (ended.returncode, f"GOMP_SPINCOUNT = '{spins}'" in ended.stderr) == (EXIT_CONFIG, True)
 
