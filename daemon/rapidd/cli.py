@@ -22,6 +22,7 @@ from rapidctl.errors import OutputError
 from rapidctl.wire import SCHEMA_VERSION, EndpointError, ProfileReply
 from rapidd import settings
 from rapidd.config import Config, SloConfig
+from rapidd.engine.openmp import bound_spinning
 from rapidd.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, ModelError, RapiddError
 from rapidd.http import command as http_command
 from rapidd.http import keys as http_keys
@@ -227,6 +228,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _calibrate(arguments: argparse.Namespace) -> int:
     config = _load(arguments).config
     _need_packages()
+    bound_spinning()
     from rapidd.calibrate.command import calibrate, summary  # imports torch: after the settings were checked
 
     try:

@@ -6,20 +6,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Final
 
 from rapidd import faults, log, stacks
 from rapidd.config import LogConfig, read_resolved
+from rapidd.engine.openmp import bound_spinning
 from rapidd.errors import EXIT_CONFIG, EXIT_FAILED, DeviceLost, RapiddError
 from rapidd.ipc import Channel, ChildReport, exit_with_supervisor
 from rapidd.paths import RuntimeDir
-
-SPINS: Final = 4_000
-"""How often a thread of libgomp looks whether the others of its team are done before it sleeps.
-
-By itself it looks 300,000 times. Where another process wants a core, that thread keeps it from the one that it waits
-for until the operating system takes it away, at each of a step's many barriers (docs/log.md, 33).
-"""
 
 
 def main() -> int:
@@ -44,8 +37,7 @@ def main() -> int:
         log.adopt_crashes()
         faults.arm(config.faults.points, directory.private, "loader")
         report("starting the engine", None)
-        if "OMP_WAIT_POLICY" not in os.environ:  # whose meaning for libgomp it would change
-            os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+        bound_spinning()
         from rapidd.engine.build import build  # imports torch: after the first report
 
         engine = build(config, directory, channel, report)

@@ -141,9 +141,13 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
-    def num_held(self, blocks: Iterable[int]) -> int:
-        """How many of them somebody holds: to hold those takes nothing from what is available."""
-        return sum(self._refs[block] > 0 for block in blocks)
+    def num_held(self, hashes: Iterable[bytes]) -> int:
+        """Of blocks of this content, all in the prefix table, how many somebody holds: those are not available.
+
+        Asked at each turn for the prompt that waits for blocks: no loop of our own.
+        """
+        holders = list(map(self._refs.__getitem__, map(self._block_of.__getitem__, hashes)))
+        return len(holders) - holders.count(0)
 
     def knows(self, digest: bytes) -> bool:
         """Whether a block of this content is in the prefix table."""

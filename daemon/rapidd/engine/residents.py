@@ -210,19 +210,17 @@ class Residents:
         return self.pool.available < self.pool.blocks_for(tokens + rows * (tokens // TOKENS_A_STEP))
 
     def _start(self, request: Request) -> bool:
-        """Move a waiting request to the running ones, with a slot and what the prefix cache has of it.
+        """Move a waiting request to the running ones, with a slot and what `_waits_for_prefix` has just found of it.
 
         Only when there are blocks for all of it up to its next token: who began with fewer took what rows grow into,
         and was preempted, or they were, before it ended.
         """
-        usable, most = request.hashes[: self._num_usable(request)], self.pool.blocks_for(request.prefill_target + 1)
-        if self.slots.available == 0 or not self._has_blocks(
-            request, lambda: most - self.pool.num_held(self.pool.match(usable))
-        ):
+        known, most = request.hashes[: request.found], self.pool.blocks_for(request.prefill_target + 1)
+        if self.slots.available == 0 or not self._has_blocks(request, lambda: most - self.pool.num_held(known)):
             return False
         slot = self.slots.take(1)
         assert slot is not None
-        hits = self.pool.match(usable)
+        hits = self.pool.match(known)
         self.pool.hold(hits)
         request.slot = slot[0]
         request.blocks = hits

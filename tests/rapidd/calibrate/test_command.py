@@ -17,12 +17,13 @@ from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
 from rapidd.engine.build import assemble
 from rapidd.engine.cpu import CpuBackend
 from rapidd.engine.devices import open_backend
+from rapidd.engine.openmp import SPINS
 from rapidd.errors import DeviceError, ProfileError
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import find_profile
 from rapidd.policy.profile import PromptWave, load_profile
-from support.process import WAIT_S, environment, python_module
+from support.process import WAIT_S, environment, python_module, run
 from support.profiles import PROFILE
 from support.tiny import MODEL
 
@@ -191,3 +192,11 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_a_stage_elsewhere(is_termina
             "rapidd:  10%  decode steps",
             "rapidd:  50%  splits",
         ]
+
+
+def test_threads_wait_for_each_other_as_long_as_they_do_when_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the engine's process bounded that: steps were measured that waited otherwise than those to be foretold."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    done = run(python_module("rapidd", "calibrate", "--model", "/nowhere"), OMP_DISPLAY_ENV="verbose")
+    assert (done.returncode, f"GOMP_SPINCOUNT = '{SPINS}'" in done.stderr) == (78, True)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rapidd.config import Config, ModelConfig, ServerConfig
-from rapidd.engine.__main__ import SPINS
+from rapidd.engine.openmp import SPINS
 from rapidd.errors import EXIT_CONFIG, EXIT_FAILED
 from support.process import RUN_S, environment
 
