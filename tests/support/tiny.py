@@ -9,9 +9,10 @@ import torch
 
 from rapidd.config import ModelConfig
 from rapidd.engine.cpu import make_lanes, make_whole
+from rapidd.engine.outcome import Outcome
 from rapidd.engine.request import LANES, Request, SamplingParams
 from rapidd.engine.runner import Runner
-from rapidd.engine.scheduler import Outcome, Scheduler
+from rapidd.engine.scheduler import Scheduler
 from rapidd.model.llama import Llama
 from rapidd.model.resolve import load_model
 from rapidd.model.weights import open_weights

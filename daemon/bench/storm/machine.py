@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from rapidctl.wire import SloClass
 from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.outcome import Finished
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
-from rapidd.engine.scheduler import Finished, Scheduler
+from rapidd.engine.scheduler import Scheduler
 from rapidd.policy.plan import Plan
 
 VOCAB = 50

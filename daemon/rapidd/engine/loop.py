@@ -21,13 +21,13 @@ from rapidd.config import Config
 from rapidd.engine.heap import give_back
 from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.link import FrontLink
-from rapidd.engine.messages import to_request, to_token
+from rapidd.engine.messages import to_dropped, to_request, to_token
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.probing import Probing
 from rapidd.engine.realised import doing
 from rapidd.engine.report import kv_stats, limited, partition_info, placement, prefill_tokens_per_s, request_states
 from rapidd.engine.request import LANES, Lane, Request
-from rapidd.engine.scheduler import Drop, Scheduler
+from rapidd.engine.scheduler import Scheduler
 from rapidd.engine.timing import learn, watch_gap
 from rapidd.engine.wake import Wake
 from rapidd.errors import RequestError
@@ -280,7 +280,7 @@ class Engine:
                     state = self._new_state(now) if now - self._state_ns >= self._busy_period_ns else None
                     self._link.send(ipc.Step(result.ended_ns, batch.mode, tokens, state))
                 for drop in done.drops:
-                    self._dropped(drop)
+                    self._link.send(to_dropped(drop))
                     if drop.code == "out_of_memory":
                         self._notice("out_of_memory", "error", f"a {batch.kind} batch ran out of memory", drop.request)
 
@@ -337,9 +337,6 @@ class Engine:
         self._accounted_ns = now
 
     # --- reports
-
-    def _dropped(self, drop: Drop) -> None:
-        self._link.send(ipc.Dropped(drop.request.rid, drop.code, drop.message))
 
     def _make_notice(
         self,

@@ -5,8 +5,8 @@ from array import array
 from rapidctl.wire import unpack_ids
 from rapidd import ipc
 from rapidd.engine.observe import Limits
+from rapidd.engine.outcome import Drop, Outcome
 from rapidd.engine.request import Request, SamplingParams
-from rapidd.engine.scheduler import Outcome
 
 
 def to_request(message: ipc.Submit, limits: Limits) -> Request:
@@ -48,3 +48,8 @@ def to_token(outcome: Outcome) -> ipc.Token:
         cached, prefill_start_ns = min(request.cached, request.prompt_len), request.prefill_start_ns
     logprob, top = outcome.logprob if outcome.logprob else (None, None)
     return ipc.Token(request.rid, outcome.token_id, outcome.finish, logprob, top, cached, prefill_start_ns)
+
+
+def to_dropped(drop: Drop) -> ipc.Dropped:
+    """The front's message for a request that ends without a last token."""
+    return ipc.Dropped(drop.request.rid, drop.code, drop.message)

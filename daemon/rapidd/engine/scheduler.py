@@ -12,13 +12,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec import Struct
-
-from rapidctl.wire import ErrorCode
 from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.outcome import Drop, Finished, Outcome
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import LOOKAHEAD, Residents
 from rapidd.errors import is_out_of_memory
@@ -33,32 +30,6 @@ NO_IDS = array("I")
 """Of decode rows: nobody changes it."""
 NO_MEMORY = "the device ran out of memory in this request's batch"
 NOT_FINITE = "the model produced no finite logits for this request"
-
-
-class Outcome(Struct, gc=False):
-    """One sampled token the host now knows; ``finish`` with the request's last one."""
-
-    request: Request
-    token_id: int
-    finish: Literal["stop", "length"] | None
-    logprob: tuple[float, list[tuple[int, float]]] | None
-
-
-@dataclass(slots=True)
-class Drop:
-    """A request that ends without a last token."""
-
-    request: Request
-    code: ErrorCode
-    message: str
-
-
-@dataclass(slots=True)
-class Finished:
-    """What a done batch led to."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    drops: list[Drop] = field(default_factory=list)
 
 
 class Scheduler(Residents):

@@ -18,8 +18,8 @@ from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.build import build
 from rapidd.engine.gpu_runner import StreamState
 from rapidd.engine.gpu_streams import GpuStreams, open_streams
+from rapidd.engine.outcome import Outcome
 from rapidd.engine.request import Lane, Request, SamplingParams
-from rapidd.engine.scheduler import Outcome
 from rapidd.errors import ConfigError, DeviceError
 from rapidd.model.llama import Llama
 from rapidd.paths import RuntimeDir

@@ -12,8 +12,8 @@ from rapid_kernels.reference import ReferenceKernels
 from rapidd.engine.batch import Batch, Row
 from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.gpu_runner import GpuRunner
+from rapidd.engine.outcome import Outcome
 from rapidd.engine.request import Request, SamplingParams
-from rapidd.engine.scheduler import Outcome
 from rapidd.policy.plan import Plan
 from support.tiny import MAX_MODEL_LEN, TinyEngine
 from support.tiny_gpu import TinyGpuEngine, stand_in_engine

@@ -9,8 +9,8 @@ from functools import cache
 
 import pytest
 
+from rapidd.engine.outcome import Outcome
 from rapidd.engine.request import SamplingParams
-from rapidd.engine.scheduler import Outcome
 from support.tiny import TinyEngine
 
 GAP = 1e-3
