@@ -164,7 +164,7 @@ def test_keys_for_tcp_are_wanted_of_the_daemon_and_of_a_check_that_can_find_them
     """With `[tcp]` in the file that all units read, the HTTP server, the doctor and a check outside of the unit ended
     with 78: they looked for the daemon's credentials, which only its unit has."""
     file = tmp_path / "rapidd.toml"
-    file.write_text('[tcp]\nlisten = "tcp://127.0.0.1:7071"\n[http]\nuds = "/nonexistent/http.sock"\n')
+    file.write_text('[tcp]\nlisten = "tcp://127.0.0.1:7071"\n[http]\nuds = "/dev/null/http.sock"\n')
     check = ("config", "check", "--config", str(file))
     assert rapidd(*check).returncode == 0
     missing = f"tcp.key: tcp needs keys, and {tmp_path}/curve.key cannot be read: see rapidctl keys --help"
@@ -174,7 +174,7 @@ def test_keys_for_tcp_are_wanted_of_the_daemon_and_of_a_check_that_can_find_them
     assert (served.returncode, served.stderr) == (78, f"rapidd: {missing}\n")
     http = rapidd("http", "--config", str(file), CREDENTIALS_DIRECTORY=str(tmp_path))
     assert "tcp" not in http.stderr
-    assert "cannot listen on /nonexistent/http.sock" in http.stderr
+    assert "cannot listen on /dev/null/http.sock" in http.stderr
     file.write_text(f'[tcp]\nlisten = "tcp://127.0.0.1:7071"\nkey = "/{"x" * 300}"\n')
     assert rapidd(*check).returncode == 78, "one that may not even be looked at is no bug"
 

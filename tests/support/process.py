@@ -16,10 +16,12 @@ RUN_S = 120.0
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """For a subprocess: finds the three packages where nothing is installed; no setting and no profile leaks in."""
+    """For a subprocess: finds the three packages where nothing is installed; no setting and no profile leaks in.
+
+    The state directory is one that not even root can make: a test that wrote into it would change all later ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAPID", "NOTIFY_"))}
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("rapidctl", "daemon", "kernels"))
-    alone = {"PYTHONPATH": roots, "PYTHONSAFEPATH": "1", "RAPIDD_STATE_DIR": "/nonexistent"}
+    alone = {"PYTHONPATH": roots, "PYTHONSAFEPATH": "1", "RAPIDD_STATE_DIR": "/dev/null/none"}
     return {**inherited, "RAPIDCTL_CONFIG": os.devnull, **alone, **extra}
 
 

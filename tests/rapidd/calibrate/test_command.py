@@ -194,9 +194,15 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_a_stage_elsewhere(is_termina
         ]
 
 
-def test_threads_wait_for_each_other_as_long_as_they_do_when_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_wait_for_each_other_as_long_as_they_do_when_it_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Only the engine's process bounded that: steps were measured that waited otherwise than those to be foretold."""
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    done = run(python_module("rapidd", "calibrate", "--model", "/nowhere"), OMP_DISPLAY_ENV="verbose")
+    done = run(
+        python_module("rapidd", "calibrate", "--model", "/nowhere"),
+        OMP_DISPLAY_ENV="verbose",
+        RAPIDD_STATE_DIR=str(tmp_path),
+    )
     assert (done.returncode, f"GOMP_SPINCOUNT = '{SPINS}'" in done.stderr) == (78, True)
