@@ -190,7 +190,7 @@ class _DecodeCall(_MaskedCall):
         n, heads, dim = q.shape
         kv_heads = kv.shape[2]
         k, v = _gather(kv, self.slots, room).view(n, -1, 2, kv_heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
-        out = scaled_dot_product_attention(q.reshape(n, kv_heads, heads // kv_heads, dim), k, v, self.mask)
+        out = _attend(q.reshape(n, kv_heads, heads // kv_heads, dim), k, v, self.mask)
         return out.reshape(n, heads * dim)
 
 
@@ -237,10 +237,22 @@ class _PromptCall(_MaskedCall):
         group = heads // kv_heads
         shared = _gather(kv, self.slots, room).permute(1, 2, 0, 3).unsqueeze(2)
         k, v = shared.expand(2, kv_heads, group, -1, dim).unbind(0)
-        out = scaled_dot_product_attention(
-            q.view(length, kv_heads, group, dim).permute(1, 2, 0, 3), k, v, self.mask, is_causal=self.mask is None
-        )
+        out = _attend(q.view(length, kv_heads, group, dim).permute(1, 2, 0, 3), k, v, self.mask, self.mask is None)
         return out.permute(2, 0, 1, 3).reshape(length, heads * dim)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
+    """Fused on a CPU alone: for 64 n + 1 queries behind 64 m keys, torch 2.11's fused kernels for GPUs give a wrong
+    last row (https://github.com/pytorch/pytorch/issues/191937)."""
+    if q.is_cpu:
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal)
+    out: Tensor = _plain_attention(q, k, v, mask, 0.0, is_causal)[0]
+    return out
+
+
+_plain_attention = torch.ops.aten._scaled_dot_product_attention_math
+"""What `scaled_dot_product_attention` calls where no fused kernel fits. To choose that from outside is to choose it for
+all threads, in turn with the other lane."""
 
 
 def _gather(kv: Tensor, slots: Tensor | slice, room: Tensor) -> Tensor:
@@ -363,7 +375,8 @@ def _prompt_calls(
     begin, end = ragged.query_start_cpu[row : row + 2]
     kv_len = ragged.kv_lens_cpu[row]
     context = kv_len - (end - begin)
-    if not context and not (window and kv_len > window):
+    fits = device.type == "cpu" or kv_len <= QUERY_TILE  # what is not fused holds all of a call's scores
+    if fits and not context and not (window and kv_len > window):
         return [_PromptCall(slice(begin, end), _slots_of(ragged, table, 0, kv_len, device), None)]
     calls = []
     for first in range(context, kv_len, QUERY_TILE):

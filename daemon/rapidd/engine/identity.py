@@ -33,6 +33,7 @@ AMD_VERSION: Final = Path("/sys/module/amdgpu/version")
 def profile_key(device: DeviceInfo, spec: ModelSpec, dtype: torch.dtype, block_tokens: int) -> ProfileKey:
     """Of what is being served."""
     on_gpu = device.kind != "cpu"
+    by_triton = on_gpu and dtype.itemsize == 2  # else plain torch: rapid_kernels.select
     windows = [window for window in spec.windows if window is not None]
     return ProfileKey(
         device=device.name,
@@ -42,7 +43,7 @@ def profile_key(device: DeviceInfo, spec: ModelSpec, dtype: torch.dtype, block_t
         model=spec.name,
         shape=shape_digest({**{name: getattr(spec, name) for name in SHAPE}, "windows": windows}),
         dtype=str(dtype).removeprefix("torch."),
-        kernels=code_digest(kernel_files(on_gpu)),
+        kernels=code_digest(kernel_files(by_triton)),
         torch=str(torch.__version__),
         triton=_triton_version() if on_gpu else "",
         block_tokens=block_tokens,
@@ -60,10 +61,10 @@ def driver_version(kind: str, nvidia: Path = NVIDIA_VERSION, amd: Path = AMD_VER
     return ""
 
 
-def kernel_files(on_gpu: bool) -> list[Path]:
-    """Sources of what computes on such a device, and of what every implementation shares."""
+def kernel_files(by_triton: bool) -> list[Path]:
+    """Sources of the kernels in Triton, or of those in plain torch, and of what both share."""
     root = Path(rapid_kernels.__file__).parent
-    own = root.glob("gpu/*.py") if on_gpu else (root / name for name in ("packed.py", "reference.py"))
+    own = root.glob("gpu/*.py") if by_triton else (root / name for name in ("packed.py", "reference.py"))
     return sorted([*own, *(root / name for name in ("api.py", "layout.py"))])
 
 

@@ -127,7 +127,7 @@ def test_in_float32_plain_torch_gives_what_a_cpu_gives() -> None:
     outcomes = engine.generate(PROMPTS, engine.plans()["shared"], sampling=sampling)
     for prompt, of_one in zip(PROMPTS, outcomes, strict=True):
         output = [outcome.token_id for outcome in of_one]
-        logits = forced_logits(_float32(), prompt, output)
+        logits = forced_logits(_float32(), prompt, output).clone()  # made in inference mode
         logits[:12, list(sampling.stop_ids)] = -torch.inf
         chosen = logits.gather(1, torch.tensor(output)[:, None])[:, 0]
         assert ((logits.max(1).values - chosen) < 0.01).all()

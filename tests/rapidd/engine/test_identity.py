@@ -41,6 +41,16 @@ def test_a_gpu_depends_on_its_kernels_and_a_cpu_does_not() -> None:
     assert code_digest(kernel_files(True)) != code_digest(kernel_files(False))
 
 
+def test_in_float32_a_gpu_depends_on_the_kernels_in_plain_torch() -> None:
+    """A profile of theirs stayed valid when they changed, and ended when Triton's did."""
+    gpu = msgspec.structs.replace(DEVICE, kind="cuda")
+    keys = {
+        dtype: profile_key(gpu, SPEC, dtype, 64).kernels for dtype in (torch.float32, torch.float16, torch.bfloat16)
+    }
+    assert keys[torch.float32] == code_digest(kernel_files(False))
+    assert keys[torch.float16] == keys[torch.bfloat16] == code_digest(kernel_files(True))
+
+
 def test_the_key_depends_on_the_shape_and_not_on_names_and_ids() -> None:
     key = profile_key(DEVICE, SPEC, torch.bfloat16, 16)
     same = msgspec.structs.replace(
