@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 import traceback
 import typing
 from collections.abc import Callable
@@ -229,10 +230,13 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     config = _load(arguments).config
     _need_packages()
     bound_spinning()
+    import psutil
+
     from rapidd.calibrate.command import calibrate, summary  # imports torch: after the settings were checked
 
+    spent_s = max(time.time() - psutil.Process().create_time(), 0.0)
     try:
-        profile, path = calibrate(config, arguments.seconds, arguments.out, arguments.note)
+        profile, path = calibrate(config, arguments.seconds, arguments.out, arguments.note, spent_s)
     except KeyboardInterrupt:
         _complain("interrupted: nothing was written")
         sys.stderr.flush()

@@ -31,14 +31,14 @@ from rapidd.telemetry.cpu import others_cpu_s, waited_s
 
 LEAST_SHARE: Final = 1 / 3
 """Of the time asked for that is measured, however long loading took."""
-MARGIN_S: Final = 2.0
-"""The last batches of a stage may overrun it."""
+MARGIN_S: Final = 4.0
+"""The last batches of a stage may overrun it, and a process that held a GPU's memory takes a moment to end."""
 BUSY_SHARE: Final = 1 / 8
 """Of a GPU's memory in use before anything was loaded: somebody else works there."""
 MEDIAN, P95 = 0.10, 0.25
 """Relative errors that a cost model should stay within."""
 ON_CPU: Final = Manner(typical=min, waited=waited_s)
-ON_GPU: Final = Manner(settle_s=0.1, most=5, enough_s=0.1)
+ON_GPU: Final = Manner(settle_s=0.1, most=4, enough_s=0.1)
 """Within 0.1 s its clock falls to what its power limit allows for prompts, as it is while serving."""
 PASS_S: Final = 80.0
 """On a CPU: of one pass over everything. What is left of the time repeats it."""
@@ -78,12 +78,15 @@ class ProgressBar:
         self._stage = stage
 
 
-def calibrate(config: Config, seconds: float, out: Path | None, note: str) -> tuple[Profile, Path]:
+def calibrate(
+    config: Config, seconds: float, out: Path | None, note: str, spent_s: float = 0.0
+) -> tuple[Profile, Path]:
     """Measure for ``seconds`` in all, loading included, and write; the profile and where it is.
 
-    ``out`` null: the state directory. Raises `RapiddError`; on SIGINT KeyboardInterrupt.
+    ``out`` null: the state directory. ``spent_s``: of the time, before the call. Raises `RapiddError`; on SIGINT
+    KeyboardInterrupt.
     """
-    started = time.monotonic()
+    started = time.monotonic() - spent_s
     refuse_beside_daemon(config)
     check_writable(out.parent if out else profile_dir())
     bar = ProgressBar(sys.stderr)

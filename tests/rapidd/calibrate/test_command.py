@@ -12,9 +12,19 @@ import msgspec
 import pytest
 
 from rapidctl.wire import DeviceInfo
-from rapidd.calibrate.command import ProgressBar, calibrate, measure, refuse_beside_daemon, refuse_busy_device, summary
+from rapidd.calibrate import command
+from rapidd.calibrate.command import (
+    MARGIN_S,
+    ProgressBar,
+    calibrate,
+    measure,
+    refuse_beside_daemon,
+    refuse_busy_device,
+    summary,
+)
+from rapidd.cli import main
 from rapidd.config import Config, EngineConfig, ModelConfig, ServerConfig
-from rapidd.engine.build import assemble
+from rapidd.engine.build import Parts, assemble
 from rapidd.engine.cpu import CpuBackend
 from rapidd.engine.devices import open_backend
 from rapidd.engine.openmp import SPINS
@@ -22,7 +32,7 @@ from rapidd.errors import DeviceError, ProfileError
 from rapidd.paths import RuntimeDir, profile_dir
 from rapidd.policy.cost import CostModel
 from rapidd.policy.library import find_profile
-from rapidd.policy.profile import PromptWave, load_profile
+from rapidd.policy.profile import Profile, PromptWave, load_profile
 from support.process import WAIT_S, environment, python_module, run
 from support.profiles import PROFILE
 from support.tiny import MODEL
@@ -103,6 +113,27 @@ def test_an_interrupted_calibration_writes_nothing(folder: Path) -> None:
     assert process.returncode == 130
     assert "nothing was written" in said
     assert list(out.parent.iterdir()) == []
+
+
+def test_the_time_counts_from_the_start_of_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--seconds 90` the command took 93 on an H200: what the interpreter took before was not counted."""
+    budgets, spent = [], []
+
+    def measured(parts: Parts, config: Config, wake: threading.Event, budget_s: float, *rest: object) -> Profile:
+        budgets.append(budget_s)
+        return PROFILE
+
+    monkeypatch.setattr(command, "measure", measured)
+    calibrate(config(folder), 90.0, folder / "profile.json", "", spent_s=20.0)
+    assert 30 <= budgets[0] <= 90 - MARGIN_S - 20
+
+    def calibrated(config: Config, seconds: float, out: Path | None, note: str, spent_s: float) -> tuple[Profile, Path]:
+        spent.append(spent_s)
+        return PROFILE, folder / "profile.json"
+
+    monkeypatch.setattr(command, "calibrate", calibrated)
+    assert main(["calibrate", "--config", os.devnull]) == 0
+    assert spent[0] > 0.1
 
 
 @pytest.mark.parametrize("where", ["state", "out"])
