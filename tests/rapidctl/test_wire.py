@@ -229,6 +229,19 @@ def test_a_torn_token_id_is_refused() -> None:
         wire.unpack_ids(b"\x00" * 5)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        wire.Deltas(items=[replace(samples.DELTA, token_ids=bytes(5))]),
+        replace(samples.FINISHED, choices=[replace(samples.FINISHED.choices[0], token_ids=bytes(3))]),
+    ],
+)
+def test_a_reply_with_a_torn_token_id_is_unreadable(reply: wire.Reply) -> None:
+    """It ended the console, which met it only when it unpacked the ids."""
+    with pytest.raises(WireError, match="cannot read: token ids must be u32 bytes"):
+        wire.decode_reply(wire.encode(reply))
+
+
 def test_an_endpoint_too_long_for_linux_is_refused_with_its_length() -> None:
     fits = "ipc://" + "/" + "x" * (wire.MAX_ENDPOINT_BYTES - 1)
     assert wire.check_endpoint(fits) == fits

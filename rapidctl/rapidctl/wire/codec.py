@@ -10,7 +10,7 @@ from msgspec import Meta, Raw
 
 from rapidctl.framing import FramingError, check_frame
 from rapidctl.wire.protocol import EVENT_TOPIC, MAX_DEPTH, MAX_ID_CHARS, SNAPSHOT_TOPIC
-from rapidctl.wire.replies import Reply
+from rapidctl.wire.replies import Deltas, Finished, Reply
 from rapidctl.wire.requests import Request
 from rapidctl.wire.snapshots import Event, Snapshot
 from rapidctl.wire.terms import ErrorCode
@@ -98,11 +98,15 @@ def _readable(message: str) -> str:
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """A frame from the daemon. Raises `WireError`."""
+    """A frame from the daemon, whose token ids `unpack_ids` takes. Raises `WireError`."""
     try:
-        return _reply_decoder.decode(frame)
+        reply = _reply_decoder.decode(frame)
+        packed = reply.items if isinstance(reply, Deltas) else reply.choices if isinstance(reply, Finished) else ()
+        for part in packed:
+            _check_ids(part.token_ids)
     except (ValueError, RecursionError) as error:
         raise WireError("malformed", f"the daemon sent a message this client cannot read: {error}") from error
+    return reply
 
 
 def decode_snapshot(frame: bytes) -> Snapshot:
@@ -131,9 +135,13 @@ def pack_ids(ids: Iterable[int]) -> bytes:
 
 def unpack_ids(data: bytes) -> list[int]:
     """Inverse of `pack_ids`. Raises `WireError` unless the length is a multiple of 4."""
-    if len(data) % 4:
-        raise WireError("invalid_request", f"token ids must be u32 bytes; {len(data)} bytes is no multiple of 4")
+    _check_ids(data)
     unpacked = array("I", data)
     if sys.byteorder == "big":
         unpacked.byteswap()
     return unpacked.tolist()
+
+
+def _check_ids(data: bytes) -> None:
+    if len(data) % 4:
+        raise WireError("invalid_request", f"token ids must be u32 bytes; {len(data)} bytes is no multiple of 4")
