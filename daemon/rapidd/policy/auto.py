@@ -68,8 +68,11 @@ def _choose(state: State, now: Outlook) -> Plan:
     kept = [o for o in options if _keeps(state, o)]
     if not kept:
         return _least_bad(state, now, options) if may_move else _wait_here(state, now, options[0])
-    best = max(kept, key=lambda o: _score(state, o))
     running = next((o for o in kept if o.runs(state.running)), None)
+    best = max(kept, key=lambda o: _score(state, o))
+    while best is not running and len(kept) > 1 and _is_outgrown(state, now, best):
+        kept.remove(best)
+        best = max(kept, key=lambda o: _score(state, o))
     if running is not None and running is not best and not _worth(state, running, best):
         best = running
     return _plan(state, now, best, _reason(state, best))
@@ -109,6 +112,18 @@ def _keeps(state: State, option: Option) -> bool:
     joins = option.mode not in TURNS and state.short_share > SHORT_SHARE
     gap_s = JOIN_STEPS * option.itl_s if joins else option.itl_s
     return gap_s <= state.itl_slo_s * (STAY if option.runs(state.running) else ENTER)
+
+
+def _is_outgrown(state: State, now: Outlook, option: Option) -> bool:
+    """Whether rows that may come before the place can be left, being no other load, would be too many for it.
+
+    A mixed batch's chunk gets shorter with each of them; steps on a split get longer, by much where one row more is
+    padded to many.
+    """
+    if option.mode not in ("shared", "split"):
+        return False
+    rows = state.num_decoding + max(LOAD_ROWS, int(LOAD_SHARE * state.num_decoding))
+    return not _keeps(state, now.with_rows(rows).beside(option.mode, option.decode_units))
 
 
 def _options(state: State, now: Outlook) -> list[Option]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rapidctl.wire import Mode
 from rapidd.policy.cost import CostModel
@@ -120,6 +121,11 @@ class Outlook:
         self._lone_chunk = chunk
         self.lone_tokens_per_s = chunk / seconds
         """Prefill alone on all units, in the longest chunks."""
+
+    def with_rows(self, rows: int) -> Outlook:
+        """The same with another number of decode rows, as long as those there are on average."""
+        decode_tokens = self._kv_tokens * rows // max(self._rows, 1)
+        return Outlook(self._predict, replace(self._state, num_decoding=rows, decode_tokens=decode_tokens))
 
     def step_on(self, units: int) -> float:
         """Seconds of a decode step alone on so many units."""
