@@ -152,6 +152,13 @@ class Clients:
                 quiet_since_ns += client.last_seen_ns + LEASE_NS - LATE_NS, max(client.last_seen_ns, client.probed_ns)
         return min(quiet_since_ns) + LATE_NS
 
+    def excuse(self) -> None:
+        """Nobody listened: whoever seems to have missed a lease may have said something that was not read yet."""
+        seen_ns = self._clock() - LEASE_NS + LATE_NS
+        for client in self._by_identity.values():
+            if client.stream_ids:
+                client.last_seen_ns = max(client.last_seen_ns, seen_ns)
+
     def silent(self) -> list[Client]:
         """Clients with streams that have missed their lease; they are forgotten here."""
         before = self._clock() - LEASE_NS

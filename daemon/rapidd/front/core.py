@@ -30,6 +30,8 @@ CHORES_NS: Final = 1_000_000_000
 """Period of late answers, SLO reports and the engine's ping."""
 EARLY_NS: Final = 150_000_000
 """How much sooner they may be done where the front is awake anyway: waking up costs more than they do."""
+STOPPED_NS: Final = 1_000_000_000
+"""A look at the clients so much later than it was due: this process was stopped, or had no processor."""
 
 
 class Front:
@@ -200,7 +202,7 @@ class Front:
         now_ns = self._clock()
         self.serving.expire()
         if now_ns >= self._next_look_ns:
-            self._look_for_clients()
+            self._look_for_clients(now_ns - self._next_look_ns)
         if now_ns >= self.early_ns:
             self._next_chores_ns = now_ns + CHORES_NS
             self.link.tick(self._next_chores_ns - 1)  # what the next ones would be too late for
@@ -227,7 +229,9 @@ class Front:
             self.publisher.publish()
             self._report(ipc.ChildReport("drained"))
 
-    def _look_for_clients(self) -> None:
+    def _look_for_clients(self, late_ns: int) -> None:
+        if late_ns > STOPPED_NS:
+            self.clients.excuse()
         for client in self.clients.silent():
             self._lose(client, f"sent nothing for {wire.LEASE_INTERVAL_S * wire.LEASE_MISSES:.0f} s")
         self.clients.probe()
