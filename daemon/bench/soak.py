@@ -3,8 +3,9 @@
 A daemon of its own with a small KV cache; random arrivals, cancels and priorities through the product's client, and a
 mode switch every 2.1 s. Afterwards every greedy token is checked by teacher forcing in float32, and that no request,
 token, block or engine was lost. The tolerance is measured: the worst token of a serial run of the same daemon, before
-the load; a token beyond it is wrong unless a plain run in the daemon's type is as far off at that very place. Prints a
-table, then one JSON line; exit status 1, with a list, when a check fails. Measures no speed.
+the load; a token beyond it is wrong unless a plain run in the daemon's type is as far off at that very place. In
+float32 sampled tokens are drawn again, with their seeds, from the reference's logits. Prints a table, then one JSON
+line; exit status 1, with a list, when a check fails. Measures no speed.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from bench.soak_checks import (
     tolerance,
     wrong_tokens,
 )
+from bench.soak_draws import draw_again
 from bench.soak_load import LOOK_S, SWITCH_S, Load, Mix, Recorder, plans_of
 from bench.teacher import Teacher
 from rapidctl.errors import RapidctlError, TimedOut
@@ -218,6 +220,8 @@ def _teach(settings: Settings, serial: list[Record], loaded: list[Record], found
     judged = with_noise(teacher, plain, suspects)
     found.failures += wrong_tokens(judged, most)
     beyond = [(one, index, value) for one in judged for index, value in enumerate(one.shortfalls) if value > most]
+    if settings.dtype == "float32":
+        _draw_again(teacher, loaded, found)
     found.summary |= {
         "serial_tokens": sum(len(checked.shortfalls) for checked in of_serial),
         "serial_not_the_highest": sum(value > 0 for checked in of_serial for value in checked.shortfalls),
@@ -228,6 +232,17 @@ def _teach(settings: Settings, serial: list[Record], loaded: list[Record], found
         "worst_shortfall": values[-1] if math.isfinite(values[-1]) else None,
         "beyond_tolerance": len(beyond),
         "beyond_but_as_uncertain": sum(value <= one.allowed(index, most) for one, index, value in beyond),
+    }
+
+
+def _draw_again(teacher: Teacher, loaded: list[Record], found: Found) -> None:
+    drawn = draw_again(teacher, loaded)
+    found.failures += drawn.wrong
+    found.summary |= {
+        "drawn_tokens": drawn.tokens,
+        "uncertain_draws": drawn.uncertain,
+        "logprobs": drawn.logprobs,
+        "worst_logprob_error": drawn.worst_logprob_error,
     }
 
 

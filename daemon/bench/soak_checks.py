@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rapidctl.wire import Delta, Event, Failed, Finished, Generate, Snapshot, unpack_ids
+from rapidctl.wire import Delta, Event, Failed, Finished, Generate, Snapshot, TokenLogprob, unpack_ids
 
 TOLERANCE_FACTOR = 2.0
 """The worst shortfall of a serial run is the largest of a small sample; that of a load has a longer tail."""
@@ -32,11 +32,14 @@ class Record:
     outputs: list["array[int]"] = field(default_factory=list)
     """Ids by choice."""
     endings: list[Finished | Failed] = field(default_factory=list)
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)
+    """Of the ids, where they were asked for."""
     faults: list[str] = field(default_factory=list)
     """What was wrong with single messages."""
 
     def __post_init__(self) -> None:
         self.outputs = [array("I") for _ in range(self.request.n)]
+        self.logprobs = [[] for _ in range(self.request.n)]
 
     @property
     def greedy(self) -> bool:
@@ -67,6 +70,7 @@ class Record:
             what = "repeated" if delta.index < len(have) else "lost"
             self.faults.append(f"choice {delta.choice}: tokens {what}: index {delta.index} after {len(have)} tokens")
         have.extend(ids)
+        self.logprobs[delta.choice].extend(delta.logprobs or [])
 
     def problems(self) -> list[str]:
         """Once the load is over: it ended exactly once, with all its tokens and as it was meant to."""

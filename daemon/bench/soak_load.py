@@ -56,8 +56,12 @@ class Mix:
                 temperature=draw.uniform(0.2, 1.5),
                 top_k=draw.choice((0, 5, 40)),
                 top_p=draw.choice((1.0, 0.9)),
+                min_p=draw.choice((0.0, 0.02)),
                 repetition_penalty=draw.choice((1.0, 1.2)),
+                presence_penalty=draw.choice((0.0, 0.7)),
+                frequency_penalty=draw.choice((0.0, 0.3)),
                 logprobs=draw.choice((None, 3)),
+                seed=draw.getrandbits(40),
             )
         return request
 

@@ -50,6 +50,10 @@ class Teacher:
         for group in self._groups(sequences):
             yield from _by_sequence((self._logits(group) - other._logits(group)).abs().amax(1), group)
 
+    def logits(self, prompt: Sequence[int], output: Sequence[int]) -> torch.Tensor:
+        """[output tokens, vocab_size] float32 on the CPU: what was known when each was chosen."""
+        return self._logits([(prompt, output)]).cpu()
+
     def _logits(self, group: Sequence[Forced]) -> torch.Tensor:
         """[output tokens of all, vocab_size] float32: what was known when each was chosen."""
         model = self._model
