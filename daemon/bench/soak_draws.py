@@ -20,7 +20,7 @@ from rapidd.engine.sampling import SampledToken, SamplingRow, sample
 NOISE: Final = 1e-4
 """Of logits in float32, by which a draw may change sides."""
 TRIES: Final = 8
-"""Draws with such noise, one of which must give a token that another draw without does not."""
+"""Draws with such noise; a token that none of them gives is wrong."""
 LOGPROB_ERROR: Final = 1e-3
 """That a log-probability in float32 may have."""
 
