@@ -179,9 +179,13 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 def check_host(request: Request) -> None:
     """For a server without keys: refuse a request that names this machine otherwise than as itself.
 
-    A web page can give its own name the address 127.0.0.1 and then talk to what listens there. Raises `ApiError`.
+    A web page can give its own name the address 127.0.0.1 and then talk to what listens there. Browsers always say
+    that name; clients of HTTP/1.0 need not name anybody. Raises `ApiError`.
     """
-    host = request.headers.get("host", "")
+    host = request.headers.get("host")
+    if host is None and request.scope["http_version"] == "1.0":
+        return
+    host = host or ""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
     if not is_loopback(name):
         raise ApiError(421, "unknown_host", "this server is for this machine: ask for localhost, or give it API keys")

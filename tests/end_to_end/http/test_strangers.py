@@ -76,6 +76,16 @@ def test_without_keys_only_this_machine_may_come(chatty: Daemon, server: HttpSer
     assert server.get("/version", host="localhost").status == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [("HTTP/1.0", 200), ("HTTP/1.0\r\nHost: example.com", 421), ("HTTP/1.0\r\nHost:", 421), ("HTTP/1.1", 421)],
+)
+def test_who_speaks_http_1_0_need_name_no_host(server: HttpServer, head: str, status: int) -> None:
+    """It was refused as if it had named another machine; a web page's requests always name one."""
+    answer = server.raw(f"GET /version {head}\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+
 @pytest.mark.parametrize("options", [("--host", "0.0.0.0", "--uds", ""), ("--api-keys", "")])
 def test_a_name_that_is_empty_lets_nobody_in(options: tuple[str, ...]) -> None:
     """As of a variable that was not set: an empty socket stood for no address that others reach, and then the address
