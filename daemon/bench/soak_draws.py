@@ -7,14 +7,15 @@ but for draws between two. In 16 bits it does not: their logits make other distr
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from bench.soak_checks import Record
 from bench.teacher import Teacher
-from rapidctl.wire import TokenLogprob
+from rapidctl.wire import Sampling, TokenLogprob
+from rapidd.engine.request import SamplingParams
 from rapidd.engine.sampling import SampledToken, SamplingRow, sample
 
 NOISE: Final = 1e-4
@@ -50,7 +51,8 @@ def draw_again(teacher: Teacher, records: Sequence[Record]) -> Drawn:
 
 def _compare(record: Record, choice: int, logits: Tensor, drawn: Drawn) -> None:
     output, said = record.outputs[choice], record.logprobs[choice]
-    rows = [_row(record, choice, index) for index in range(len(output))]
+    asked, prompt_len = record.request.sampling, len(record.prompt)
+    rows = [drawn_row(asked, prompt_len, index, choice=choice) for index in range(len(output))]
     history = torch.tensor([[*record.prompt, *output]], dtype=torch.int32)
     expected = sample(logits, rows, history).to_host()
     drawn.tokens += len(output)
@@ -65,12 +67,11 @@ def _compare(record: Record, choice: int, logits: Tensor, drawn: Drawn) -> None:
             _compare_logprobs(record, choice, index, said[index] if index < len(said) else None, wanted, drawn)
 
 
-def _row(record: Record, choice: int, index: int) -> SamplingRow:
-    """How token ``index`` of a choice was chosen."""
-    asked = record.request.sampling
+def drawn_row(asked: Sampling | SamplingParams, prompt_len: int, index: int, **more: Any) -> SamplingRow:
+    """How output token ``index`` of a request alone was chosen; ``more``: what is not the same for all its tokens."""
     return SamplingRow(
-        prompt_len=len(record.prompt),
-        length=len(record.prompt) + index,
+        prompt_len=prompt_len,
+        length=prompt_len + index,
         temperature=asked.temperature,
         top_k=asked.top_k,
         top_p=asked.top_p,
@@ -79,8 +80,8 @@ def _row(record: Record, choice: int, index: int) -> SamplingRow:
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
         seed=asked.seed or 0,
-        choice=choice,
         logprobs=asked.logprobs,
+        **more,
     )
 
 

@@ -1,10 +1,9 @@
 """The kernels in plain torch: what the CPU runs, and what the GPU kernels are tested against.
 
-Attention gathers each row's keys and values by token, not by block, and pads with tokens of the row itself:
-a slot that the row has not written is never read, so that stale or NaN memory cannot reach an output.
-Decode rows of similar length share calls, each as large as the cores' caches; a prompt chunk is a call of its own.
-What is derived from the batch (slots, masks, rotations, room for gathered keys) is derived once and kept in
-`Ragged.derived` for the other layers.
+Attention gathers each row's keys and values by token, not by block, and pads with tokens of the row itself: a slot that
+the row has not written is never read. Decode rows of similar length share calls, each as large as the cores' caches; a
+prompt chunk is a call of its own. What is derived from the batch (slots, masks, rotations, room for gathered keys) is
+derived once and kept in `Ragged.derived` for the other layers.
 """
 
 import functools
@@ -27,11 +26,9 @@ GATHERED_BYTES = 1 << 20
 """Keys and values that a call for several decode rows gathers, for each unit, as long as its heads occupy all units:
 attention then finds them in the caches of the cores (kernels/bench/attention_cpu.py)."""
 LEAST_PIECES = 4
-"""A decode row with more than so many times `GATHERED_BYTES` is attended to in pieces of that size, so many a call or
-one for each unit: one that is gathered whole comes out of memory twice."""
+"""A decode row of more `GATHERED_BYTES` is read in such pieces, so many a call or one a unit: not from memory twice."""
 QUERY_TILE = 256
-"""Tokens of a chunk that share a call when others precede the chunk: a call's keys end with its last token. A mask
-hides keys but does not spare their products."""
+"""Tokens of a chunk behind others that share a call: its keys end with its last token; a mask spares no products."""
 
 
 class ReferenceKernels:
@@ -242,8 +239,7 @@ class _PromptCall(_MaskedCall):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
-    """Fused on a CPU alone: for 64 n + 1 queries behind 64 m keys, torch 2.11's fused kernels for GPUs give a wrong
-    last row (https://github.com/pytorch/pytorch/issues/191937)."""
+    """Fused on a CPU alone: torch 2.11's fused kernels for GPUs give wrong last rows (pytorch issue 191937)."""
     if q.is_cpu:
         return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal)
     out: Tensor = _plain_attention(q, k, v, mask, 0.0, is_causal)[0]
@@ -251,8 +247,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: boo
 
 
 _plain_attention = torch.ops.aten._scaled_dot_product_attention_math
-"""What `scaled_dot_product_attention` calls where no fused kernel fits. To choose that from outside is to choose it for
-all threads, in turn with the other lane."""
+"""What `scaled_dot_product_attention` calls where no fused kernel fits; chosen from outside it is for all threads."""
 
 
 def _gather(kv: Tensor, slots: Tensor | slice, room: Tensor) -> Tensor:
@@ -273,7 +268,7 @@ _Call = _DecodeCall | _LongCall | _PromptCall
 def _room(ragged: Ragged, window: int | None, calls: Sequence[_Call], kv: Tensor) -> Tensor:
     """Where each call in turn gathers its keys and values, [most tokens, 2, K, D], the same in every layer.
 
-    The allocator gives large memory back to the system, and getting it anew page by page takes longer than attention.
+    Large memory from the system anew, page by page, takes longer than attention.
     """
     room: Tensor | None = ragged.derived.get(("room", window))
     if room is None:

@@ -184,17 +184,6 @@ def test_attention_in_bfloat16(window: int | None) -> None:
     torch.testing.assert_close(out.double(), exact_attention(scene, window), rtol=0.02, atol=0.02)
 
 
-def test_torchs_fused_kernels_for_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 65 tokens behind 64 cached ones they computed the last wrongly. Tensors without data stand for a GPU's."""
-    monkeypatch.setattr(reference, "scaled_dot_product_attention", None)
-    kv, q = torch.empty((129, 2, 4, 8), device="meta"), torch.empty((65, 8, 8), device="meta")
-    for mask in (torch.empty((65, 129), device="meta"), None):
-        call = reference._PromptCall(slice(0, 65), slice(0, 129), mask)
-        assert call.run(q, kv, kv[:0]).shape == (65, 64)
-    decode = reference._DecodeCall(slice(0, 1), slice(0, 129), None)
-    assert decode.run(q[:1], kv, kv[:0]).shape == (1, 64)
-
-
 def test_attention_derives_its_calls_once_for_each_window() -> None:
     """Layers with and without a sliding window share one `Ragged` and must not see each other's masks."""
     scene = make_scene([(20, 1), (3, 7)], 1, 2, 8, seed=2)

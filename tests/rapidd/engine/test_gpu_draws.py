@@ -11,10 +11,11 @@ from random import Random
 import pytest
 import torch
 
+from bench.soak_draws import drawn_row
 from rapid_kernels.reference import ReferenceKernels
 from rapidd.engine.outcome import Outcome
 from rapidd.engine.request import LANES, Request, SamplingParams
-from rapidd.engine.sampling import SampledToken, SamplingRow, sample
+from rapidd.engine.sampling import SampledToken, sample
 from rapidd.policy.plan import Plan
 from support.tiny_gpu import TinyGpuEngine, forced_logits, stand_in_engine, tiny_llama
 
@@ -78,20 +79,7 @@ def serve(engine: TinyGpuEngine, requests: list[Request], draw: Random) -> list[
 def drawn_again(request: Request, output: list[int]) -> list[SampledToken]:
     asked, prompt = request.sampling, list(request.tokens[: request.prompt_len])
     rows = [
-        SamplingRow(
-            prompt_len=len(prompt),
-            length=len(prompt) + index,
-            temperature=asked.temperature,
-            top_k=asked.top_k,
-            top_p=asked.top_p,
-            min_p=asked.min_p,
-            repetition_penalty=asked.repetition_penalty,
-            presence_penalty=asked.presence_penalty,
-            frequency_penalty=asked.frequency_penalty,
-            seed=asked.seed,
-            banned_ids=tuple(asked.stop_ids) if index < asked.min_tokens else (),
-            logprobs=asked.logprobs,
-        )
+        drawn_row(asked, len(prompt), index, banned_ids=tuple(asked.stop_ids) if index < asked.min_tokens else ())
         for index in range(len(output))
     ]
     logits = forced_logits(tiny_llama(torch.float32, "cpu"), prompt, output)
