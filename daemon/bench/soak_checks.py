@@ -3,10 +3,12 @@
 Pure: no socket, no clock, no torch. Every check returns sentences for people, one a problem; none: it passed.
 """
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rapidctl.wire import Delta, Event, Failed, Finished, Generate, Snapshot, TokenLogprob, unpack_ids
 
@@ -106,7 +108,7 @@ class Checked:
     """One greedy choice against the float32 reference.
 
     ``shortfalls[i]``: how far the logit of output token ``i`` lies below the highest one there; inf: no finite logits.
-    ``noise[i]``: how far plain arithmetic in the daemon's own type is off there; known for suspects only.
+    ``noise[i]``: how far plain arithmetic in the daemon's own type may be off there; known for suspects only.
     """
 
     record: Record
@@ -125,21 +127,57 @@ def tolerance(serial: Iterable[Checked]) -> tuple[float, float]:
     return worst, max(TOLERANCE_FACTOR * worst, TOLERANCE_FLOOR)
 
 
-def wrong_tokens(checked: Iterable[Checked], most: float) -> list[str]:
-    """Tokens whose logit is further below the highest one than is allowed."""
-    found = []
-    for one in checked:
-        record = one.record
-        output = record.outputs[one.choice]
-        for index, shortfall in enumerate(one.shortfalls):
-            allowed = one.allowed(index, most)
-            if not shortfall <= allowed < float("inf"):
-                found.append(
-                    f"{record.request.id} (sent under {record.plan}, prompt of {len(record.prompt)}): choice "
-                    f"{one.choice}, token {index + 1} of {len(output)} is {output[index]}, whose logit is "
-                    f"{shortfall:.4g} below the highest; {allowed:.4g} is allowed"
-                )
-    return found
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A token that the tolerance alone does not allow, with all that is needed to look at it again."""
+
+    id: str
+    plan: str
+    choice: int
+    prompt: list[int]
+    output: list[int]
+    """Up to and with that token."""
+    length: int
+    """Of the whole output."""
+    shortfall: float
+    allowed: float
+
+    @property
+    def wrong(self) -> bool:
+        """Its logit is further below the highest one than the type explains."""
+        return not self.shortfall <= self.allowed < math.inf
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON, which has no infinity."""
+        facts = asdict(self)
+        return facts | {name: None for name in ("shortfall", "allowed") if not math.isfinite(facts[name])}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.id} (sent under {self.plan}, prompt of {len(self.prompt)}): choice {self.choice}, token "
+            f"{len(self.output)} of {self.length} is {self.output[-1]}, whose logit is {self.shortfall:.4g} below the "
+            f"highest; {self.allowed:.4g} is allowed"
+        )
+
+
+def find_suspects(checked: Iterable[Checked], most: float) -> list[Suspect]:
+    """Tokens further than ``most`` below the highest: first the wrong ones, then those that the noise explains."""
+    found = [
+        Suspect(
+            one.record.request.id,
+            one.record.plan,
+            one.choice,
+            one.record.prompt,
+            one.record.outputs[one.choice][: index + 1].tolist(),
+            len(one.record.outputs[one.choice]),
+            shortfall,
+            one.allowed(index, most),
+        )
+        for one in checked
+        for index, shortfall in enumerate(one.shortfalls)
+        if not shortfall <= most < math.inf
+    ]
+    return sorted(found, key=lambda suspect: not suspect.wrong)
 
 
 @dataclass(slots=True)

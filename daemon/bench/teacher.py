@@ -4,7 +4,7 @@ Plain torch without packed weights, one forward pass over a whole sequence at a 
 neither kernels nor scheduling, caching or batching with what it judges. Knows no daemon and no client.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -23,15 +23,25 @@ LOGITS_A_PASS = 1 << 27
 """Bounds of one forward pass: activations, and 512 MiB of logits."""
 
 
-class Teacher:
-    """The model in a folder or .gguf file, in ``dtype`` on ``device``. Raises `ModelError`."""
+EMBEDDING = "model.embed_tokens.weight"
 
-    def __init__(self, model: str, device: str, max_positions: int, dtype: str = "float32") -> None:
+
+class Teacher:
+    """The model in a folder or .gguf file, in ``dtype`` on ``device``. Raises `ModelError`.
+
+    ``nudge``: a seed by which the token embeddings are off by up to a unit in ``dtype``'s last place. All that follows
+    is rounded otherwise then, as it may be by other kernels of that type.
+    """
+
+    def __init__(
+        self, model: str, device: str, max_positions: int, dtype: str = "float32", nudge: int | None = None
+    ) -> None:
         loaded = load_model(ModelConfig(path=model))
         assert loaded.weights is not None
+        weights = open_weights(loaded.weights, loaded.spec)
         self._model = Llama(
             loaded.spec,
-            open_weights(loaded.weights, loaded.spec),
+            weights if nudge is None else _nudged(weights, DTYPES[dtype], nudge),
             DTYPES[dtype],
             device=device,
             max_positions=max_positions,
@@ -69,6 +79,12 @@ class Teacher:
 
     def _groups(self, sequences: Sequence[Forced]) -> Iterator[list[Forced]]:
         return _groups(sequences, self._model.spec.vocab_size)
+
+
+def _nudged(weights: Mapping[str, torch.Tensor], dtype: torch.dtype, seed: int) -> Mapping[str, torch.Tensor]:
+    embedding = weights[EMBEDDING].float()
+    draw = torch.rand(embedding.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return {**weights, EMBEDDING: embedding * (1 + draw * torch.finfo(dtype).eps)}
 
 
 def _by_sequence(values: torch.Tensor, group: Sequence[Forced]) -> list[list[float]]:
