@@ -81,6 +81,13 @@ def test_one_slow_gap_in_twenty_is_forgiven(slow_gaps: int, gaps: int, met: bool
     assert judge(record(stamps), SLO).itl is met
 
 
+def test_exactly_the_limit_is_met() -> None:
+    """Times that floats hold exactly."""
+    slo = Slo(itl_s=0.25, ttft_floor_s=0.5, ttft_per_1k_s=1.0)
+    assert judge(record([0.5, 0.75], prompt_tokens=500), slo) == (True, True)
+    assert not has_missed(Record(request(prompt_tokens=500), due_s=1.0, sent_s=1.0), slo, 1.5)
+
+
 @given(st.lists(records(), max_size=20))
 def test_a_summary_adds_up(made: list[Record]) -> None:
     summary = summarize(made, SLO)
@@ -150,3 +157,9 @@ def test_the_geometric_mean_is_the_root_of_the_product(values: list[float]) -> N
 @pytest.mark.parametrize("values", [[], [0.0], [1.0, -1.0]])
 def test_nothing_has_no_geometric_mean(values: list[float]) -> None:
     assert geometric_mean(values) is None
+
+
+def test_a_first_token_in_time_stays_in_time() -> None:
+    running = Record(request(prompt_tokens=2000), due_s=10.0, sent_s=10.0)
+    running.stamps.append(11.9)
+    assert not has_missed(running, SLO, 100.0)

@@ -47,6 +47,7 @@ def test_whose_override_it_is_why_and_for_how_long_is_told_where_it_begins() -> 
 def test_steps_are_foreseen_where_predictions_size_them(policy: str, foreseen: bool) -> None:
     control = Control(policy, TABLE)
     control.know(Predictor(cost_model()))
+    assert control.foresees <= foreseen, "before there is a plan"
     mode(control)
     assert control.foresees == foreseen
     split(control)
@@ -106,6 +107,10 @@ def test_the_guard_releases_after_ten_seconds_of_breach_without_a_pause() -> Non
     assert (control.epoch, len(control.notices)) == (2, 2), "nothing is left to release"
 
 
+def test_the_bounds_of_overrides_are_the_documented_ones() -> None:
+    assert (BOUNDS.guard_itl, BOUNDS.guard_ttft, BOUNDS.guard_after_s, BOUNDS.change_every_s) == (1.5, 2.0, 10.0, 2.0)
+
+
 @pytest.mark.parametrize("name", ["itl", "ttft"])
 @pytest.mark.parametrize(("beyond", "held"), [(0.0, True), (0.01, False)])
 def test_the_published_bounds_are_what_the_guard_goes_by(name: str, beyond: float, held: bool) -> None:
@@ -157,6 +162,8 @@ def test_predictions_are_of_the_load_at_this_moment() -> None:
     assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=24)), strict).breaches_slo
     hurried = replace(busy, needed_tokens_per_s=40_000.0)
     assert control.predict(Predict(1, PlanRequest(mode="split", decode_units=64)), hurried).breaches_slo
+    just = replace(busy, itl_slo_s=wide.itl_p95_s or 0.0, needed_tokens_per_s=wide.prefill_tokens_per_s or 0.0)
+    assert not control.predict(Predict(1, PlanRequest(mode="split", decode_units=64)), just).breaches_slo
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_an_override_survives_the_engine_with_what_is_left_of_its_time() -> None
     successor = Control("auto", TABLE)
     successor.restore(FrontHello("front", control.epoch, control.policy, told, 20 * SECOND))
     assert (mode(successor, 59), successor.epoch) == ("split 2/2", 1)
+    assert successor.notices[-1].text == "split 2/2: test", "why, as it was given"
     assert mode(successor, 60) == "hybrid"
 
 

@@ -31,12 +31,13 @@ def test_undo_says_what_it_brought_back_and_an_override_without_an_end_has_none_
     control = Control("hybrid:32", TABLE)
     control.set_policy(SetPolicy(3, "shared", "ana", None))
     undo(control)
-    assert control.notices[-1].text == "bo: back to policy hybrid:32"
+    assert (control.notices[-1].kind, control.notices[-1].text) == ("release", "bo: back to policy hybrid:32")
     assert mode(control) == "hybrid:32"
     split(control, ttl_s=None)
     release(control)
     undo(control)
     assert control.notices[-1].text == "bo: back to policy hybrid:32 and ana's split 2/2"
+    assert control.notices[-1].kind == "override"
     assert mode(control, 10**6) == "split 2/2"
 
 
