@@ -163,3 +163,17 @@ def test_a_first_token_in_time_stays_in_time() -> None:
     running = Record(request(prompt_tokens=2000), due_s=10.0, sent_s=10.0)
     running.stamps.append(11.9)
     assert not has_missed(running, SLO, 100.0)
+
+
+def test_what_a_server_tells_of_some_requests_is_summed_over_those() -> None:
+    told, silent = record([0.1, 0.2]), record([0.1, 0.2])
+    told.preemptions, told.cached_tokens = 2, 64
+    found = summarize([told, silent, told], SLO)
+    assert (found.preemptions, found.cached_tokens) == (4, 128)
+    nothing = summarize([silent], SLO)
+    assert (nothing.preemptions, nothing.cached_tokens) == (None, None)
+
+
+def test_a_run_of_less_than_a_second_has_rates_and_one_of_no_time_none() -> None:
+    assert summarize([record([0.25, 0.5])], SLO).output_tokens_per_s == 4.0
+    assert summarize([record([0.0])], SLO).output_tokens_per_s is None
