@@ -11,14 +11,12 @@ from array import array
 from bisect import bisect
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
 
 from msgspec import Struct
 
+from rapidctl.ranks import rank
 from rapidctl.wire import MIN_GAPS_FOR_P95, Quantiles, Slo
 from rapidd.simulate.machine import Record, Run
-
-P95: Final = 0.95
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -104,22 +102,12 @@ def judged_gap(gaps: Sequence[float]) -> float:
     """The gap that the ITL objective is compared with; 0 of a single token."""
     if len(gaps) < MIN_GAPS_FOR_P95:
         return max(gaps, default=0.0)
-    return quantile(sorted(gaps), P95)
-
-
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """A value that occurred: nearest rank, rounded up."""
-    return ordered[max(0, -int(-q * len(ordered) // 1) - 1)]
+    return sorted(gaps)[rank(95, len(gaps))]
 
 
 def _quantiles(values: array[float]) -> Quantiles:
     if not values:
         return Quantiles(n=0)
     ordered = sorted(values)
-    return Quantiles(
-        n=len(ordered),
-        p50=quantile(ordered, 0.5),
-        p95=quantile(ordered, P95),
-        p99=quantile(ordered, 0.99),
-        max=ordered[-1],
-    )
+    p50, p95, p99 = (ordered[rank(percent, len(ordered))] for percent in (50, 95, 99))
+    return Quantiles(n=len(ordered), p50=p50, p95=p95, p99=p99, max=ordered[-1])

@@ -1,8 +1,8 @@
 """Quantiles of the last few durations of something: every value is kept, and sorted when somebody asks."""
 
-import math
 from collections import deque
 
+from rapidctl.ranks import rank
 from rapidctl.wire import Quantiles
 
 
@@ -17,10 +17,10 @@ class Recent:
         self._values_ns.append(duration_ns)
 
     def quantiles(self) -> Quantiles:
-        """In seconds, nearest rank."""
+        """In seconds."""
         ordered = sorted(self._values_ns)
         n = len(ordered)
         if not n:
             return Quantiles(n=0)
-        p50, p95, p99 = (ordered[math.ceil(q * n) - 1] / 1e9 for q in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (ordered[rank(percent, n)] / 1e9 for percent in (50, 95, 99))
         return Quantiles(n=n, p50=p50, p95=p95, p99=p99, max=ordered[-1] / 1e9)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from rapidctl.bench.records import Record
+from rapidctl.ranks import rank
 from rapidctl.wire import MIN_GAPS_FOR_P95, Slo
 
 
@@ -34,11 +35,6 @@ def percentiles(values: Iterable[float]) -> Percentiles:
         return Percentiles(0)
     p50, p90, p95, p99 = (ordered[rank(share, len(ordered))] for share in (50, 90, 95, 99))
     return Percentiles(len(ordered), p50, p90, p95, p99, ordered[-1])
-
-
-def rank(percent: int, count: int) -> int:
-    """Index of a percentile among ``count`` sorted values; in integers, because 0.95 x 20 is not 19 in floats."""
-    return max(0, -(-percent * count // 100) - 1)
 
 
 class Verdict(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rapidctl.errors import RapidctlError
 from rapidctl.out import printable
+from rapidctl.ranks import rank
 from rapidctl.source import Streamed
 from rapidctl.tape import Exchange
 from rapidctl.wire import (
@@ -91,11 +92,8 @@ class Run:
         ordered = sorted(self.gaps_s)
         if not ordered:
             return Quantiles(n=0)
-
-        def at(share: float) -> float:
-            return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-        return Quantiles(n=len(ordered), p50=at(0.5), p95=at(0.95), p99=at(0.99), max=ordered[-1])
+        p50, p95, p99 = (ordered[rank(percent, len(ordered))] for percent in (50, 95, 99))
+        return Quantiles(n=len(ordered), p50=p50, p95=p95, p99=p99, max=ordered[-1])
 
     def ttft_slo_s(self, slo: Slo) -> float | None:
         """This prompt's TTFT SLO; null until its length is known."""

@@ -247,12 +247,21 @@ def test_two_answers_differ_where_one_goes_on() -> None:
 
 
 def test_a_change_of_plan_in_the_middle_is_marked_between_its_tokens() -> None:
-    run = Run(Generate(id="r", prompt="why"), partition(decode=160), 0.0)
-    for index in range(6):
-        plan = partition(decode=160 if index < 3 else 96).plan
-        delta = Delta(id="r", index=index, token_ids=pack_ids([index]), text="x", at_mono_ns=[index * 5 * 10**7])
-        run.take(Streamed("r", delta, 0.0), plan)
-    assert run.changes == [2]
+    """Whatever the daemon last said of its plan; one that has said nothing yet marks nothing."""
+    world = World()
+    prompts = world.prompts
+    begin = moved(snapshot(), partition(decode=160))
+    prompts.send("why", PromptSettings(), begin, 0.0)
+    run = prompts.run
+    assert run is not None
+    assert prompts.busy
+    for index, said in enumerate((begin, None, begin, *[moved(snapshot(), partition(decode=96))] * 3)):
+        delta = Delta(
+            id=run.request.id, index=index, token_ids=pack_ids([index]), text="x", at_mono_ns=[index * 5 * 10**7]
+        )
+        prompts.take(Streamed("another", delta, 0.0), said)
+        prompts.take(Streamed(run.request.id, delta, 0.0), said)
+    assert (run.tokens, run.changes) == (6, [2])
     drawn = [line.plain for line in gap_strip(run, 0.1, 25, 3)]
     assert drawn[0][5:10] == "╌╌┊╌╌"
 

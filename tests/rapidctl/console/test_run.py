@@ -65,10 +65,11 @@ def test_without_gaps_there_are_no_figures(run: Run) -> None:
 
 
 def test_of_a_hundred_gaps_few_are_beyond_the_high_quantiles(run: Run) -> None:
+    """They were a rank too high: of 20 gaps p95 was the longest, beyond an objective that the daemon saw met."""
     stamps_ms = [1000 + gap * (gap + 1) // 2 for gap in range(101)]  # gaps of 1, 2, ... 100 ms
     feed(run, delta(0, "x", *stamps_ms))
     found = run.gaps()
-    assert [found.p50, found.p95, found.p99, found.max] == pytest.approx([0.051, 0.096, 0.1, 0.1])
+    assert [found.p50, found.p95, found.p99, found.max] == pytest.approx([0.05, 0.095, 0.099, 0.1])
 
 
 def test_other_choices_do_not_mix_in(run: Run) -> None:
@@ -120,7 +121,7 @@ def test_the_timeline_says_what_is_known_and_by_whose_clock(run: Run) -> None:
         "prefill       —  14 tok",
         "TTFT          —  SLO 500",
         "            250  here",
-        "ITL p50      60  n=2",
+        "ITL p50      30  n=2",
         "ITL p95      60  SLO 100 ✓",
         "ITL max      60",
         "tokens        3  22.2 tok/s",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rapidctl.wire import Slo
 from rapidd.simulate.load import slice_of
 from rapidd.simulate.machine import Record
-from rapidd.simulate.metrics import judged_gap, quantile
+from rapidd.simulate.metrics import judged_gap
 from rapidd.simulate.search import HIGHEST, LOWEST, STEP, Prober, Tally, highest
 from rapidd.simulate.sweep import Goodput, geometric_mean, markdown, verdicts
 from support.h100 import calibration
@@ -68,13 +68,6 @@ def test_of_few_gaps_the_largest_counts_of_many_the_95th_percentile() -> None:
     assert judged_gap([0.01] * 38 + [0.9, 0.9]) == 0.01
     assert judged_gap([0.01] * 37 + [0.9] * 3) == 0.9
     assert judged_gap([]) == 0.0
-
-
-@given(st.lists(st.floats(0, 1), min_size=1), st.floats(0.01, 1))
-def test_a_quantile_is_a_value_with_that_share_at_or_below_it(values: list[float], q: float) -> None:
-    found = quantile(sorted(values), q)
-    assert found in values
-    assert sum(value <= found for value in values) >= q * len(values) - 1e-9
 
 
 def test_a_run_ends_once_too_many_have_missed() -> None:
