@@ -73,6 +73,25 @@ def test_refused_in_the_daemons_words(change: Change) -> None:
     assert (change.state, change.text) == ("refused", "the epoch is 1843, not 1841 (look again)")
 
 
+def test_a_refusal_without_a_hint_is_the_daemons_sentence_alone(change: Change) -> None:
+    change.answered(Answer(7, Refused("not_permitted", "read-only")))
+    assert change.text == "read-only"
+
+
+def test_an_end_stays_whatever_time_passes(change: Change) -> None:
+    change.answered(Answer(7, Refused("too_soon", "wait")))
+    change.tick(100.0 + 2 * UNKNOWN_AFTER_S)
+    assert (change.state, change.text) == ("refused", "wait")
+
+
+def test_an_event_of_no_epoch_and_a_daemon_without_an_engine_prove_nothing() -> None:
+    change = Change(7, ReleasePartition(call=0), "release", now=100.0)
+    change.answered(accepted(1842))
+    change.happened(event(2, "applied"))
+    change.observed(replace(snapshot(), partition=None))
+    assert change.state == "pending"
+
+
 @pytest.mark.parametrize("acknowledged", [False, True])
 def test_silence_ends_in_unknown_and_never_in_applied(change: Change, acknowledged: bool) -> None:
     if acknowledged:

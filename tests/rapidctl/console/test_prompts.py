@@ -169,6 +169,38 @@ def test_stopping_ends_the_stream_and_puts_back_what_was_before() -> None:
     assert world.prompts.verdict() == "! stopped"
 
 
+def test_a_prompt_is_stopped_once_and_one_that_has_ended_not_at_all() -> None:
+    world = World()
+    busy = [world.prompts.busy]
+    stopped = [world.prompts.stop()]
+    world.prompts.send("why", PromptSettings(), snapshot(), world.clock.now)
+    busy.append(world.prompts.busy)
+    stopped += [world.prompts.stop(), world.prompts.stop()]
+    assert world.source.abandoned == [world.source.generated[0].id]
+    world.prompts.send("when", PromptSettings(), snapshot(), world.clock.now)
+    world.answer([1, 2])
+    busy.append(world.prompts.busy)
+    stopped.append(world.prompts.stop())
+    assert (busy, stopped) == ([False, True, False], [False, True, False, False])
+    assert len(world.source.abandoned) == 1
+
+
+def test_a_comparison_under_way_is_not_replaced_and_waits_for_a_daemon_that_says_how_it_is() -> None:
+    world = World()
+    world.prompts.compare("why", PromptSettings(), (HYBRID, SPLIT))
+    begun = world.prompts.comparison
+    world.prompts.compare("when", PromptSettings(), (SPLIT, HYBRID))
+    assert world.prompts.comparison is begun
+    for said in (None, replace(snapshot(), partition=None)):
+        world.prompts.tick(world.clock.now, said)
+    assert world.source.commands() == []
+    world.tick()
+    assert len(world.source.commands()) == 1
+    world.apply()
+    world.tick()
+    assert len(world.source.generated) == 1, "one answer after the other"
+
+
 def test_a_prompt_or_a_comparison_takes_the_place_of_what_was_there() -> None:
     world = World()
     for text in ("why", "when"):
