@@ -66,7 +66,7 @@ bench-console: setup ## measure the console in a pseudo-terminal; BENCH="--secon
 	PYTHONPATH=daemon $(PY) -m bench.console $(BENCH)
 
 docs: setup ## make docs/ pictures and the completion files again, from the tests that check them
-	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py
+	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/console/test_pictures.py tests/rapidd/test_plots.py
 	UPDATE_PICTURES=1 $(PY) -m pytest -q tests/rapidctl/test_scripts.py -k completion
 
 clean: ## remove everything that was made, the environment and the model included

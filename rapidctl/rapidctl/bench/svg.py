@@ -5,7 +5,7 @@ whole decades, time begins at 0, units go from none to all of the device.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
@@ -51,6 +51,11 @@ def picture(runs: Sequence[Drawn]) -> str:
         *_cdf("time between tokens", ITL_DECADES, [run.itl_s for run in runs], MARGIN + PANEL),
         *_strips(runs, 2 * PANEL + 2 * MARGIN),
     ]
+    return document(height, body)
+
+
+def document(height: int, body: Iterable[str]) -> str:
+    """An SVG file of `WIDTH`, on white."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
@@ -70,13 +75,13 @@ def _cdf(title: str, decades: tuple[int, int], curves: Sequence[Sequence[float]]
 
     for decade in range(first, last + 1):
         x = at(10.0**decade)
-        yield _line(x, top, x, bottom)
-        yield _text(x, bottom + 15, f"{10**decade} s" if decade >= 0 else f"{10 ** (decade + 3)} ms", "middle")
+        yield line(x, top, x, bottom)
+        yield text(x, bottom + 15, f"{10**decade} s" if decade >= 0 else f"{10 ** (decade + 3)} ms", "middle")
     for percent in (0.0, 50.0, 90.0, 100.0):
         y = bottom - (bottom - top) * percent / 100
-        yield _line(MARGIN, y, right, y)
-        yield _text(MARGIN - 6, y + 4, f"{percent:.0f} %", "end")
-    yield _text(MARGIN, top - 6, title)
+        yield line(MARGIN, y, right, y)
+        yield text(MARGIN - 6, y + 4, f"{percent:.0f} %", "end")
+    yield text(MARGIN, top - 6, title)
     for index, values in enumerate(curves):
         steps = [(at(value), (rank + 1) / len(values)) for rank, value in enumerate(values)]
         points = " ".join(f"{x:.1f},{bottom - (bottom - top) * share:.1f}" for x, share in steps)
@@ -88,16 +93,16 @@ def _cdf(title: str, decades: tuple[int, int], curves: Sequence[Sequence[float]]
 def _strips(runs: Sequence[Drawn], top: int) -> Iterator[str]:
     """A row a run: its name in the colour of its curves, and its decode units over time, coloured by mode."""
     last_s = max((run.samples[-1].at_s for run in runs if run.samples), default=0.0)
-    yield _text(MARGIN, top - 10, f"decode's share of the units, 0 to {last_s:.0f} s")
+    yield text(MARGIN, top - 10, f"decode's share of the units, 0 to {last_s:.0f} s")
     for index, (mode, color) in enumerate(MODE_COLORS.items()):
         x = float(MARGIN + 330 + 90 * index)
-        yield _box(x, top - 19, 10, 10, color)
-        yield _text(x + 14, top - 10, mode)
+        yield box(x, top - 19, 10, 10, color)
+        yield text(x + 14, top - 10, mode)
     for index, run in enumerate(runs):
         base = top + STRIP * (index + 1) - 14
-        yield _line(MARGIN, base, WIDTH - MARGIN, base)
-        yield _box(MARGIN, base + 2, 10, 10, COLORS[index % len(COLORS)])
-        yield _text(MARGIN + 15, base + 11, run.label)
+        yield line(MARGIN, base, WIDTH - MARGIN, base)
+        yield box(MARGIN, base + 2, 10, 10, COLORS[index % len(COLORS)])
+        yield text(MARGIN + 15, base + 11, run.label)
         if last_s > 0:
             yield from _strip(run.samples, base, (WIDTH - 2 * MARGIN) / last_s)
 
@@ -110,7 +115,7 @@ def _strip(samples: Sequence[Sample], base: float, pixels_per_s: float) -> Itera
         begin_s = max(sample.at_s, 0.0)
         x, width = MARGIN + pixels_per_s * begin_s, pixels_per_s * (after.at_s - begin_s)
         height = (STRIP - 18) * _decode_share(sample)
-        yield _box(x, base - height, width, height, MODE_COLORS.get(sample.mode, "#000000"))
+        yield box(x, base - height, width, height, MODE_COLORS.get(sample.mode, "#000000"))
 
 
 def _decode_share(sample: Sample) -> float:
@@ -120,13 +125,16 @@ def _decode_share(sample: Sample) -> float:
     return decode / (decode + prefill) if decode + prefill else 0.0
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+def line(x1: float, y1: float, x2: float, y2: float) -> str:
+    """Of an axis."""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#dddddd"/>'
 
 
-def _box(x: float, y: float, width: float, height: float, color: str) -> str:
+def box(x: float, y: float, width: float, height: float, color: str) -> str:
+    """Filled; ``y`` is its upper edge."""
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}" fill="{color}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """On the line ``y``; ``anchor``: start, middle or end is at ``x``."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
