@@ -1,10 +1,9 @@
-"""``python -m bench.plots FOLDER``: the pictures of docs/results.md, from the raw output that lies beside it.
+"""The pictures of docs/results.md, from the raw output that lies beside it; `make docs` writes them.
 
-Pure but for reading and writing files: what was measured or simulated goes in as it was kept, SVG comes out.
+Pure but for reading files: what was measured or simulated goes in as it was kept, SVG comes out.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -41,14 +40,6 @@ class Group(NamedTuple):
 
     label: str
     values: Sequence[float | None]
-
-
-def main() -> int:
-    """Write all of them into a folder."""
-    folder = Path(sys.argv[1])
-    for name, drawn in pictures(RESULTS).items():
-        (folder / name).write_text(drawn, encoding="utf-8")
-    return 0
 
 
 def pictures(results: Path) -> dict[str, str]:
@@ -156,7 +147,3 @@ def _client_files() -> list[str]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
