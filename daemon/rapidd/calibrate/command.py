@@ -205,7 +205,8 @@ def summary(profile: Profile, path: Path) -> list[str]:
     if fit.median is not None and fit.p95 is not None:
         lines.append(f"error of predictions: median {fit.median:.1%}, p95 {fit.p95:.1%} (n = {fit.n}, held back)")
         if fit.median > MEDIAN or fit.p95 > P95:
-            lines.append(f"that is more than {MEDIAN:.0%} and {P95:.0%}: calibrate again when the machine is quieter")
+            bounds = f"{MEDIAN:.0%} and {P95:.0%}"
+            lines.append(f"that is more than {bounds}: calibrate again with more --seconds, while nothing else runs")
     else:
         lines.append("too few to hold any back, so nobody knows how far predictions are off: give more --seconds")
     if profile.others_cpu_share is not None and profile.others_cpu_share > QUIET_SHARE:

@@ -62,6 +62,15 @@ def test_the_summary_says_how_far_predictions_are_off_or_that_nobody_knows() -> 
     assert line == "too few to hold any back, so nobody knows how far predictions are off: give more --seconds"
 
 
+def test_predictions_that_are_too_far_off_ask_for_more_time_too() -> None:
+    """On two quiet cores 90 s were too few, and all that was said was to wait until the machine is quieter."""
+    odd = [
+        msgspec.structs.replace(one, seconds=one.seconds * (1 + 4 * (i % 2))) for i, one in enumerate(PROFILE.decode)
+    ]
+    said = summary(msgspec.structs.replace(PROFILE, decode=tuple(odd)), Path("p.json"))
+    assert "that is more than 10% and 25%: calibrate again with more --seconds, while nothing else runs" in said
+
+
 def test_the_state_directory_has_a_profile_that_the_next_engine_uses(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
