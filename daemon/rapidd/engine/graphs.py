@@ -17,6 +17,8 @@ from typing import Final, Protocol
 import torch
 
 BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+STEP: Final = 64
+"""From one bucket to the next beyond those: a tile of the matrix library's."""
 
 
 class Graph(Protocol):
@@ -32,7 +34,7 @@ Capture = Callable[[Callable[[], None]], Graph]
 
 def buckets(max_rows: int) -> tuple[int, ...]:
     """Row counts to capture, ascending; the last one is ``max_rows``."""
-    above = range(2 * BUCKETS[-1], max_rows, BUCKETS[-1])
+    above = range(BUCKETS[-1] + STEP, max_rows, STEP)
     return (*(count for count in (*BUCKETS, *above) if count < max_rows), max_rows)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 TILE_TOKENS: Final = 64
 """Matrix libraries are slower on the rest of a tile."""
-MIXED_ROWS: Final = (16, 32, 64, 96, 128, 192, 256)
+MIXED_ROWS: Final = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 """Decode rows of mixed batches that are captured."""
 ODD_TOTAL: Final = 384
 """Beyond so many tokens an odd number of tiles takes longer than one more. Of an 8B model with cuBLAS on an H200 448

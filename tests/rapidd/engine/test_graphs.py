@@ -12,7 +12,7 @@ from rapidd.engine.graphs import bucket_for, buckets, torch_capture
         (1, (1,)),
         (3, (1, 2, 3)),
         (64, (1, 2, 4, 8, 16, 24, 32, 48, 64)),
-        (600, (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 600)),
+        (400, (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 400)),
     ],
 )
 def test_buckets_end_with_the_most_rows_there_can_be(max_rows: int, wanted: tuple[int, ...]) -> None:
