@@ -10,8 +10,9 @@ from common import BF16, GROWING, SLIM_TILES, TILES, error, make_cache
 from torch import Tensor
 
 from rapid_kernels import make_ragged
-from rapid_kernels.gpu.attention import DecodeTile, decode_attention, decode_attention_reference
+from rapid_kernels.gpu.attention import decode_attention, decode_attention_reference
 from rapid_kernels.gpu.choice import choose
+from rapid_kernels.gpu.decode_call import DecodeTile, fits_hopper
 from rapid_kernels.gpu.decode_plan import make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import (
     add_rms_norm,
@@ -131,7 +132,14 @@ def check_attention(report: Report, part: int, of: int) -> None:
         ([3000, 64, 129], 32, 8, 128, 64, None, 24, BF16, GROWING),
         ([3000, 64, 129], 32, 8, 128, 64, None, 24, torch.float16, GROWING),
     ]
-    tiles = (DecodeTile(), DecodeTile(bulk=False), decode_tile_for(ALONE_UNITS, alone=True))
+    tiles = (
+        DecodeTile(),
+        DecodeTile(bulk=False),
+        *(
+            decode_tile_for(ALONE_UNITS, alone, hopper)
+            for alone, hopper in ((True, False), (True, True), (False, True))
+        ),
+    )
     for seed, (case, tile) in list(enumerate(itertools.product(cases, tiles)))[part::of]:
         lens, heads, kv_heads, dim, block, window, units, dtype, first_block = case
         torch.manual_seed(seed)
@@ -140,6 +148,8 @@ def check_attention(report: Report, part: int, of: int) -> None:
         )
         q = torch.randn(len(lens), heads, dim, dtype=dtype, device="cuda")
         plan = make_plan(block, dim, dtype.itemsize, len(lens), sum(lens), "cuda")
+        if tile.hopper and not fits_hopper(plan.tile_tokens, padded_sizes(heads // kv_heads, dim)[1]):
+            continue
         plan_decode(plan, kv_lens, tables, block, window)
         poison(len(lens), heads * dim, dtype=dtype)
         got = decode_attention(q, kv, plan, units, workspace, tile)

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from rapid_kernels import Ragged, make_ragged
-from rapid_kernels.gpu.attention import DecodeTile, decode_attention
+from rapid_kernels.gpu.attention import decode_attention
+from rapid_kernels.gpu.decode_call import DecodeTile
 from rapid_kernels.gpu.decode_plan import plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.kernels import multiply
@@ -44,6 +45,9 @@ DECODE_TILES = {
     "at most 128": DecodeTile(most=128),
     "one a unit": DecodeTile(stages=7, most=128),
     "by pointers": DecodeTile(bulk=False),
+    "Hopper's, two a unit": DecodeTile(3, hopper=True),
+    "Hopper's, at most 128": DecodeTile(3, most=128, hopper=True),
+    "Hopper's, one a unit": DecodeTile(4, most=128, hopper=True),
 }
 PROMPTS = ((2048, 0), (2048, 2048), (2048, 6144), (2048, 14336), (1024, 4096), (512, 1024), (512, 16384))
 """Tokens of a chunk, tokens cached before it."""

@@ -71,7 +71,7 @@ class Model:
         for weights, kv in zip(self.layers, cache.layers, strict=True):
             qkv = product(x, weights["qkv"], "qkv")
             q = rope_and_cache(qkv, self.cos, self.sin, cache.positions, cache.slots, kv, chained)
-            x = decode_attention(q, kv, cache.plan, units, workspace(), decode_tile_for(units, True), chained)
+            x = decode_attention(q, kv, cache.plan, units, workspace(), decode_tile_for(units, True, True), chained)
             x = add_rms_norm(product(x, weights["o"], "o"), residual, self.norm, 1e-5, chained)
             x = product(x, weights["gate_up"], "gate_up").y
             x = add_rms_norm(product(x, weights["down"], "down"), residual, self.norm, 1e-5, chained)

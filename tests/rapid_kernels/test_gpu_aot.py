@@ -29,6 +29,7 @@ from rapid_kernels.gpu import matmul, matmul_hopper, probe, tuning  # noqa: E402
 from support.gpu_jobs import (  # noqa: E402
     Job,
     attention_jobs,
+    hopper_attention_jobs,
     hopper_prompt_jobs,
     matmul_jobs,
     merge_jobs,
@@ -138,10 +139,22 @@ def test_hopper_attention(alone: bool, a_unit: int, tmp_path: Path) -> None:
 
     On a whole device two programs could crowd on one unit while others have none.
     """
-    tile = tuning.decode_tile_for(tuning.ALONE_UNITS, alone)
+    tile = tuning.decode_tile_for(tuning.ALONE_UNITS, alone, hopper=False)
     jobs = [job for shape in ((8, 4, 128), (1, 16, 256), (4, 2, 8)) for job in attention_jobs(tile, *shape)]
     check(jobs, HOPPER, tmp_path)
     assert 228 * 1024 // (compiled(jobs[0], HOPPER).metadata.shared + 1024) == a_unit
+
+
+@pytest.mark.parametrize(("units", "a_unit"), [(32, 2), (tuning.ALONE_UNITS, 1)])
+def test_hopper_attention_of_its_own(units: int, a_unit: int, tmp_path: Path) -> None:
+    """As above; the tensor cores take keys and values from shared memory and no more queries than there are, by 8."""
+    tile = tuning.decode_tile_for(units, alone=True, hopper=True)
+    jobs = [job for shape in ((8, 4, 128), (1, 16, 128), (3, 3, 64)) for job in hopper_attention_jobs(tile, *shape)]
+    check(jobs, HOPPER, tmp_path)
+    binary = compiled(jobs[0], HOPPER)
+    assert 228 * 1024 // (binary.metadata.shared + 1024) == a_unit
+    assert "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16" in binary.asm["ptx"]
+    assert "wgmma.mma_async.sync.aligned.m64n16k16" not in binary.asm["ptx"]
 
 
 def test_hopper_prompt_attention(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 pytest.importorskip("triton", reason="triton is not installed: GPU kernels cannot be imported")
 
 from rapid_kernels import CacheLayout, make_ragged, select
-from rapid_kernels.gpu.attention import DecodeTile, decode_attention
+from rapid_kernels.gpu.attention import decode_attention
 from rapid_kernels.gpu.choice import choose
+from rapid_kernels.gpu.decode_call import DecodeTile
 from rapid_kernels.gpu.decode_plan import make_plan
 from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.kernels import GpuKernels

@@ -56,7 +56,8 @@ def attention_case(dtype: torch.dtype, growth: float) -> Errors:
     ``growth``: the last key is so much longer than the first. Weights are exact in float16, and in float32 relative to
     the row's first tile unless scores outgrow that.
     """
-    from rapid_kernels.gpu.attention import DecodeTile, decode_attention, decode_attention_reference
+    from rapid_kernels.gpu.attention import decode_attention, decode_attention_reference
+    from rapid_kernels.gpu.decode_call import DecodeTile
     from rapid_kernels.gpu.decode_plan import make_plan, plan_decode
 
     workspace = poisoned_workspace()

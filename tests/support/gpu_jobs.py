@@ -8,6 +8,7 @@ from triton.experimental.gluon import language as gl
 
 from rapid_kernels.gpu import (
     attention,
+    attention_hopper,
     choice,
     decode_plan,
     elementwise,
@@ -19,6 +20,7 @@ from rapid_kernels.gpu import (
     prompt_plan,
     read,
 )
+from rapid_kernels.gpu.decode_call import HOPPER_TOKENS, DecodeTile
 from rapid_kernels.gpu.heads import padded_sizes
 
 Job = tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]
@@ -63,7 +65,7 @@ def slim_matmul_jobs(tile: matmul_hopper.SlimTile, gated: bool) -> list[Job]:
     return jobs
 
 
-def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
+def attention_jobs(tile: DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
     queries, padded = max(16, triton.next_power_of_2(group)), max(16, triton.next_power_of_2(dim))
     tokens = decode_plan.make_plan(64, dim, 2, 1, 1, "cpu").tile_tokens
     shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "QUERIES": queries, "PADDED": padded}
@@ -90,6 +92,23 @@ def attention_jobs(tile: attention.DecodeTile, kv_heads: int, group: int, dim: i
             {"num_warps": attention.MERGING_WARPS},
         ),
     ]
+
+
+def hopper_attention_jobs(tile: DecodeTile, kv_heads: int, group: int, dim: int) -> list[Job]:
+    heads, padded = padded_sizes(group, dim)
+    shape = {"KV_HEADS": kv_heads, "GROUP": group, "DIM": dim, "QUERIES": max(8, heads), "PADDED": padded}
+    block = [HOPPER_TOKENS, padded]
+    jobs: list[Job] = []
+    for name, dtype in (("bf16", gl.bfloat16), ("fp16", gl.float16)):
+        layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
+        arguments = {"q": f"*{name}", "kv": f"tensordesc<{name}{block},{layout!r}>", "out": f"*{name}"}
+        arguments |= {"tiles": "*i64", "first": "*i32", "parts": "*fp32"}
+        arguments |= {"rows": "i32", "q_stride": "i32", "scale": "fp32"}
+        own = {"STAGES": tile.stages, "EXACT": name == "fp16", "num_warps": 4}
+        for role in ({"CHAINED": True, "LEADS": False}, {"CHAINED": False, "LEADS": True}):
+            kernel = attention_hopper.hopper_decode_attention_kernel
+            jobs.append((kernel, arguments, shape | own | role, {"num_warps": 4}))
+    return jobs
 
 
 def other_jobs(chained: bool) -> list[Job]:

@@ -14,8 +14,6 @@ the batch's lengths and the programs, never on timing. No program waits for anot
 read on the device.
 """
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
@@ -23,9 +21,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from rapid_kernels.gpu.attention_hopper import attend_decode_hopper
 from rapid_kernels.gpu.chain import let_next_start, options, wait, wait_for_previous
+from rapid_kernels.gpu.decode_call import DecodeCall, DecodeTile
 from rapid_kernels.gpu.decode_plan import DecodePlan
-from rapid_kernels.gpu.heads import padded_sizes
 from rapid_kernels.gpu.pieces import BASE_2, merge_some
 from rapid_kernels.gpu.stretches import owner, stretch_start
 from rapid_kernels.gpu.workspace import Workspace
@@ -256,74 +255,6 @@ def merge_kernel(
         tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=inside)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeTile:
-    """How one launch of `decode_attention` cuts its work."""
-
-    stages: int = 5
-    """Of the pipeline: keys and values of (stages + 1) / 2 tiles are held, the places of the others are read ahead."""
-    warps: int = 4
-    per_unit: int = 2
-    """Programs a unit: one computes while the other waits."""
-    most: int = 1 << 20
-    """Programs at most: more than saturate the memory only cut more rows."""
-    bulk: bool = True
-    """Load through the bulk tensor copy engine (Hopper on) instead of by pointers."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeCall:
-    """Decode attention of q [R, H, D], heads contiguous, over the planned tokens of kv [slots, 2, K, D].
-
-    Into out [R, H * D]. Scale 1/sqrt(D). With ``tile.bulk`` q and kv start at multiples of 16 bytes, and D is a
-    multiple of 8. Raises ValueError for heads that the kernels do not take (`padded_sizes`).
-    """
-
-    q: Tensor
-    kv: Tensor
-    out: Tensor
-    plan: DecodePlan
-    units: int
-    workspace: Workspace
-    tile: DecodeTile
-    chained: bool = False
-
-    def __post_init__(self) -> None:
-        padded_sizes(self.group, int(self.q.shape[2]))
-
-    @property
-    def group(self) -> int:
-        """Query heads a KV head."""
-        return int(self.q.shape[1] // self.kv.shape[2])
-
-    @property
-    def programs(self) -> int:
-        """At most; in whole groups."""
-        return min(self.units * self.tile.per_unit, self.tile.most)
-
-    @property
-    def groups(self) -> int:
-        """Of programs, one for each KV head."""
-        return max(1, self.programs // int(self.kv.shape[2]))
-
-    @property
-    def early(self) -> bool:
-        """Whether the first launch starts early: programs that do not fill the units would crowd on the first ones."""
-        return self.chained and self.programs == self.units * self.tile.per_unit
-
-    @property
-    def leads(self) -> bool:
-        """Whether the next launch may start once all programs of the first one have, though that itself did not."""
-        return self.chained and not self.early
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """KV_HEADS, GROUP, DIM, QUERIES and PADDED of the kernels."""
-        dim = int(self.q.shape[2])
-        heads, padded = padded_sizes(self.group, dim)
-        return int(self.kv.shape[2]), self.group, dim, max(16, heads), padded
-
-
 def decode_attention(
     q: Tensor,
     kv: Tensor,
@@ -351,6 +282,9 @@ def attend_decode(call: DecodeCall, leads: bool = False) -> None:
     kv_heads, group, dim, queries, padded = call.shape
     rows, slots = q.shape[0], kv.shape[0]
     call.workspace.require(2 * call.groups * kv_heads * queries * (padded + 2))
+    if tile.hopper:
+        attend_decode_hopper(call, leads or call.leads)
+        return
     queries_of: Tensor | TensorDescriptor = q
     cache: Tensor | TensorDescriptor = kv
     if tile.bulk:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rapid_kernels.gpu.attention import DecodeCall, attend_decode, merge_decode
+from rapid_kernels.gpu.attention import attend_decode, merge_decode
 from rapid_kernels.gpu.choice import choose
+from rapid_kernels.gpu.decode_call import DecodeCall, fits_hopper
 from rapid_kernels.gpu.decode_plan import DecodePlan, make_plan, plan_decode
 from rapid_kernels.gpu.elementwise import add_rms_norm, rope_and_cache, silu_mul
 from rapid_kernels.gpu.heads import MAX_HEAD_DIM, padded_sizes
@@ -206,8 +207,11 @@ class GpuKernels:
         """Of the planned rows."""
         bulk = self._bulk and q.shape[2] % BULK_NUMBERS == 0
         alone = ragged.num_decode == ragged.num_rows
-        tile = decode_tile_for(ragged.units, alone) if bulk else AMD_DECODE
-        return DecodeCall(q, kv, out, _scratch(ragged).plan, ragged.units, workspace, tile, self._chained(ragged))
+        plan = _scratch(ragged).plan
+        _, padded = padded_sizes(q.shape[1] // kv.shape[2], q.shape[2])
+        hopper = self._hopper and fits_hopper(plan.tile_tokens, padded)
+        tile = decode_tile_for(ragged.units, alone, hopper) if bulk else AMD_DECODE
+        return DecodeCall(q, kv, out, plan, ragged.units, workspace, tile, self._chained(ragged))
 
     def _bulk_chunks(self, q: Tensor, window: int | None) -> bool:
         """Whether Hopper's kernel takes a batch's chunks."""

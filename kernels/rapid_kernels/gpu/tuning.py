@@ -5,7 +5,7 @@ ahead. Many units are limited by memory and by what every launch costs: narrow t
 cut alike (128 programs) where the next kernel adds the parts up.
 """
 
-from rapid_kernels.gpu.attention import DecodeTile
+from rapid_kernels.gpu.decode_call import DecodeTile
 from rapid_kernels.gpu.matmul import Tile
 from rapid_kernels.gpu.matmul_hopper import SHARING_BYTES, SlimTile
 from rapid_kernels.gpu.prefill import PromptTile
@@ -79,8 +79,13 @@ def slim_tile_for(rows: int, n: int, units: int, gated: bool) -> SlimTile:
     return SLIM_PAIR if units < 28 and rows <= PAIR_ROWS else SLIM
 
 
-def decode_tile_for(units: int, alone: bool) -> DecodeTile:
-    """The tile of decode attention on so many Hopper units; ``alone``: not beside a prompt's, which wants memory."""
+def decode_tile_for(units: int, alone: bool, hopper: bool) -> DecodeTile:
+    """The tile of decode attention on so many Hopper units; ``alone``: not beside a prompt's, which wants memory.
+
+    ``hopper``: by Hopper's own kernel.
+    """
     if units < 64:
-        return DecodeTile()
-    return DecodeTile(stages=7, most=128) if alone and units >= ALONE_UNITS else DecodeTile(most=128)
+        return DecodeTile(stages=3, hopper=True) if hopper else DecodeTile()
+    if alone and units >= ALONE_UNITS:
+        return DecodeTile(stages=4, most=128, hopper=True) if hopper else DecodeTile(stages=7, most=128)
+    return DecodeTile(most=128)

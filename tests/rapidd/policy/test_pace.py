@@ -114,7 +114,7 @@ def test_a_prompt_beside_nothing_is_computed_as_if_alone() -> None:
     )
 
 
-@pytest.mark.parametrize(("rows", "shorter"), [(17, 0), (4, 3)])
+@pytest.mark.parametrize(("rows", "shorter"), [(17, 0), (4, 1)])
 def test_what_is_in_time_of_a_size_or_of_the_rest_of_a_prompt_is_taken_whole(rows: int, shorter: int) -> None:
     """And rounded once, by the rows of its own batch: one row less than a captured size is worth a tile or two."""
     load, context, own = Load(rows=rows, kv_tokens=60_000), 16_000, rows - 1
