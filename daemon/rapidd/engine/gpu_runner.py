@@ -58,8 +58,9 @@ class ChunkGraph:
     """A captured batch with prompt tokens, up to its last layer."""
 
     graph: Graph
-    ragged: Ragged
-    """What it runs on; for the logits, which are launched behind it."""
+    ends: Ragged
+    """Its rows with one token each. For their logits, which are launched behind it by the kernels of a decode step: those
+    were compiled at start."""
 
 
 @dataclass(slots=True)
@@ -204,7 +205,9 @@ class GpuRunner:
             for kept, result in zip(hidden, results, strict=True):
                 kept.copy_(result)
 
-        state.chunk_graphs[size] = ChunkGraph(capture(step), ragged)
+        first = positions[: inputs.rows], slot_mapping[: inputs.rows]  # for logits any position will do
+        ends = self._one_token_each(*first, block_tables, kv_lens, units, place)
+        state.chunk_graphs[size] = ChunkGraph(capture(step), ends)
 
     def token_table(self) -> Tensor:
         """For tests: [slots + 1, max_len] int32."""
@@ -259,7 +262,7 @@ class GpuRunner:
         if not sampling:
             return Launched()
         x, residual = place.hidden.index_select(1, at)
-        logits = self._model.logits(x, residual, captured.ragged)
+        logits = self._model.logits(x, residual, captured.ends)
         return self._sample(logits, [sampling_row(rows[index]) for index in sampling], target)
 
     def _after(self, rows: Sequence[Row], sampling: Sequence[int]) -> NDArray[np.int64]:
