@@ -129,11 +129,12 @@ class TinyGpuEngine(TinyEngine):
         block_tokens: int,
         kv_blocks: int = 200,
         max_running: int = 16,
+        max_model_len: int = MAX_MODEL_LEN,
     ) -> None:
         self.model, self.table, self.wake = model, table, Wake()
         self.block_tokens = block_tokens
         self.cache = model.kernels.allocate_cache(model.cache_layout(kv_blocks, block_tokens), model.device)
-        self.gpu = GpuRunner(model, self.cache, num_slots=max_running, max_model_len=MAX_MODEL_LEN, current=current)
+        self.gpu = GpuRunner(model, self.cache, num_slots=max_running, max_model_len=max_model_len, current=current)
         self._make_states(queues)
         if capture is not None:
             self._capture(queues, capture)
@@ -162,6 +163,8 @@ class TinyGpuEngine(TinyEngine):
         for units, (_, queue) in queues["decode"].items():
             captured = capture()
             with queue.current():
+                if units == self.table.units_total:
+                    self.gpu.launch_mixed(units)
                 for size in self.gpu.mixed_sizes if units == self.table.units_total else []:
                     self.gpu.capture_chunk(size, units, captured)
                 for rows in reversed(self.gpu.buckets):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from rapidctl.wire import SloClass
 from rapidd.engine.batch import Batch, BatchResult
+from rapidd.engine.defaults import UNBOUNDED
 from rapidd.engine.outcome import Finished
 from rapidd.engine.request import LANES, Lane, Request, SamplingParams
 from rapidd.engine.scheduler import Scheduler
@@ -83,6 +84,7 @@ class Machine:
         max_model_len: int = 64,
         lone_bound: int | None = None,
         prefix_cache: bool = True,
+        max_prompts: int = UNBOUNDED,
     ) -> None:
         self.bound = lone_bound or bound
         self.scheduler = Scheduler(
@@ -95,6 +97,7 @@ class Machine:
             ),
             lone_bound=None if lone_bound is None else lambda plan, units, context: lone_bound,
             prefix_cache=prefix_cache,
+            max_prompts=max_prompts,
         )
         self.queues: dict[Lane, deque[Batch]] = {lane: deque() for lane in LANES}
         self.kv = [[-1] * BLOCK_TOKENS for _ in range(kv_blocks)]

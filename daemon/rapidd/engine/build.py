@@ -162,6 +162,7 @@ def _make_scheduler(config: Config, parts: Parts, calibration: Calibration, limi
         max_model_len=sizes.max_model_len,
         bound=lambda plan, units, decoding, context: min(pace.bound(plan, units, decoding, context), most),
         lone_bound=lambda plan, units, context: min(pace.lone_bound(plan, units, context), most),
+        max_prompts=defaults.max_prompts,
         key=secrets.token_bytes(16),
         prefix_cache=config.engine.prefix_cache,
     )

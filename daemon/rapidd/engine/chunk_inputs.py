@@ -22,12 +22,10 @@ from torch import Tensor
 from rapidd.engine.batch import Batch, Row
 from rapidd.engine.block_tables import BlockTables, Cells
 from rapidd.engine.staging import aligned
-from rapidd.policy.tiles import MIXED_ROWS, MIXED_TOTALS
+from rapidd.policy.tiles import CHUNK_ROWS, MIXED_ROWS, MIXED_TOTALS
 
 CHUNKS: Final = (64, 128, 256, 384, 512)
 """Prompt tokens to capture alone: the kernels of more take longer than the host takes to launch them."""
-CHUNK_ROWS: Final = 16
-"""Most prompts in a captured batch, which has room for as many tokens."""
 
 Size = tuple[int, int]
 """Decode rows, prompt tokens."""

@@ -6,6 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from rapidd.policy.tiles import CHUNK_ROWS
+
 UNBOUNDED: Final = 1 << 62
 CPU_CONTEXT: Final = 8192
 """Default bound of the context on a CPU: longer prompts would take minutes."""
@@ -28,6 +30,8 @@ class Defaults(Struct, frozen=True, kw_only=True):
     """Of the chunk that ends the prompt of a request that is alone; null: as others."""
     max_chunk_tokens: int = UNBOUNDED
     """Memory for activations is there for so many prompt tokens a batch."""
+    max_prompts: int = UNBOUNDED
+    """Of a batch."""
     itl_slo_s: float
     warmup_tokens: int
     """Of the prompt whose speed counts."""
@@ -52,6 +56,7 @@ GPU_DEFAULTS: Final = Defaults(
     max_batch_requests=256,
     max_chunk_s=0.1,
     max_chunk_tokens=2048,
+    max_prompts=CHUNK_ROWS,  # more are launched kernel by kernel, which takes longer than two graphs
     itl_slo_s=0.05,
     warmup_tokens=2048,
     warmup_tails=(128, 64, 16),

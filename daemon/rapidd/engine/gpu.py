@@ -168,6 +168,9 @@ class GpuBackend:
         self.row_buckets = runner.buckets
         started, (free_before, _) = time.monotonic(), torch.cuda.mem_get_info()
         jobs = self._captures(runner)
+        total = self.table.units_total
+        with torch.cuda.stream(self._streams.decode[total]):
+            runner.launch_mixed(total)
         with no_garbage_collection():
             for index, (stream, job) in enumerate(jobs):
                 report("capturing graphs", 100.0 * index / len(jobs))

@@ -25,7 +25,7 @@ from rapidd import faults
 from rapidd.engine import device_sampling
 from rapidd.engine.batch import Batch, BatchResult, Row
 from rapidd.engine.block_tables import BlockTables
-from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs, Size, size_for, sizes
+from rapidd.engine.chunk_inputs import ChunkInputs, Size, size_for, sizes
 from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.device_stream import Launched
 from rapidd.engine.graphs import Capture, Graph, bucket_for, buckets
@@ -35,6 +35,7 @@ from rapidd.engine.sampling import GREEDY_BELOW, Sampled, SamplingRow
 from rapidd.engine.staging import Inputs, Stage, download, upload
 from rapidd.errors import is_out_of_memory
 from rapidd.model.llama import Llama
+from rapidd.policy.tiles import CHUNK_ROWS, MIXED_ROWS, MIXED_TOTALS
 
 
 @dataclass(slots=True)
@@ -59,8 +60,8 @@ class ChunkGraph:
 
     graph: Graph
     ends: Ragged
-    """Its rows with one token each. For their logits, which are launched behind it by the kernels of a decode step: those
-    were compiled at start."""
+    """Its rows with one token each. For their logits, which are launched behind it by the kernels of a decode step:
+    those were compiled at start."""
 
 
 @dataclass(slots=True)
@@ -209,6 +210,27 @@ class GpuRunner:
         ends = self._one_token_each(*first, block_tables, kv_lens, units, place)
         state.chunk_graphs[size] = ChunkGraph(capture(step), ends)
 
+    @torch.inference_mode()
+    def launch_mixed(self, units: int) -> None:
+        """Launch longer chunks than are captured beside few decode rows, all padding, kernel by kernel.
+
+        Those come while serving, behind rows in any power of two; what they take is compiled now.
+        """
+        place, tokens = self.streams[self._current()].place, min(2 * MIXED_TOTALS[-1], self._max_model_len)
+        for rows in (1 << power for power in range(MIXED_ROWS[0].bit_length())):
+            counts = [*[1] * rows, tokens]
+            ragged = make_ragged(
+                counts,
+                counts,
+                [*[[DUMMY_BLOCK]] * rows, [DUMMY_BLOCK] * -(-tokens // self._block_tokens)],
+                self._block_tokens,
+                units,
+                device=self._model.device,
+                scratch=place.scratch,
+            )
+            token_ids = torch.zeros(sum(counts), dtype=torch.int64, device=self._model.device)
+            self._model.hidden(token_ids, ragged, self._cache)
+
     def token_table(self) -> Tensor:
         """For tests: [slots + 1, max_len] int32."""
         return self._tokens
@@ -300,12 +322,12 @@ class GpuRunner:
     def _alone(self, batch: Batch, sampling: Sequence[int], place: Place) -> Ragged | None:
         """The last tokens of the rows that sample, as a batch of their own, and padding up to `CHUNK_ROWS` rows.
 
-        So many rows ran on every stream when graphs were captured, and more where decode rows run: nothing is compiled
-        now. None of a decode step, without rows, and for more prompts than that.
+        So many rows ran on every stream when graphs were captured, and more as decode steps: nothing is compiled now.
+        None of a decode step, and without rows.
         """
         rows = [batch.rows[index] for index in sampling]
         padding = CHUNK_ROWS - len(rows)
-        if not rows or not batch.num_prefill_tokens or (padding < 0 and not batch.num_decode):
+        if not rows or not batch.num_prefill_tokens:
             return None
         return make_ragged(
             [1] * max(len(rows), CHUNK_ROWS),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from rapidd.engine.batch import Batch, BatchResult, Row
+from rapidd.engine.defaults import UNBOUNDED
 from rapidd.engine.outcome import Drop, Finished, Outcome
 from rapidd.engine.request import LANES, Lane, Request
 from rapidd.engine.residents import LOOKAHEAD, Residents
@@ -38,6 +39,7 @@ class Scheduler(Residents):
     ``bound(plan, units, num_decoding, context)`` -> most prompt tokens that a batch may hold now, if all lie behind
     ``context`` cached ones; at least 1, unless the plan's chunk is 0.
     ``lone_bound(plan, units, context)`` -> the same for a batch that ends the prompt of the only request there is.
+    A batch holds at most ``max_prompts`` prompts.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Scheduler(Residents):
         lone_bound: Callable[[Plan, int, int], int] | None = None,
         key: bytes = b"",
         prefix_cache: bool = True,
+        max_prompts: int = UNBOUNDED,
     ) -> None:
         super().__init__(
             kv_blocks=kv_blocks,
@@ -67,6 +70,7 @@ class Scheduler(Residents):
 
         Half of those it had: what a batch takes beyond the weights and the cache grows with them.
         """
+        self._max_prompts = max_prompts
         self._bound = bound
         self._lone_bound = lone_bound
         self._turn: Lane = "prefill"
@@ -213,8 +217,9 @@ class Scheduler(Residents):
         if not self._prompts.ordered:
             return rows
         left, taken, may_start, least = 1.0, 0, True, -math.inf
+        most = 1 if one_prompt else self._max_prompts
         for request in self._in_turn(plan.by_deadline):
-            if left <= 0.0 or (one_prompt and rows):
+            if left <= 0.0 or len(rows) == most:
                 break
             if not request.slot:
                 if plan.chunk == 0 or (one_prompt and any(r.is_prefill for r in self.running)):

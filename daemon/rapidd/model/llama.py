@@ -93,8 +93,8 @@ class Llama:
             return torch.empty((0, self.spec.vocab_size), device=self.device)
         if ends is not None:
             x, residual = self.hidden(token_ids, ragged, cache, (logits_rows, ends))
-        else:
-            x, residual = (part[logits_rows] for part in self.hidden(token_ids, ragged, cache))
+            return self.logits(x, residual, ends)
+        x, residual = (part[logits_rows] for part in self.hidden(token_ids, ragged, cache))
         return self.logits(x, residual, ragged)
 
     @torch.inference_mode()

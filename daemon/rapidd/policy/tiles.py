@@ -13,6 +13,8 @@ TILE_TOKENS: Final = 64
 """Matrix libraries are slower on the rest of a tile."""
 MIXED_ROWS: Final = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 """Decode rows of mixed batches that are captured."""
+CHUNK_ROWS: Final = 16
+"""Most prompts in a captured batch, which has room for as many tokens."""
 ODD_TOTAL: Final = 384
 """Beyond so many tokens an odd number of tiles takes longer than one more. Of an 8B model with cuBLAS on an H200 448
 tokens took 16.8 ms and 512 took 13.7, 576 16.6 and 640 16.0, but 320 took 11.2 and 384 12.1."""

@@ -222,6 +222,7 @@ def setup_of(arguments: argparse.Namespace, profile: Profile, max_model_len: int
         max_chunk_s=defaults.max_chunk_s,
         lone_chunk_s=defaults.lone_chunk_s,
         max_chunk_tokens=defaults.max_chunk_tokens,
+        max_prompts=defaults.max_prompts,
         prefill_depth=defaults.prefill_depth,
         give_way_s=arguments.give_way,
         host_s=HOST_S,

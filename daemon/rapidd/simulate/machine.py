@@ -19,7 +19,7 @@ from msgspec import Struct
 from rapidctl.wire import Slo
 from rapidd.config import GIVE_WAY_S
 from rapidd.engine.batch import Batch, BatchResult
-from rapidd.engine.defaults import DEPTH
+from rapidd.engine.defaults import DEPTH, UNBOUNDED
 from rapidd.engine.observe import Limits, policy_state
 from rapidd.engine.realised import doing
 from rapidd.engine.request import LANES, Lane
@@ -46,6 +46,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     max_chunk_s: float
     max_chunk_tokens: int
     lone_chunk_s: float | None = None
+    max_prompts: int = UNBOUNDED
     prefill_depth: int = DEPTH
     """Batches in flight on the prefill lane."""
     give_way_s: float = GIVE_WAY_S
@@ -165,6 +166,7 @@ class Machine:
             block_tokens=setup.block_tokens,
             max_running=setup.max_running,
             max_model_len=setup.max_model_len,
+            max_prompts=setup.max_prompts,
             bound=lambda plan, units, decoding, context: min(
                 pace.bound(plan, units, decoding, context), setup.max_chunk_tokens
             ),

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from rapidd.engine.batch import Row
 from rapidd.engine.block_tables import BlockTables
-from rapidd.engine.chunk_inputs import CHUNK_ROWS, ChunkInputs
+from rapidd.engine.chunk_inputs import ChunkInputs
 from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.request import Request, SamplingParams
 from rapidd.engine.staging import ALIGNMENT, Stage
+from rapidd.policy.tiles import CHUNK_ROWS
 
 SLOTS, WIDTH, BLOCK_TOKENS, STRIDE = 8, 6, 4, 100
 LIMIT = WIDTH * BLOCK_TOKENS

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from rapid_kernels import make_ragged
 from rapidd.engine.batch import Batch, Row
 from rapidd.engine.block_tables import BlockTables
-from rapidd.engine.chunk_inputs import CHUNK_ROWS, CHUNKS, ChunkInputs, size_for, sizes
+from rapidd.engine.chunk_inputs import CHUNKS, ChunkInputs, size_for, sizes
 from rapidd.engine.request import Request, SamplingParams
-from rapidd.policy.tiles import MIXED_TOTALS, beside_rows, padded_rows
+from rapidd.policy.tiles import CHUNK_ROWS, MIXED_TOTALS, beside_rows, padded_rows
 
 BLOCK_TOKENS, WIDTH, STRIDE = 4, 40, 200
 ROWS = st.tuples(

@@ -93,6 +93,20 @@ def test_a_lane_without_room_gets_no_batch(plan: Plan) -> None:
         assert all(batch.lane == lane for batch in machine.scheduler.schedule(plan, full | {lane: True}))
 
 
+@pytest.mark.parametrize(("plan", "sizes"), [(SHARED, [3, 2]), (SERIAL_ALL, [1, 1, 1, 1, 1])])
+def test_no_batch_holds_more_prompts_than_it_may(plan: Plan, sizes: list[int]) -> None:
+    """More than a GPU has graphs for took it 31 to 38 ms to launch, and kernels that no start had compiled."""
+    machine = Machine(60, max_running=5, bound=40, max_prompts=3)
+    for rid in range(5):
+        machine.scheduler.add(make_request(rid, [1, 2, 3], 1))
+    found = []
+    while machine.scheduler.requests:
+        found += [len(batch.rows) for batch in machine.launch(plan) if batch.num_prefill_tokens]
+        for lane in LANES:
+            machine.complete(lane)
+    assert found == sizes
+
+
 def test_hybrid_puts_decode_rows_and_a_chunk_in_one_batch() -> None:
     machine = busy_machine(HYBRID, bound=8)
     assert kinds(machine, HYBRID, 4) == ["mixed"] * 4
