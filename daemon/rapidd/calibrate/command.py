@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from rapidctl import wire
-from rapidd.calibrate.points import Limits
+from rapidd.calibrate.points import PROCESSOR, Grid, Limits
 from rapidd.calibrate.probe import Manner, Probe
 from rapidd.calibrate.session import Session
 from rapidd.config import Config
@@ -37,10 +37,20 @@ BUSY_SHARE: Final = 1 / 8
 """Of a GPU's memory in use before anything was loaded: somebody else works there."""
 MEDIAN, P95 = 0.10, 0.25
 """Relative errors that a cost model should stay within."""
-ON_CPU: Final = Manner(typical=min, waited=waited_s)
+ON_CPU: Final = Manner(
+    typical=min,
+    waited=waited_s,
+    first_counts=True,
+    fewest=2,
+    enough_s=0.08,
+    long_s=0.2,
+    patient_s=0.6,
+    beside_s=0.5,
+)
+"""Little at a time, and that in several passes: what other machines of the host do lasts for seconds."""
 ON_GPU: Final = Manner(settle_s=0.1, most=4, enough_s=0.1)
 """Within 0.1 s its clock falls to what its power limit allows for prompts, as it is while serving."""
-PASS_S: Final = 80.0
+PASS_S: Final = 27.0
 """On a CPU: of one pass over everything. What is left of the time repeats it."""
 MOST_PASSES: Final = 10
 QUIET_SHARE: Final = 0.05
@@ -116,14 +126,15 @@ def measure(
 ) -> Profile:
     """The profile of assembled parts. Raises ProfileError when not even the least could be measured."""
     backend, table = parts.backend, parts.backend.table
+    is_cpu = backend.info.kind == "cpu"
     limits = Limits(
         max_rows=parts.sizes.num_slots,
         max_model_len=parts.sizes.max_model_len,
         max_chunk_tokens=backend.defaults.max_chunk_tokens,
         kv_blocks=parts.kv_blocks,
         block_tokens=parts.sizes.block_tokens,
+        grid=PROCESSOR if is_cpu else Grid(),
     )
-    is_cpu = backend.info.kind == "cpu"
     vocab_size, manner = parts.loaded.spec.vocab_size, ON_CPU if is_cpu else ON_GPU
     probe = Probe(parts.lanes, wake, limits, table.units_total, vocab_size, clock, manner)
     max_chunk_s = config.engine.max_chunk_s or backend.defaults.max_chunk_s

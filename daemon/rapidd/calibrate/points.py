@@ -15,15 +15,12 @@ from msgspec import Struct
 
 from rapidd.policy.tiles import beside_rows
 
-ROWS: Final = (1, 4, 16, 32, 64, 96, 128, 192, 256)
-"""Where products of few rows change their tiles, and the range between."""
-TOKENS: Final = (16, 64, 256, 512, 1024, 2048)
-MIXED_TOKENS: Final = (64, 256, 512, 1024)
 SHARED_ROWS: Final = (16, 64, 96)
 """Around the sizes from which on a GPU's steps consist of other kernels."""
 MAX_CONTEXT: Final = 16384
 """Tokens a row: what lies beyond goes on straight."""
 SHORT_CONTEXT: Final = 64
+FEW_CONTEXT: Final = 256
 LEAD_CHUNKS: Final = 3
 """Chunks without context that are measured before any other."""
 CHUNK_SHARE: Final = 0.25
@@ -32,14 +29,32 @@ CHUNK_SHARE: Final = 0.25
 T = TypeVar("T")
 
 
+class Grid(Struct, frozen=True, kw_only=True):
+    """Sizes that are worth measuring; the defaults are those of a GPU."""
+
+    rows: tuple[int, ...] = (1, 4, 16, 32, 64, 96, 128, 192, 256)
+    """Where products of few rows change their tiles, and the range between."""
+    tokens: tuple[int, ...] = (16, 64, 256, 512, 1024, 2048)
+    mixed_tokens: tuple[int, ...] = (64, 256, 512, 1024)
+    few_tokens: int = 0
+    """Chunks of up to so many are measured behind `FEW_CONTEXT`, too."""
+    beside_share: float = 0.5
+    """Of the longest that a chunk may take while serving: a chunk for both lanes at once, which makes it longer."""
+
+
+PROCESSOR: Final = Grid(rows=(1, 4, 8, 16, 32, 64), mixed_tokens=(64, 256), few_tokens=64, beside_share=0.25)
+"""More of what is soon measured and less of what takes long, so that everything can be measured several times."""
+
+
 class Limits(Struct, frozen=True, kw_only=True):
-    """Of what can be served."""
+    """Of what can be served, and what of it to measure."""
 
     max_rows: int
     max_model_len: int
     max_chunk_tokens: int
     kv_blocks: int
     block_tokens: int
+    grid: Grid = Grid()
 
 
 class Step(Struct, frozen=True):
@@ -74,7 +89,7 @@ class Neighbour(Struct, frozen=True):
 
 def steps(limits: Limits) -> list[Step]:
     """Rows by context, as long as cache and model allow. Two short ones come first, so that others can be foretold."""
-    rows = [*(count for count in ROWS if count < limits.max_rows), limits.max_rows]
+    rows = [*(count for count in limits.grid.rows if count < limits.max_rows), limits.max_rows]
     grid = [line for count in rows if (line := _steps(limits, count))]
     return _in_turn(_corners_first([line[:1] for line in grid]), _corners_first([line[1:] for line in grid]), 2)
 
@@ -92,7 +107,7 @@ def chunks(limits: Limits) -> list[Chunk]:
     Of those with one the smallest behind the longest comes first, which foretells what contexts cost; then the largest
     of the lead behind it, for few tokens do not tell what a context costs many.
     """
-    grid = [_chunks(limits, tokens) for tokens in TOKENS if tokens <= _chunk_room(limits)]
+    grid = [_chunks(limits, tokens) for tokens in limits.grid.tokens if tokens <= _chunk_room(limits)]
     lead = grid[:LEAD_CHUNKS]
     told = list(dict.fromkeys(line[-1] for line in (*lead[:1], *lead[-1:]) if len(line) > 1))
     behind = _corners_first([line[1:] for line in grid])
@@ -107,7 +122,8 @@ def _chunk_room(limits: Limits) -> int:
 def _chunks(limits: Limits, tokens: int) -> list[Chunk]:
     room = max(int(CHUNK_SHARE * limits.kv_blocks), 1) * limits.block_tokens
     left = min(room, limits.max_model_len - 1, MAX_CONTEXT) - tokens
-    return [Chunk(tokens, context) for context in sorted({0, max(left // 4, 0), max(left, 0)})]
+    few = {min(FEW_CONTEXT, max(left, 0))} if tokens <= limits.grid.few_tokens else set()
+    return [Chunk(tokens, context) for context in sorted({0, max(left // 4, 0), max(left, 0)} | few)]
 
 
 def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
@@ -117,7 +133,7 @@ def mixed(limits: Limits) -> list[tuple[Step, Chunk]]:
     which tell how far the device runs them side by side.
     """
     counts = sorted({max(1, limits.max_rows // 4), max(1, limits.max_rows - 1)}) if limits.max_rows > 1 else []
-    fitting = [tokens for tokens in MIXED_TOKENS if tokens <= _chunk_room(limits)]
+    fitting = [tokens for tokens in limits.grid.mixed_tokens if tokens <= _chunk_room(limits)]
     corners: list[tuple[Step, Chunk]] = []
     between: list[tuple[Step, Chunk]] = []
     for rows, tokens in product(counts, fitting):

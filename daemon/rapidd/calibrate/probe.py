@@ -27,12 +27,6 @@ from rapidd.engine.lanes import LaneExecutor
 from rapidd.engine.request import Lane, Request, SamplingParams
 from rapidd.errors import DeviceError, is_out_of_memory
 
-FEWEST: Final = 3
-"""Times that a batch is measured, unless it is long."""
-LONG_S: Final = 0.5
-"""Of measuring one batch, once a run of it counts."""
-PATIENT_S: Final = 2.0
-"""Of measuring one batch, though no run counts."""
 WAITED_SHARE: Final = 0.05
 """Of a run, which its threads may have waited for a core: one that others displaced for longer does not count, unless
 all were."""
@@ -40,8 +34,8 @@ QUICK_S: Final = 0.05
 """A batch shorter than this is queued behind the one before, so that nothing between them counts."""
 BESIDE_STEPS, BESIDE_CHUNKS = 6, 3
 """Of each lane, wholly beside the other one, that are enough."""
-BESIDE_S, BESIDE_LONG_S = 1.5, 4.0
-"""After the first an incomplete number of both is enough, after the second none of one lane, too."""
+BESIDE_LONG_S: Final = 4.0
+"""After so long none of one lane is enough, too."""
 GREEDY: Final = SamplingParams()
 
 Span = tuple[int, int]
@@ -73,10 +67,20 @@ class Manner(Struct, frozen=True):
     """Seconds that threads of this process have wanted a core and had none, all together."""
     settle_s: float = 0.0
     """For so long a batch with prompt tokens, or both lanes, run again and again before they count."""
+    first_counts: bool = False
+    """Also a batch's first run, which on a GPU may make kernels."""
+    fewest: int = 3
+    """Times that a batch alone is measured, unless it is long."""
     most: int = 7
-    """Times that a batch alone is measured."""
+    """The same at most."""
     enough_s: float = 0.15
-    """Of running one batch alone, once it was measured `FEWEST` times."""
+    """Of running one batch alone, once it was measured `fewest` times."""
+    long_s: float = 0.5
+    """The same, once a run of it counts."""
+    patient_s: float = 2.0
+    """The same, though no run counts."""
+    beside_s: float = 1.5
+    """Of running both lanes, for an incomplete number of both to be enough."""
 
 
 class Probe:
@@ -142,14 +146,18 @@ class Probe:
         return "serial" if units == self._total else "split"
 
     def _alone(self, batch: Batch) -> float:
-        """Typical of runs of the batch: not the first one, which may still make kernels, nor those while it settles."""
+        """Typical of runs of the batch: perhaps without the first one, and without those while it settles."""
         lane = self._lanes[batch.lane]
         settle_s = self._manner.settle_s if batch.num_prefill_tokens else 0.0
         with self._nothing_left_behind():
+            runs, started = _Runs(self._manner), self._clock()
             lane.enqueue(batch)
-            is_quick = _median_s(self._drain(lane)) < QUICK_S
-            runs = _Runs(self._manner)
-            started = self._clock()
+            first = self._drain(lane)
+            is_quick = _median_s(first) < QUICK_S
+            if self._manner.first_counts:
+                runs.add(first)
+            else:
+                runs, started = _Runs(self._manner), self._clock()
             while not runs.enough(self._clock() - started):
                 if is_quick:
                     self._fill(lane, batch)
@@ -168,7 +176,7 @@ class Probe:
         started, is_settled = self._clock(), self._manner.settle_s == 0
         with self._nothing_left_behind():
             while True:
-                is_over = is_settled and _seen_enough(_wholly_beside(spans), self._clock() - started)
+                is_over = is_settled and self._seen_enough(_wholly_beside(spans), self._clock() - started)
                 if is_over and prefill.idle:
                     break
                 self._fill(decode, batches["decode"])
@@ -183,6 +191,12 @@ class Probe:
                     spans = {"decode": [], "prefill": []}
             spans["decode"] += self._drain(decode)
         return spans
+
+    def _seen_enough(self, inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:
+        num_steps, num_chunks = len(inner["decode"]), len(inner["prefill"])
+        if num_steps >= BESIDE_STEPS and num_chunks >= BESIDE_CHUNKS:
+            return True
+        return spent_s >= BESIDE_LONG_S or (spent_s >= self._manner.beside_s and num_steps > 0 and num_chunks > 0)
 
     @contextmanager
     def _nothing_left_behind(self) -> Iterator[None]:
@@ -297,16 +311,12 @@ class _Runs:
     def enough(self, spent_s: float) -> bool:
         """Whether another run would tell little."""
         times = len(self._undisturbed)
-        if times >= self._manner.most or (times > 0 and spent_s >= LONG_S):
+        manner = self._manner
+        if times >= manner.most or (times > 0 and spent_s >= manner.long_s):
             return True
-        return (times >= FEWEST and spent_s >= self._manner.enough_s) or (len(self._all) > 0 and spent_s >= PATIENT_S)
-
-
-def _seen_enough(inner: Mapping[Lane, list[Span]], spent_s: float) -> bool:
-    num_steps, num_chunks = len(inner["decode"]), len(inner["prefill"])
-    if num_steps >= BESIDE_STEPS and num_chunks >= BESIDE_CHUNKS:
-        return True
-    return spent_s >= BESIDE_LONG_S or (spent_s >= BESIDE_S and num_steps > 0 and num_chunks > 0)
+        if times >= manner.fewest and spent_s >= manner.enough_s:
+            return True
+        return len(self._all) > 0 and spent_s >= manner.patient_s
 
 
 def _wholly_beside(spans: Mapping[Lane, list[Span]]) -> dict[Lane, list[Span]]:

@@ -29,8 +29,6 @@ T = TypeVar("T", DecodeSample, PrefillSample, HybridSample)
 
 LONG: Final = 1.5
 """Times the longest that a chunk may take while serving: batches that would take longer are not measured."""
-BESIDE_CHUNK: Final = 0.5
-"""Times the same: a chunk for both lanes at once, where it takes longer than alone."""
 
 
 class Session:
@@ -176,7 +174,7 @@ class Session:
     def _chunk_beside(self, units: int, behind_context: bool) -> Chunk | None:
         """The longest one measured alone on so many units that is short enough; behind the longest context, perhaps."""
         alone = [one for one in self.prefill if one.units == units and not one.beside]
-        short = [one for one in alone if one.seconds <= BESIDE_CHUNK * self._max_chunk_s] or alone[:1]
+        short = [one for one in alone if one.seconds <= self._limits.grid.beside_share * self._max_chunk_s] or alone[:1]
         best = max(short, key=lambda one: (one.tokens, one.context if behind_context else -one.context), default=None)
         return Chunk(best.tokens, best.context) if best else None
 

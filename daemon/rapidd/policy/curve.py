@@ -28,6 +28,8 @@ FLOOR_S: Final = 1e-9
 """Nothing takes no time, so that whoever divides by a prediction may."""
 SPARE: Final = 3
 """Samples that a fit has beyond one for each knot."""
+MOST_WORK: Final = 0.3
+"""Of a sample's time, what its work may take for the sample to tell its knot."""
 LEAST_SHARE: Final = 0.05
 """Of a curve's greatest value: what is less there is no measure of what fewer units take."""
 MOST_RISE: Final = 2.0
@@ -62,6 +64,8 @@ class Curve:
 
     def longest(self, offset: int, context: float, slope: float, budget: float, filling: Filling = FULL) -> int:
         """The most tokens with ``at(offset + tokens) + slope * attended(tokens, context, filling) <= budget``, or 0."""
+        if context > 0:
+            budget -= slope * context * filling.more
         found = self._longest(offset, context, slope, budget)  # more than that take longer still
         if context <= 0:
             return found
@@ -180,13 +184,23 @@ def fit(points: Sequence[Point], *, bends: bool = False) -> tuple[Curve, Line]:
 
     Of at least one point. Every n is a knot while there are `SPARE` more samples than that; else
     the smallest, the largest, and those measured at least twice, and no line bends: few samples cannot tell these from
-    each other. No part is negative, so times rise with n and work.
+    each other. Where works are told apart, one between that was measured with much only is none: all that is not
+    quite a line in these samples would be put down to it. No part is negative, so times rise with n and work.
     """
     counts = Counter(n for n, _, _ in points)
     knots = sorted(counts)
     if len(points) < len(knots) + SPARE:
         knots = sorted({knots[0], knots[-1], *(n for n, count in counts.items() if count > 1)})
         bends = False
+    curve, line = _fit(points, knots, bends)
+    if not told_apart(points):
+        return curve, line
+    told = {n for n, work, seconds in points if line.at(work) <= MOST_WORK * seconds}
+    kept = [n for n in knots if n in told or n in (knots[0], knots[-1])]
+    return (curve, line) if kept == knots else _fit(points, kept, bends)
+
+
+def _fit(points: Sequence[Point], knots: Sequence[int], bends: bool) -> tuple[Curve, Line]:
     scale = max(work for _, work, _ in points) or 1.0
     rows = []
     for n, work, seconds in points:

@@ -70,7 +70,8 @@ def fit_lanes(
         best = math.inf
         tried = filling_of(units)
         if whole is not None and told_apart(points(alone[units], tried[0])) < LEAST_SIZES:
-            tried = [filling for filling in tried if filling.least == whole.filling.least]
+            usual = whole.filling.least, whole.filling.more
+            tried = [filling for filling in tried if (filling.least, filling.more) == usual]
         for filling in tried:
             own = points(alone[units], filling)
             curve, line = fit(own, bends=bends) if whole is None else fit_like(whole.curve, whole.line, own)

@@ -25,6 +25,8 @@ WHOLE_WAVES: Final = 3
 """From so many on tiles are taken up as others end, and what does not fill the last wave weighs little."""
 LEAST_TOKENS: Final = (0, 16, 24, 32, 48, 64, 128, 192, 256, 384, 512)
 """Tried for the chunk that fills a device's attention; what fits best stays."""
+MORE_TOKENS: Final = (4, 8, 12, 16, 24, 32, 48, 64)
+"""Tried likewise where there are no waves: a processor gathers a context's keys for any chunk, as for so many more."""
 
 
 class Level(Struct, frozen=True):
@@ -36,19 +38,23 @@ class Level(Struct, frozen=True):
 
 
 class Filling:
-    """How a device fills with a chunk's attention: fewer than ``least`` tokens take the time of so many."""
+    """How a device fills with a chunk's attention: fewer than ``least`` tokens take the time of so many.
 
-    __slots__ = ("_levels", "_tops", "least")
+    ``more``: whatever their number, of so many more.
+    """
 
-    def __init__(self, least: int = 0, wave: PromptWave | None = None) -> None:
+    __slots__ = ("_levels", "_tops", "least", "more")
+
+    def __init__(self, least: int = 0, wave: PromptWave | None = None, more: int = 0) -> None:
         self.least = least
+        self.more = more
         self._levels = _merged(_waves(wave) if wave is not None else [], least)
         self._tops = [level.most for level in self._levels]
 
     def tokens(self, tokens: float) -> float:
         """Whose time a chunk of so many takes; no fewer."""
         at = bisect_left(self._tops, tokens)
-        return self._levels[at].tokens if at < len(self._levels) else tokens
+        return self.more + (self._levels[at].tokens if at < len(self._levels) else tokens)
 
     def below(self, tokens: int) -> Iterator[Level]:
         """The levels from the one that a chunk is on down to the lowest; none where it is above all."""
@@ -62,9 +68,13 @@ class Filling:
 
 
 def fillings(wave: PromptWave | None, units: int, units_total: int) -> list[Filling]:
-    """With each of `LEAST_TOKENS`, of so many units; ``wave`` is that of all. To within a tile."""
-    if wave is not None:
-        wave = PromptWave(max(1, wave.tiles * units // units_total), wave.tile_tokens)
+    """With each of `LEAST_TOKENS`, of so many units; ``wave`` is that of all. To within a tile.
+
+    Without a wave also with each of `MORE_TOKENS`.
+    """
+    if wave is None:
+        return [*map(Filling, LEAST_TOKENS), *(Filling(more=more) for more in MORE_TOKENS)]
+    wave = PromptWave(max(1, wave.tiles * units // units_total), wave.tile_tokens)
     return [Filling(least, wave) for least in LEAST_TOKENS]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from rapidd.calibrate.points import Chunk, Limits, Step, chunks, mixed, neighbours, steps
+from rapidd.calibrate.points import PROCESSOR, Chunk, Limits, Step, chunks, mixed, neighbours, steps
 from rapidd.policy.curve import attended
 from rapidd.policy.tiles import TILE_TOKENS, padded_rows, padded_total
 from rapidd.policy.waves import Filling
@@ -83,6 +83,16 @@ def test_a_cache_too_small_for_contexts_between_has_only_corners() -> None:
     pairs = mixed(msgspec.structs.replace(H200, max_rows=4, kv_blocks=8, max_model_len=128))
     assert pairs
     assert len(pairs) == len(set(pairs))
+
+
+def test_on_a_processor_few_tokens_come_behind_a_short_context_too_and_few_rows_in_more_numbers() -> None:
+    """Behind long ones alone 16 tokens were held back 45 % off: what attention of these is no line in was theirs."""
+    limits = msgspec.structs.replace(H200, max_rows=64, max_chunk_tokens=512, grid=PROCESSOR)
+    behind = {tokens: {chunk.context for chunk in chunks(limits) if chunk.tokens == tokens} for tokens in (16, 64, 256)}
+    assert 256 in behind[16] & behind[64]
+    assert 256 not in behind[256]
+    assert {step.rows for step in steps(limits)} == {1, 4, 8, 16, 32, 64}
+    assert {chunk.tokens for _, chunk in mixed(limits)} <= {48, 64, 240, 256}
 
 
 @pytest.mark.parametrize(("max_rows", "between"), [(256, [16, 64, 96]), (64, [16]), (1, [])])

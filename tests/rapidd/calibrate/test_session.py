@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from rapidd.calibrate.points import Chunk, Step
-from rapidd.calibrate.probe import LONG_S, PATIENT_S, Manner, Probe, TooLarge, _Runs
+from rapidd.calibrate.probe import Manner, Probe, TooLarge, _Runs
 from rapidd.calibrate.session import Session, least
 from rapidd.engine.batch import Batch
 from rapidd.errors import DeviceError
@@ -98,6 +98,16 @@ def test_the_first_run_of_a_batch_does_not_count() -> None:
     assert probe_of(LawDevice(slow_at_first)).decode(Step(4, 64), 132) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize(("first_counts", "times"), [(False, 2), (True, 1)])
+def test_where_first_runs_count_a_long_batch_runs_once(first_counts: bool, times: int) -> None:
+    """As on a processor, where nothing is compiled: in the same time everything can be measured more often."""
+    device = LawDevice(lambda batch, is_beside: 0.3)
+    manner = Manner(first_counts=first_counts, long_s=0.2)
+    probe = Probe(device.lanes, device, LIMITS, TABLE.units_total, VOCAB, device.seconds, manner)
+    assert probe.decode(Step(4, 64), 132) == pytest.approx(0.3)
+    assert len(device.batches) == times
+
+
 def boosted() -> Callable[[Batch, bool], float]:
     """The law of a device that is quicker for its first 80 ms."""
     worked_s = 0.0
@@ -182,22 +192,22 @@ def test_running_out_of_memory_leaves_idle_lanes_and_the_next_batch_works() -> N
 def test_runs_whose_threads_waited_for_a_core_do_not_count() -> None:
     """Beside other work a batch on a processor took up to twenty times its time, which was then its time."""
     waited = iter([0.0, 0.0, 0.4, 0.41, 0.6, 0.6])
-    runs = _Runs(Manner(waited=lambda: next(waited)))
+    runs = _Runs(Manner(waited=lambda: next(waited), long_s=0.5))
     for took_s in (1.0, 1.5, 1.1, 1.3):
         runs.add([(0, int(took_s * 1e9))])
     assert runs.counting == [1.0, 1.1]
-    assert not runs.enough(LONG_S / 2)
-    assert runs.enough(LONG_S)
+    assert not runs.enough(0.49)
+    assert runs.enough(0.5)
 
 
 def test_where_every_run_was_disturbed_all_count_and_patience_ends() -> None:
     ticks = count()
-    runs = _Runs(Manner(waited=lambda: float(next(ticks))))
+    runs = _Runs(Manner(waited=lambda: float(next(ticks)), patient_s=2.0))
     for _ in range(7):
         runs.add([(0, 10**9)])
     assert runs.counting == [1.0] * 7
-    assert not runs.enough(LONG_S)
-    assert runs.enough(PATIENT_S)
+    assert not runs.enough(1.99)
+    assert runs.enough(2.0)
 
 
 def test_another_failure_ends_the_calibration() -> None:

@@ -23,7 +23,7 @@ weights = st.floats(0.0, 1.5)
 laws = st.builds(MixedLaw, st.floats(0.5, 2.0), weights, weights, st.floats(0.0, 3e-3))
 seconds = st.floats(0.0, 0.05)
 waves = st.none() | st.builds(PromptWave, st.integers(1, 40), st.sampled_from([1, 4, 16, 64]))
-fillings = st.builds(Filling, st.integers(0, 512), waves)
+fillings = st.builds(Filling, st.integers(0, 512), waves, st.integers(0, 64))
 quick = settings(deadline=None, max_examples=100, derandomize=True)
 
 
