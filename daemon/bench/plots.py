@@ -14,7 +14,7 @@ RESULTS: Final = Path(__file__).resolve().parents[2] / "docs/results"
 ARMS: Final = ("auto", "hybrid:256", "hybrid:512", "shared")
 ARM_RUNS: Final = ("2026-11-29-x4-arms", "2026-11-30-x2-arms-20000", "2026-11-30-x2-arms-mooncake")
 """A cell that ran again is shown as it ran first."""
-SWEEP: Final = "2026-11-30-h200-v18"
+SWEEP: Final = "2026-12-01-h200"
 CLIENTS: Final = {
     "4,096 in, 256 out at 4.5/s": (
         ("rapid-serve, 18.5 ms", "2026-11-30-v17-x2-vllm", "ours_4096_4.5"),

@@ -55,6 +55,8 @@ PASS_S: Final = 27.0
 MOST_PASSES: Final = 10
 QUIET_SHARE: Final = 0.05
 """Of the processor, which others may use before the calibration says so."""
+UNSTEADY: Final = 0.15
+"""By so much passes may differ before it does."""
 BAR: Final = 24
 
 
@@ -162,6 +164,7 @@ def measure(
         seconds=clock() - started,
         note=note,
         others_cpu_share=min(max(others, 0.0), 1.0),
+        passes_differ=session.passes_differ,
         splits=table.splits,
         row_buckets=backend.row_buckets,
         prompt_wave=backend.prompt_wave,
@@ -224,5 +227,10 @@ def summary(profile: Profile, path: Path) -> list[str]:
         lines.append(
             f"others used {profile.others_cpu_share:.0%} of the processor meanwhile: "
             "more --seconds measure everything more often, and of each batch the least counts"
+        )
+    if profile.passes_differ is not None and profile.passes_differ > UNSTEADY:
+        lines.append(
+            f"the same batch took {profile.passes_differ:.0%} longer at one time than at another (median): "
+            "something slows this machine that it cannot see, as others do that share its memory"
         )
     return [*lines, f"written to {path}"]

@@ -9,6 +9,7 @@ far longer than a chunk may is left out, and so is one that does not fit in memo
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
@@ -56,6 +57,8 @@ class Session:
         """Batches for which there was not enough memory."""
         self.skipped = 0
         """Batches for which there was no time in the last pass."""
+        self.passes_differ: float | None = None
+        """Median over batches of several passes: by how much the slowest took longer than the quickest, 0.1: 10 %."""
         self._probe = probe
         self._limits = limits
         self._total = table.units_total
@@ -78,6 +81,8 @@ class Session:
             self._pass(number / self._passes, begun + number * self._budget_s / self._passes)
             before = before[0] + self.decode, before[1] + self.prefill, before[2] + self.hybrid
         self.decode, self.prefill, self.hybrid = least(before[0]), least(before[1]), least(before[2])
+        found = [*differences(before[0]), *differences(before[1]), *differences(before[2])]
+        self.passes_differ = statistics.median(found) if found else None
         self._progress(1.0, "done", "")
 
     def _pass(self, done: float, started: float) -> None:
@@ -192,11 +197,19 @@ class Session:
 
 def least(samples: Sequence[T]) -> list[T]:
     """Of samples of the same batch the one that took least, in order of first appearance."""
-    found: dict[T, T] = {}
+    return [min(those, key=lambda sample: sample.seconds) for those in _by_batch(samples)]
+
+
+def differences(samples: Sequence[T]) -> list[float]:
+    """Of each batch with several samples, by how much the longest took longer than the shortest."""
+    times = [[sample.seconds for sample in those] for those in _by_batch(samples)]
+    return [max(those) / min(those) - 1 for those in times if len(those) > 1]
+
+
+def _by_batch(samples: Sequence[T]) -> list[list[T]]:
+    found: dict[T, list[T]] = {}
     for sample in samples:
-        batch = replace(sample, seconds=1.0)
-        if batch not in found or sample.seconds < found[batch].seconds:
-            found[batch] = sample
+        found.setdefault(replace(sample, seconds=1.0), []).append(sample)
     return list(found.values())
 
 

@@ -131,6 +131,8 @@ class Profile(Struct, frozen=True, kw_only=True, tag_field="kind", tag="rapidd p
     note: str = ""
     others_cpu_share: float | None = None
     """Of the processor, which other processes and machines used meanwhile; null: not known."""
+    passes_differ: float | None = None
+    """Median over batches: by how much the slowest pass took longer than the quickest, 0.1: 10 %; null: one pass."""
     splits: tuple[Count, ...]
     row_buckets: tuple[Count, ...] = ()
     prompt_wave: PromptWave | None = None

@@ -71,6 +71,14 @@ def test_predictions_that_are_too_far_off_ask_for_more_time_too() -> None:
     assert "that is more than 10% and 25%: calibrate again with more --seconds, while nothing else runs" in said
 
 
+@pytest.mark.parametrize(("differ", "is_told"), [(None, False), (0.14, False), (0.31, True)])
+def test_passes_that_differ_are_told_of(differ: float | None, is_told: bool) -> None:
+    """Beside machines that share the host's memory a CPU's steps took half as long again for a second, then not; nobody
+    had used its cores, and the error of predictions was all that was said."""
+    said = "\n".join(summary(msgspec.structs.replace(PROFILE, passes_differ=differ), Path("p.json")))
+    assert ("the same batch took 31% longer at one time than at another (median)" in said) == is_told
+
+
 def test_the_state_directory_has_a_profile_that_the_next_engine_uses(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

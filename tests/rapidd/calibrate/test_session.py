@@ -12,7 +12,7 @@ import pytest
 
 from rapidd.calibrate.points import Chunk, Step
 from rapidd.calibrate.probe import Manner, Probe, TooLarge, _Runs
-from rapidd.calibrate.session import Session, least
+from rapidd.calibrate.session import Session, differences, least
 from rapidd.engine.batch import Batch
 from rapidd.errors import DeviceError
 from rapidd.policy.cost import CostModel
@@ -379,6 +379,7 @@ def test_of_each_batch_the_pass_in_which_nobody_disturbed_it_counts(passes: int,
     fit = CostModel(profile_of(session)).fit
     assert fit.p95 is not None
     assert (fit.p95 <= 0.25) == is_good
+    assert (session.passes_differ is None) == (passes == 1)
     alone = [(s.rows, s.kv_tokens, s.units) for s in session.decode if not s.beside]
     assert len(alone) == len(set(alone)), "one sample of each batch"
 
@@ -388,3 +389,9 @@ def test_what_takes_least_counts_and_the_order_stays() -> None:
         return DecodeSample(rows, 64, 2, seconds)
 
     assert least([step(1, 3.0), step(2, 1.0), step(1, 2.0), step(2, 4.0)]) == [step(1, 2.0), step(2, 1.0)]
+
+
+def test_passes_differ_by_what_the_same_batch_took_longer_in_one_of_them() -> None:
+    """What no batch but one was measured for twice says nothing."""
+    steps = [DecodeSample(rows, 64, 2, seconds) for rows, seconds in ((1, 1.0), (2, 3.0), (1, 1.5), (2, 3.3), (4, 9.0))]
+    assert differences(steps) == pytest.approx([0.5, 0.1])
