@@ -22,6 +22,7 @@ from rapid_kernels.reference import ReferenceKernels
 from rapidd.config import ModelConfig
 from rapidd.engine.device_stream import DeviceStream, Launcher, Queue, TorchQueue
 from rapidd.engine.gpu_runner import GpuRunner, StreamState
+from rapidd.engine.gpu_start import jobs
 from rapidd.engine.gpu_streams import GpuStreams
 from rapidd.engine.graphs import Capture, Graph, torch_capture
 from rapidd.engine.lanes import LaneExecutor
@@ -160,20 +161,9 @@ class TinyGpuEngine(TinyEngine):
             self.gpu.streams[handle] = StreamState(prefill)
 
     def _capture(self, queues: Mapping[Lane, Mapping[int, tuple[int, Queue]]], capture: Callable[[], Capture]) -> None:
-        for units, (_, queue) in queues["decode"].items():
-            captured = capture()
-            with queue.current():
-                if units == self.table.units_total:
-                    self.gpu.launch_mixed(units)
-                for size in self.gpu.mixed_sizes if units == self.table.units_total else []:
-                    self.gpu.capture_chunk(size, units, captured)
-                for rows in reversed(self.gpu.buckets):
-                    self.gpu.capture(rows, units, captured)
-        for units, (_, queue) in queues["prefill"].items():
-            captured = capture()
-            with queue.current():
-                for size in self.gpu.chunk_sizes:
-                    self.gpu.capture_chunk(size, units, captured)
+        for job in jobs(self.gpu, self.table.units_total, queues["decode"], queues["prefill"], capture):
+            with queues[job.lane][job.units][1].current():
+                job.run()
 
 
 def gpu_engine(model: Llama, streams: GpuStreams, block_tokens: int, kv_blocks: int) -> TinyGpuEngine:

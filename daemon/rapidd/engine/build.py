@@ -226,9 +226,9 @@ def _warm_up_lanes(parts: Parts, pace: Pace) -> float:
     num_tokens = _warm_up_tokens(backend, parts.sizes, parts.kv_blocks)
     first, then = backend.warm_up_plans()
     for length in (num_tokens, *(tail for tail in backend.defaults.warmup_tails if tail < num_tokens)):
-        _warm_up(lanes, first, None, block_tokens, length)
+        warm_up(lanes, first, None, block_tokens, length)
     began_s = time.monotonic()
-    _warm_up(lanes, then, pace, block_tokens, num_tokens)
+    warm_up(lanes, then, pace, block_tokens, num_tokens)
     return time.monotonic() - began_s
 
 
@@ -238,7 +238,7 @@ def _warm_up_tokens(backend: Backend, sizes: Sizes, kv_blocks: int) -> int:
     return max(1, min(backend.defaults.warmup_tokens, sizes.max_model_len // 2, fits))
 
 
-def _warm_up(
+def warm_up(
     lanes: dict[Lane, LaneExecutor], plans: Sequence[Plan], pace: Pace | None, block_tokens: int, num_tokens: int
 ) -> None:
     """Run a chunk and a few decode steps under each plan, one batch at a time; tell ``pace`` how long they took."""

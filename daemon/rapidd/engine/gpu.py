@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from rapidctl.wire import DeviceInfo, UnitGroup
 from rapidd import log
-from rapidd.engine import chunk_inputs
+from rapidd.engine import chunk_inputs, gpu_start
 from rapidd.engine.backend import Report, Sizes, fill
 from rapidd.engine.defaults import DEPTH, GPU_DEFAULTS
 from rapidd.engine.device_stream import DeviceStream, Launcher, TorchQueue, lost
@@ -135,9 +135,7 @@ class GpuBackend:
 
     def warm_up_plans(self) -> tuple[Sequence[Plan], Sequence[Plan]]:
         """Every stream, twice: compiling a kernel for the first run says nothing about speed."""
-        total = self.table.units_total
-        plans = [Plan("hybrid", total, total, None), Plan("shared", total, total, None)]
-        plans += [Plan("split", units, total - units, None) for units in self.table.splits]
+        plans = gpu_start.warm_up_plans(self.table)
         return plans, plans
 
     def memory_used(self) -> int | None:
@@ -167,34 +165,19 @@ class GpuBackend:
             return
         self.row_buckets = runner.buckets
         started, (free_before, _) = time.monotonic(), torch.cuda.mem_get_info()
-        jobs = self._captures(runner)
-        total = self.table.units_total
-        with torch.cuda.stream(self._streams.decode[total]):
-            runner.launch_mixed(total)
+        decode, prefill = self._streams.decode, self._streams.prefill
+        jobs = gpu_start.jobs(runner, self.table.units_total, decode, prefill, torch_capture)
         with no_garbage_collection():
-            for index, (stream, job) in enumerate(jobs):
+            for index, job in enumerate(jobs):
                 report("capturing graphs", 100.0 * index / len(jobs))
-                with torch.cuda.stream(stream):
-                    job()
+                with torch.cuda.stream((decode if job.lane == "decode" else prefill)[job.units]):
+                    job.run()
         torch.cuda.synchronize()
         used = (free_before - torch.cuda.mem_get_info()[0]) / 2**20
-        detail = f"{len(jobs)} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
+        graphs = sum(len(state.graphs) + len(state.chunk_graphs) for state in runner.streams.values())
+        detail = f"{graphs} graphs in {time.monotonic() - started:.1f} s, {used:.0f} MiB"
         log.info(detail)
         report(detail, None)
-
-    def _captures(self, runner: GpuRunner) -> list[tuple[torch.cuda.Stream, Callable[[], None]]]:
-        """What to capture on which stream; the graphs of a stream share memory. Mixed batches run on all units only."""
-        total = self.table.units_total
-        jobs: list[tuple[torch.cuda.Stream, Callable[[], None]]] = []
-        for units, stream in self._streams.decode.items():
-            capture = torch_capture()
-            if units == total:
-                jobs += [(stream, partial(runner.capture_chunk, size, units, capture)) for size in runner.mixed_sizes]
-            jobs += [(stream, partial(runner.capture, rows, units, capture)) for rows in reversed(runner.buckets)]
-        for units, stream in self._streams.prefill.items():
-            capture = torch_capture()
-            jobs += [(stream, partial(runner.capture_chunk, size, units, capture)) for size in runner.chunk_sizes]
-        return jobs
 
     def _lanes(self, runner: GpuRunner) -> dict[Lane, LaneExecutor]:
         total = self.table.units_total

@@ -6,7 +6,6 @@ library neither. What is real: graphs' sizes, warm-up, batches, and all that cho
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -21,15 +20,16 @@ from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from rapid_kernels.gpu import kernels as gpu_kernels
-from rapidd.engine.batch import Batch, Row
-from rapidd.engine.build import _warm_up
+from rapidd.engine.batch import Batch
+from rapidd.engine.build import warm_up
 from rapidd.engine.defaults import GPU_DEFAULTS
-from rapidd.engine.request import Lane, Request, SamplingParams
+from rapidd.engine.gpu_start import warm_up_plans
+from rapidd.engine.request import Lane
 from rapidd.model.config import ModelSpec
 from rapidd.model.llama import Llama, random_weights
 from rapidd.partition.table import PartitionTable
-from rapidd.policy.plan import Plan
 from rapidd.policy.tiles import CHUNK_ROWS
+from support.rows import decode_row, prompt_row
 from support.tiny_gpu import Device, StandInQueue, TinyGpuEngine, stand_in_capture
 
 TOTAL, SPLITS, SLOTS, LENGTH, BLOCK = 132, (16, 48), 140, 4500, 64
@@ -43,8 +43,6 @@ SPEC = ModelSpec(
 ROWS = (0, 1, 3, 8, 9, 15, 16, 17, 31, 32, 33, 48, 49, 64, 65, 96, 97, 128, 129, 140)
 CHUNKS = ((1, 1), (16, 1), (63, 2), (64, 1), (100, 5), (500, CHUNK_ROWS), (1000, 3), (1100, CHUNK_ROWS), (2048, 1))
 """Prompt tokens of a batch, of how many prompts."""
-
-GREEDY = SamplingParams()
 
 make_binder: Any = create_function_from_signature
 
@@ -99,34 +97,17 @@ def engine_of(kernels: gpu_kernels.GpuKernels) -> TinyGpuEngine:
         max_running=SLOTS,
         max_model_len=LENGTH,
     )
-    plans = [Plan("hybrid", TOTAL, TOTAL, None), Plan("shared", TOTAL, TOTAL, None)]
-    plans += [Plan("split", units, TOTAL - units, None) for units in SPLITS]
     for length in (GPU_DEFAULTS.warmup_tokens, *GPU_DEFAULTS.warmup_tails):
-        _warm_up(engine.lanes, plans, None, BLOCK, length)
+        warm_up(engine.lanes, warm_up_plans(engine.table), None, BLOCK, length)
     return engine
-
-
-def row(slot: int, start: int, count: int, is_prompt: bool) -> Row:
-    blocks = [1 + (slot * 7 + index) % 590 for index in range(-(-(start + count) // BLOCK))]
-    return Row(
-        request=Request(slot, array("I", [0]), array("I"), max_output=1, sampling=GREEDY),
-        generation=0,
-        slot=slot,
-        start=start,
-        count=count,
-        blocks=blocks,
-        samples=True,
-        known_start=start,
-        known_ids=array("I", [1] * count) if is_prompt else array("I"),
-        prompt_len=start + count,
-        sampling=GREEDY,
-    )
 
 
 def batch(lane: Lane, units: int, decode: int, tokens: int, prompts: int, context: int) -> Batch:
     counts = [len(part) for part in torch.arange(tokens).chunk(prompts)] if tokens else []
-    rows = [row(1 + slot, 200 + slot, 1, False) for slot in range(decode)]
-    rows += [row(1 + decode + index, context, count, True) for index, count in enumerate(counts)]
+    rows = [decode_row(1 + slot, 1 + slot, 200 + slot, BLOCK) for slot in range(decode)]
+    rows += [
+        prompt_row(1 + decode + index, [1] * count, 200 + index, context, BLOCK) for index, count in enumerate(counts)
+    ]
     mode: Any = "split" if units != TOTAL else "hybrid" if lane == "decode" else "shared"
     return Batch(1, lane, units, mode, rows, decode, tokens, context)
 

@@ -1,6 +1,5 @@
 """The GPU's way of running batches, with a device that does everything at once: the same tokens as the CPU's way."""
 
-from array import array
 from functools import cache
 from typing import Any
 
@@ -14,8 +13,9 @@ from rapidd.engine.batch import Batch, Row
 from rapidd.engine.decode_inputs import DecodeInputs
 from rapidd.engine.gpu_runner import GpuRunner
 from rapidd.engine.outcome import Outcome
-from rapidd.engine.request import Request, SamplingParams
+from rapidd.engine.request import SamplingParams
 from rapidd.policy.plan import Plan
+from support.rows import decode_row, prompt_row
 from support.tiny import MAX_MODEL_LEN, TinyEngine
 from support.tiny_gpu import TinyGpuEngine, stand_in_engine
 
@@ -266,18 +266,6 @@ def test_rows_whose_logits_are_not_finite_fail_alone() -> None:
     ((_, result),) = lane.collect()
     assert (result.error, result.failed, result.token_ids[1]) == (None, [1], 0)
     assert result.token_ids[0] == result.token_ids[2] != 0
-
-
-def decode_row(slot: int, block: int, start: int) -> Row:
-    request = Request(slot, array("I", [1] * (start + 1)), array("I"), max_output=9, sampling=SamplingParams())
-    return Row(request, 0, slot, start, 1, [block], True, start, array("I"), start + 1, request.sampling)
-
-
-def prompt_row(slot: int, tokens: list[int], block: int) -> Row:
-    request = Request(slot, array("I", tokens), array("I"), max_output=9, sampling=SamplingParams())
-    blocks = [block + index for index in range(-(-len(tokens) // 16))]
-    count = len(tokens)
-    return Row(request, 0, slot, 0, count, blocks, True, 0, array("I", tokens), count, request.sampling)
 
 
 def launched(engine: TinyGpuEngine, rows: list[Row]) -> list[int]:

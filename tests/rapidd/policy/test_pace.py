@@ -114,7 +114,7 @@ def test_a_prompt_beside_nothing_is_computed_as_if_alone() -> None:
     )
 
 
-@pytest.mark.parametrize(("rows", "shorter"), [(17, 0), (4, 1)])
+@pytest.mark.parametrize(("rows", "shorter"), [(17, 0), (4, 3)])
 def test_what_is_in_time_of_a_size_or_of_the_rest_of_a_prompt_is_taken_whole(rows: int, shorter: int) -> None:
     """And rounded once, by the rows of its own batch: one row less than a captured size is worth a tile or two."""
     load, context, own = Load(rows=rows, kv_tokens=60_000), 16_000, rows - 1
@@ -123,8 +123,8 @@ def test_what_is_in_time_of_a_size_or_of_the_rest_of_a_prompt_is_taken_whole(row
     assert cost is not None
     hybrid, sized = Plan("hybrid", 132, 132, None), Plan("hybrid", 132, 132, 4096)
     gave_way = 0
-    for milliseconds in range(16, 40):
-        seconds = 1e-3 * milliseconds
+    for half_ms in range(32, 80):
+        seconds = 5e-4 * half_ms
         speed = Pace(
             max_chunk_s=seconds, itl_slo_s=0.5, block_tokens=64, calibration=calibration, load=lambda: load
         )  # fmt: skip

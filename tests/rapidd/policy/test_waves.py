@@ -128,13 +128,13 @@ def test_behind_a_long_context_a_chunk_that_begins_a_wave_gives_way_to_one_that_
 @pytest.mark.parametrize("beside", [False, True])
 def test_so_does_one_that_no_decode_row_shares(beside: bool) -> None:
     gave_way = 0
-    for milliseconds in range(10, 60):
-        load = (1e-3 * milliseconds, 16_000, 132, beside, 0, 0)
+    for quarter_ms in range(40, 240):
+        load = (2.5e-4 * quarter_ms, 16_000, 132, beside, 0, 0)
         sizes = [whole_tiles(find(*load)) for find in (MODEL.longest_chunk, MODEL.chunk_for)]
         longest, chunk = (size / MODEL.prefill_s(size, 16_000, 132) for size in sizes)
         assert (sizes[1] < sizes[0] and chunk > longest) or sizes[0] == sizes[1]
         gave_way += sizes[1] < sizes[0]
-    assert gave_way > 0
+    assert gave_way > 5
 
 
 @pytest.mark.parametrize(

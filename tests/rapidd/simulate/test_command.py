@@ -45,7 +45,7 @@ def test_on_a_cpu_an_urgent_prompt_waits_for_the_one_chunk_that_runs_on_a_split(
     """A CPU's prefill lane has one chunk in flight, and so has the simulator's: with a second one behind it, as on a
     GPU, a short prompt beside a long one waited three times as long as in the daemon."""
     trace = tmp_path / "t.jsonl"
-    rows = ((0.0, 50, 2000), (1.0, 6000, 2), (8.5, 20, 2))  # decodes all the time; is being computed; is due first
+    rows = ((0.0, 50, 2000), (1.0, 6000, 2), (8.8, 20, 2))  # decodes all the time; is being computed; is due first
     line = '{"arrival_s": %g, "prompt_tokens": %d, "output_tokens": %d}\n'
     trace.write_text("".join(line % row for row in rows), encoding="utf-8")
     profile = SHIPPED / "amd-epyc-2-cores-smollm2-135m-float32.json"
@@ -53,7 +53,7 @@ def test_on_a_cpu_an_urgent_prompt_waits_for_the_one_chunk_that_runs_on_a_split(
     (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert "split 1" in run["places"]
     assert run["ttft_s"]["n"] == 1
-    assert run["ttft_s"]["max"] < CPU_DEFAULTS.max_chunk_s
+    assert run["ttft_s"]["max"] < CPU_DEFAULTS.max_chunk_s / 2
 
 
 def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
