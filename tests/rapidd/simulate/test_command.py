@@ -56,6 +56,16 @@ def test_on_a_cpu_an_urgent_prompt_waits_for_the_one_chunk_that_runs_on_a_split(
     assert run["ttft_s"]["max"] < CPU_DEFAULTS.max_chunk_s / 2
 
 
+def test_a_gpus_batches_hold_as_many_prompts_as_its_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Forty prompts of 16 tokens at once are three batches, and one where there is no bound."""
+    trace = tmp_path / "t.jsonl"
+    trace.write_text('{"arrival_s": 0, "prompt_tokens": 16, "output_tokens": 1}\n' * 40, encoding="utf-8")
+    profile = SHIPPED / "nvidia-h200-llama-3.1-8b-bfloat16.json"
+    assert simulate("--trace", str(trace), "--profile", str(profile), "--policy", "hybrid:2048") == 0
+    (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert run["ttft_s"]["max"] > 1.2 * run["ttft_s"]["p50"]
+
+
 def test_errors_and_a_warm_up_are_options_and_bad_ones_are_all_named(
     profile: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,14 @@ def test_every_request_is_served_once_and_all_blocks_are_free_in_the_end(policy:
     assert sum(run.places.values()) == pytest.approx(run.seconds)
 
 
+def test_a_batch_holds_as_many_prompts_as_the_daemons() -> None:
+    """Twelve short prompts at once, each with one output: three to a batch are four batches or more."""
+    run = serve("hybrid:512", load("16/1@100000", 12), setup(max_prompts=3))
+    assert len({record.token_s[0] for record in run.records}) >= 4
+    run = serve("hybrid:512", load("16/1@100000", 12), setup())
+    assert len({record.token_s[0] for record in run.records}) < 4
+
+
 LENGTHS = st.tuples(st.integers(1, 3000), st.integers(1, 30))
 
 
